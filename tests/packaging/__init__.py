@@ -1,0 +1,1 @@
+"""What is shipped: the wheel, the names it owns, its declared dependencies, the documentation's links."""
