@@ -1,0 +1,122 @@
+"""Every error the program raises on purpose.
+
+    LoxError                        exit 1
+    ├── UsageError                  a request that makes no sense                        exit 2
+    ├── ConfigError                 a setting is wrong; names the key and the file       exit 78
+    ├── PlanError                   the graph cannot run as written
+    ├── StoreError
+    │   ├── Transient               may work if repeated (only the retrying wrapper repeats)
+    │   ├── Missing                 no such object
+    │   ├── Exists                  put-if-absent found the name taken
+    │   ├── StoreFull               no room left                                         exit 16
+    │   └── Refused                 permission, read-only, credentials: never repeat
+    ├── RepositoryError
+    │   ├── NoRepository            nothing of ours at this place                        exit 10
+    │   ├── WrongPassword           no key slot opens                                    exit 12
+    │   ├── Damaged                 bytes do not match their name or seal                exit 15
+    │   ├── NewerFormat             a format or feature newer than this program          exit 17
+    │   └── NotFound                no such snapshot, path or key
+    ├── RunFailed                   an executor gave up; names stage and lane
+    └── Interrupted                 SIGINT or SIGTERM                                    exit 130
+
+Trouble with one file is not in this tree: it is data (an entry's problem, exit code 3). Programmer errors are
+assertions. Every class takes values, keeps them as attributes and pickles, because errors cross processes.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from model.exits import ExitCode
+
+
+class LoxError(Exception):
+    """Base of all our errors: what failed, on which object, why, and what the user can do next."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.FAILURE
+
+    def __init__(self, what: str, *, subject: str = "", why: str = "", hint: str = "") -> None:
+        super().__init__(what, subject, why, hint)
+        self.what = what
+        self.subject = subject
+        self.why = why
+        self.hint = hint
+
+    def __str__(self) -> str:
+        head = f"{self.what}: {self.subject}" if self.subject else self.what
+        return f"{head}: {self.why}" if self.why else head
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.what, self.subject, self.why, self.hint)
+
+
+def _rebuild(kind: type[LoxError], what: str, subject: str, why: str, hint: str) -> LoxError:
+    return kind(what, subject=subject, why=why, hint=hint)
+
+
+class UsageError(LoxError):
+    exit_code = ExitCode.USAGE
+
+
+class ConfigError(LoxError):
+    exit_code = ExitCode.INVALID_CONFIGURATION
+
+
+class PlanError(LoxError):
+    pass
+
+
+class StoreError(LoxError):
+    pass
+
+
+class Transient(StoreError):
+    pass
+
+
+class Missing(StoreError):
+    pass
+
+
+class Exists(StoreError):
+    pass
+
+
+class StoreFull(StoreError):
+    exit_code = ExitCode.STORE_FULL
+
+
+class Refused(StoreError):
+    pass
+
+
+class RepositoryError(LoxError):
+    pass
+
+
+class NoRepository(RepositoryError):
+    exit_code = ExitCode.NO_REPOSITORY
+
+
+class WrongPassword(RepositoryError):
+    exit_code = ExitCode.WRONG_PASSWORD
+
+
+class Damaged(RepositoryError):
+    exit_code = ExitCode.DAMAGE_FOUND
+
+
+class NewerFormat(RepositoryError):
+    exit_code = ExitCode.NEWER_FORMAT
+
+
+class NotFound(RepositoryError):
+    pass
+
+
+class RunFailed(LoxError):
+    pass
+
+
+class Interrupted(LoxError):
+    exit_code = ExitCode.INTERRUPTED

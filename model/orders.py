@@ -1,0 +1,145 @@
+"""What travels between the stages of a restore, in order; each class is the output of one stage.
+
+    Order → Fetched → Opened → Expanded → Verified → Joined → Written
+    locate  download  decrypt  decompress  verify    join     write
+
+An order is a few neighbouring segments of one pack and everything that is wanted of them, so that each range of the
+store is fetched once, whatever the number of files it serves. Trouble with a segment is data: what it was to bring is
+reported as damaged, the rest goes on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from model.entries import I32, I64, U8, U32, Bool, Paths, Stats
+
+
+@dataclass(slots=True, eq=False)
+class Order:
+    """k segments of a pack, the m chunks wanted of them, and p parts of f files made of these chunks.
+
+    A part is a run of content that lies side by side in one segment: ``plain[part_segment][part_offset:][:part_length]``
+    goes to content offset `part_at` of file `part_file`. A `whole` file has exactly one part, which is all of it.
+    """
+
+    seq: int
+    window: int  # which window of the snapshot's entries `rows` count in
+    pack_id: bytes
+    segment_ordinal: U32  # [k]
+    segment_offset: U32  # [k] in the pack
+    segment_stored: U32  # [k]
+    segment_plain: U32  # [k]
+    segment_codec: U8  # [k]
+    chunk_segment: I32  # [m] index into the segments above
+    chunk_offset: U32  # [m] in the opened segment
+    chunk_length: U32  # [m]
+    ids: U8  # [m, 32]
+    part_segment: I32  # [p]
+    part_offset: U32  # [p]
+    part_length: I64  # [p]
+    part_file: I32  # [p] index into the files below
+    part_at: I64  # [p]
+    rows: I32  # [f] rows of the window
+    paths: Paths  # [f]
+    stat: Stats  # STAT[f]
+    whole: Bool  # [f]
+    extents: dict[int, I64] = field(default_factory=dict)  # of sparse files
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes to fetch."""
+        return int(self.segment_stored.sum(dtype=np.int64))
+
+
+@dataclass(slots=True, eq=False)
+class Fetched:
+    """The sealed bytes of each segment, and the head of the pack that holds its keys."""
+
+    order: Order
+    head: bytes
+    sealed: list[memoryview]
+    trouble: dict[int, str] = field(default_factory=dict)  # segment → why it cannot be had
+
+    @property
+    def nbytes(self) -> int:
+        """Sealed bytes."""
+        return sum(map(len, self.sealed))
+
+
+@dataclass(slots=True, eq=False)
+class Opened:
+    """The authenticated, still compressed bytes of each segment; empty where there is trouble."""
+
+    order: Order
+    data: list[bytes | memoryview]
+    trouble: dict[int, str]
+
+    @property
+    def nbytes(self) -> int:
+        """Compressed bytes."""
+        return sum(map(len, self.data))
+
+
+@dataclass(slots=True, eq=False)
+class Expanded:
+    """The plain bytes of each segment; empty where there is trouble."""
+
+    order: Order
+    plain: list[bytes | memoryview]
+    trouble: dict[int, str]
+
+    @property
+    def nbytes(self) -> int:
+        """Plain bytes."""
+        return sum(map(len, self.plain))
+
+
+@dataclass(slots=True, eq=False)
+class Verified:
+    """As `Expanded`; ``good[m]`` says which chunks are what their id says."""
+
+    order: Order
+    plain: list[bytes | memoryview]
+    good: Bool
+    trouble: dict[int, str]
+
+    @property
+    def nbytes(self) -> int:
+        """Plain bytes."""
+        return sum(map(len, self.plain))
+
+
+@dataclass(slots=True, eq=False)
+class Joined:
+    """The parts that can be written: all of theirs is good. `failed` maps files (index) to why they are not whole."""
+
+    order: Order
+    plain: list[bytes | memoryview]
+    parts: I32
+    failed: dict[int, str]
+
+    @property
+    def nbytes(self) -> int:
+        """Plain bytes."""
+        return sum(map(len, self.plain))
+
+
+@dataclass(slots=True, eq=False)
+class Written:
+    """Per file of the order: bytes written now, and whether the file is finished with its metadata."""
+
+    seq: int
+    window: int
+    rows: I32
+    written: I64
+    finished: Bool
+    problems: dict[int, str]  # row of the window → text
+    damaged: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes written."""
+        return int(self.written.sum())
