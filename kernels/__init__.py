@@ -1,0 +1,82 @@
+"""Hot loops: compiled C with the readable reference beside it. Callers use the names of this module.
+
+``LOX_KERNELS`` chooses once, at import: ``native``, ``reference``, or ``auto`` (native if it was built). `VARIANT` says
+which it is. Both variants have the same signatures and give the same results; ``chunk.py``, ``tree.py``,
+``tree_files.py`` and ``ids.py`` hold the reference, which is the specification, and ``native.py`` is the face of C.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+from kernels.chunk import PUBLIC_KEY, gear_table
+from kernels.ids import hash_chunks
+from kernels.tree_files import SETTABLE_FLAGS, WRITE_MODE, WRITE_OWNER, WRITE_TIMES
+from model.errors import ConfigError
+
+
+def _choose() -> str:
+    wanted = os.environ.get("LOX_KERNELS", "") or "auto"
+    if wanted not in ("auto", "native", "reference"):
+        raise ConfigError("no such variant of the kernels", subject=wanted, hint="LOX_KERNELS is auto|native|reference")
+    built = find_spec("kernels._native") is not None
+    if wanted == "native" and not built:
+        raise ConfigError("the compiled kernels are missing", subject="kernels._native", hint="install a C compiler")
+    return "native" if built and wanted != "reference" else "reference"
+
+
+VARIANT = _choose()
+
+if VARIANT == "native":
+    from kernels.native import (
+        candidates,
+        create_directories,
+        cut_files,
+        find_ids,
+        join_sorted,
+        list_directory,
+        open_beneath,
+        read_files,
+        scan_directory,
+        select,
+        stat_names,
+        stat_paths,
+        write_files,
+    )
+else:
+    from kernels.chunk import candidates, cut_files, select
+    from kernels.ids import find_ids
+    from kernels.tree import (
+        join_sorted,
+        list_directory,
+        open_beneath,
+        scan_directory,
+        stat_names,
+        stat_paths,
+    )
+    from kernels.tree_files import create_directories, read_files, write_files
+
+__all__ = [
+    "PUBLIC_KEY",
+    "SETTABLE_FLAGS",
+    "VARIANT",
+    "WRITE_MODE",
+    "WRITE_OWNER",
+    "WRITE_TIMES",
+    "candidates",
+    "create_directories",
+    "cut_files",
+    "find_ids",
+    "gear_table",
+    "hash_chunks",
+    "join_sorted",
+    "list_directory",
+    "open_beneath",
+    "read_files",
+    "scan_directory",
+    "select",
+    "stat_names",
+    "stat_paths",
+    "write_files",
+]

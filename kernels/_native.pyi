@@ -1,0 +1,43 @@
+"""The functions of the C files of this folder. Columns go in and out as buffers; native.py gives them shape."""
+
+from typing import Any
+
+from kernels.buffers import Bytes
+from model.entries import I32, I64, U8, Stats
+
+Column = Any  # a C-contiguous NumPy array of the type the C file names
+ParamsTuple = tuple[int, int, int, int, int, int]  # fixed?, minimum, average, maximum, largest loose, largest strict
+
+def candidates(data: Bytes, table: Column, params: ParamsTuple, context: int) -> bytearray: ...
+def select(candidates: Column, params: ParamsTuple, start: int, end: int, final: bool) -> bytearray: ...
+def cut_files(
+    body: Bytes, start: Column, length: Column, table: Column, params: ParamsTuple, counts: I32
+) -> bytearray: ...
+def find_ids(table: Bytes, queries: Column, rows: I64) -> None: ...
+def open_beneath(root_fd: int, path: bytes, flags: int, mode: int) -> int: ...
+def list_directory(fd: int) -> tuple[bytes, bytearray, bytearray]: ...
+def stat_names(dir_fd: int, blob: bytes, offsets: I32, lo: int, hi: int, stats: Stats) -> None: ...
+def stat_paths(root_fd: int, blob: bytes, offsets: I32, stats: Stats) -> None: ...
+def scan_directory(root_fd: int, path: bytes, limit: int) -> tuple[bytes, bytearray, bytearray]: ...
+def join_sorted(a_blob: bytes, a_offsets: I32, b_blob: bytes, b_offsets: I32, match: I32) -> int: ...
+def read_files(
+    root_fd: int,
+    blob: bytes,
+    offsets: I32,
+    limits: Column,
+    body: bytearray | memoryview | U8,
+    stats: Stats,
+    lengths: I64,
+) -> None: ...
+def write_files(
+    root_fd: int,
+    blob: bytes,
+    offsets: I32,
+    body: Bytes,
+    start: Column,
+    length: Column,
+    meta: Column,
+    flags: int,
+    errors: I32,
+) -> None: ...
+def create_directories(root_fd: int, blob: bytes, offsets: I32, errors: I32) -> None: ...

@@ -1,0 +1,101 @@
+"""The compiled variant: thin wrappers that give the C functions NumPy columns. The reference documents each of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kernels import _native
+from kernels.buffers import Bytes
+from kernels.tree import SCAN_LIMIT
+from model.chunking import ChunkerParams
+from model.entries import I32, I64, STAT, U8, U64, Paths, Stats
+
+
+def _params(params: ChunkerParams) -> tuple[int, int, int, int, int, int]:
+    largest = [min(limit, 1 << 64) - 1 for limit in (params.loose_limit, params.strict_limit)]
+    kind = 1 if params.kind == "fixed" else 0
+    return kind, params.minimum, params.average, params.maximum, largest[0], largest[1]
+
+
+def _column(column: npt.NDArray[Any], dtype: Any) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(column, dtype=dtype)
+
+
+def _offsets(paths: Paths) -> I32:
+    return np.ascontiguousarray(paths.offsets, dtype=np.int32)
+
+
+def candidates(data: Bytes, table: U64, params: ChunkerParams, context: int = 0) -> I64:
+    found = _native.candidates(data, _column(table, np.uint64), _params(params), context)
+    return np.frombuffer(found, dtype=np.int64)
+
+
+def select(candidates: I64, params: ChunkerParams, start: int, end: int, final: bool) -> I64:
+    cuts = _native.select(_column(candidates, np.int64), _params(params), start, end, final)
+    return np.frombuffer(cuts, dtype=np.int64)
+
+
+def cut_files(body: Bytes, start: I64, length: I64, table: U64, params: ChunkerParams) -> tuple[I64, I32]:
+    counts = np.empty(len(start), dtype=np.int32)
+    starts, lengths, words = _column(start, np.int64), _column(length, np.int64), _column(table, np.uint64)
+    ends = _native.cut_files(body, starts, lengths, words, _params(params), counts)
+    return np.frombuffer(ends, dtype=np.int64), counts
+
+
+def find_ids(table: Bytes, queries: U8) -> I64:
+    rows = np.empty(queries.size // 32, dtype=np.int64)
+    _native.find_ids(table, _column(queries, np.uint8), rows)
+    return rows
+
+
+def open_beneath(root_fd: int, path: bytes, flags: int, mode: int = 0o600) -> int:
+    return _native.open_beneath(root_fd, path, flags, mode)
+
+
+def list_directory(fd: int) -> tuple[Paths, U8]:
+    blob, offsets, types = _native.list_directory(fd)
+    return Paths(blob, np.frombuffer(offsets, dtype=np.int32)), np.frombuffer(types, dtype=np.uint8)
+
+
+def stat_names(dir_fd: int, names: Paths, lo: int, hi: int) -> Stats:
+    stats = np.empty(max(hi - lo, 0), dtype=STAT)
+    _native.stat_names(dir_fd, names.blob, _offsets(names), lo, hi, stats)
+    return stats
+
+
+def stat_paths(root_fd: int, paths: Paths) -> Stats:
+    stats = np.empty(len(paths), dtype=STAT)
+    _native.stat_paths(root_fd, paths.blob, _offsets(paths), stats)
+    return stats
+
+
+def scan_directory(root_fd: int, path: bytes, limit: int = SCAN_LIMIT) -> tuple[Paths, Stats]:
+    blob, offsets, stats = _native.scan_directory(root_fd, path, limit)
+    return Paths(blob, np.frombuffer(offsets, dtype=np.int32)), np.frombuffer(stats, dtype=STAT)
+
+
+def join_sorted(a: Paths, b: Paths) -> tuple[I32, int]:
+    match = np.empty(len(a), dtype=np.int32)
+    return match, _native.join_sorted(a.blob, _offsets(a), b.blob, _offsets(b), match)
+
+
+def read_files(root_fd: int, paths: Paths, limits: I64, body: bytearray | memoryview | U8) -> tuple[Stats, I64]:
+    stats, lengths = np.empty(len(paths), dtype=STAT), np.empty(len(paths), dtype=np.int64)
+    _native.read_files(root_fd, paths.blob, _offsets(paths), _column(limits, np.int64), body, stats, lengths)
+    return stats, lengths
+
+
+def write_files(root_fd: int, paths: Paths, body: Bytes, start: I64, length: I64, meta: Stats, flags: int = 0) -> I32:
+    errors = np.empty(len(paths), dtype=np.int32)
+    starts, lengths, rows = _column(start, np.int64), _column(length, np.int64), _column(meta, STAT)
+    _native.write_files(root_fd, paths.blob, _offsets(paths), body, starts, lengths, rows, flags, errors)
+    return errors
+
+
+def create_directories(root_fd: int, paths: Paths) -> I32:
+    errors = np.empty(len(paths), dtype=np.int32)
+    _native.create_directories(root_fd, paths.blob, _offsets(paths), errors)
+    return errors

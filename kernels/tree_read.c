@@ -1,0 +1,150 @@
+/* Reading many small files back to back into one body. */
+
+#include "native.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+/* What chattr(1) may set on any file; the others (extents, index, ...) describe how a file system stores it. */
+#define SETTABLE_FLAGS 0x000380FFu
+
+static int open_to_read(int directory, const char *name)
+{
+    /* O_NONBLOCK: the name may have become a FIFO or a device since it was looked at. */
+    int flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, fd;
+    int first = flags | O_NOATIME;
+    do {
+        fd = openat(directory, name, first);
+        if (fd < 0 && errno == EPERM && first != flags) { /* O_NOATIME is for owners */
+            first = flags;
+            errno = EINTR;
+        }
+    } while (fd < 0 && errno == EINTR);
+    return fd;
+}
+
+static uint32_t attributes_of(int fd)
+{
+    int flags = 0;
+    uint32_t row_flags = 0;
+    if (ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0)
+        row_flags = (uint32_t)flags & SETTABLE_FLAGS;
+    if (flistxattr(fd, NULL, 0) > 0)
+        row_flags |= READ_HAS_XATTRS;
+    return row_flags;
+}
+
+/* Up to `limit` bytes; how many, or -1 with errno. */
+static int64_t read_up_to(int fd, char *body, int64_t limit)
+{
+    int64_t got = 0;
+    while (got < limit) {
+        ssize_t n = read(fd, body + got, (size_t)(limit - got));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -1;
+        if (n == 0)
+            break;
+        got += n;
+    }
+    return got;
+}
+
+static bool is_same_version(const row_t *row, const struct stat *now)
+{
+    row_t after;
+    row_from_stat(&after, now);
+    return row->ino == after.ino && row->dev == after.dev && row->size == after.size && row->mtime == after.mtime &&
+           row->ctime == after.ctime;
+}
+
+/* Fills the row from before the read (so that a later backup sees a change that came after it); bytes read. */
+static int64_t read_row(row_t *row, int directory, const char *name, char *body, int64_t limit)
+{
+    row_lstat(row, directory, name);
+    if (row->error)
+        return 0;
+    if (!S_ISREG(row->mode)) { /* not opened at all: opening a device can act on it */
+        row->flags |= READ_NOT_REGULAR;
+        return 0;
+    }
+    int fd = open_to_read(directory, name);
+    if (fd < 0) {
+        row->error = errno;
+        return 0;
+    }
+    row->flags |= attributes_of(fd);
+    struct stat after;
+    int64_t got = read_up_to(fd, body, limit);
+    if (got < 0 || fstat(fd, &after) < 0) {
+        row->error = errno;
+        got = 0;
+    } else if (!S_ISREG(after.st_mode)) {
+        row->flags |= READ_NOT_REGULAR;
+        got = 0;
+    } else if (!is_same_version(row, &after) || (limit >= 0 && after.st_size != limit)) {
+        row->flags |= READ_CHANGED;
+    }
+    close(fd);
+    return got;
+}
+
+static bool limits_fit(const any_i64 *limits, Py_ssize_t rows, Py_ssize_t room)
+{
+    for (Py_ssize_t i = 0; i < rows; i++) {
+        if (limits[i] <= 0)
+            continue;
+        if (limits[i] > room) {
+            PyErr_SetString(PyExc_ValueError, "the body is too small for the limits");
+            return false;
+        }
+        room -= limits[i];
+    }
+    return true;
+}
+
+/* (root_fd, blob, offsets, limits i64[n], body, stats STAT[n], lengths i64[n]) */
+PyObject *native_read_files(PyObject *self, PyObject *args)
+{
+    int root;
+    Py_buffer blob, offsets, limits, body, stats, lengths;
+    paths_t paths;
+    if (!PyArg_ParseTuple(args, "iy*y*y*w*w*w*", &root, &blob, &offsets, &limits, &body, &stats, &lengths))
+        return NULL;
+    bool good = paths_of(&paths, &blob, &offsets) && expect_items(&limits, paths.rows, 8, "limits") &&
+                expect_items(&stats, paths.rows, sizeof(row_t), "stats") &&
+                expect_items(&lengths, paths.rows, 8, "lengths") && limits_fit(limits.buf, paths.rows, body.len);
+    if (good) {
+        row_t *rows = stats.buf;
+        any_i64 *got = lengths.buf;
+        const any_i64 *most = limits.buf;
+        Py_BEGIN_ALLOW_THREADS
+        cursor_t cursor = cursor_at(root);
+        char *to = body.buf;
+        for (Py_ssize_t i = 0; i < paths.rows; i++) {
+            char name[NAME_ROOM];
+            size_t length = (size_t)(paths.offsets[i + 1] - paths.offsets[i]);
+            int error = cursor_enter(&cursor, paths.blob + paths.offsets[i], length, name);
+            rows[i] = (row_t){.error = error};
+            got[i] = error ? 0 : read_row(&rows[i], cursor.fd, name, to, most[i]);
+            to += got[i];
+        }
+        cursor_close(&cursor);
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&blob);
+    PyBuffer_Release(&offsets);
+    PyBuffer_Release(&limits);
+    PyBuffer_Release(&body);
+    PyBuffer_Release(&stats);
+    PyBuffer_Release(&lengths);
+    if (!good)
+        return NULL;
+    Py_RETURN_NONE;
+}
