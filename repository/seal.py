@@ -1,0 +1,164 @@
+"""Sealed objects: config, index and snapshots each travel in one authenticated envelope.
+
+    envelope = header (80 bytes) | body | BLAKE3 of all before (32 bytes)
+
+The trailer lets anyone find damage without a key. Its place, the magic and the version byte are the same in every
+version of the format, so that "newer" and "damaged" never look alike. docs/format.md has the byte table.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+from blake3 import blake3
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from model.errors import Damaged, NewerFormat
+from repository.codecs import Codec, compressor, decompress
+from repository.keys import KeyRing, hkdf, purpose_info
+
+FORMAT_VERSION = 1
+PLAIN_MAX = 256 << 20  # bytes of an opened object
+TAG_SIZE = 16
+CHECKSUM_SIZE = 32
+
+_MAGIC = b"LOXO"
+_HEADER = struct.Struct("<4sBBBB16sQ36s12s")  # magic version kind cipher codec repo_id plain_length salt nonce
+_SALT_SIZE = 36
+_NONCE_SIZE = 12
+OBJECT_MAX = PLAIN_MAX + _HEADER.size + TAG_SIZE + CHECKSUM_SIZE
+assert _HEADER.size == 80
+
+
+class ObjectKind(IntEnum):
+    """What an envelope holds. The numbers are part of the repository format."""
+
+    CONFIG = 1
+    INDEX = 2
+    SNAPSHOT = 3
+
+
+class CipherKind(IntEnum):
+    """How bodies and segments are encrypted. The numbers are part of the repository format."""
+
+    NONE = 0
+    AES_256_GCM = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What can be read of a sealed object without a key."""
+
+    kind: int
+    cipher: CipherKind
+    codec: int
+    repo_id: bytes
+    plain_length: int
+    salt: bytes
+    nonce: bytes
+    header: bytes
+    body: memoryview
+
+    @classmethod
+    def parse(cls, sealed: bytes, name: str) -> Envelope:
+        """The parts of `sealed`, whose checksum fits. Raises Damaged or NewerFormat naming the object `name`."""
+        check_envelope(sealed, _MAGIC, name)
+        if len(sealed) < _HEADER.size + CHECKSUM_SIZE:
+            raise Damaged("object is too short", subject=name)
+        _, _, kind, cipher, codec, repo_id, plain_length, salt, nonce = _HEADER.unpack_from(sealed)
+        if cipher not in CipherKind.__members__.values():
+            raise NewerFormat("sealed with a cipher this version does not have", subject=name, why=f"cipher {cipher}")
+        if plain_length > PLAIN_MAX:
+            raise Damaged("object is too large", subject=name, why=f"{plain_length} bytes, at most {PLAIN_MAX}")
+        body = memoryview(sealed)[_HEADER.size : -CHECKSUM_SIZE]
+        header = sealed[: _HEADER.size]
+        return cls(kind, CipherKind(cipher), codec, repo_id, plain_length, salt, nonce, header, body)
+
+
+class Cipher:
+    """Seals and opens the objects of one repository under its `object_key`. Thread-safe.
+
+    Every object has a key of its own, derived from 36 random bytes in its header, so no number of objects wears a
+    key out, and a random nonce on top, so a repeated salt would not yet repeat a key stream.
+    """
+
+    def __init__(self, keys: KeyRing) -> None:
+        self._keys = keys
+        self.kind = CipherKind.AES_256_GCM if keys.encrypted else CipherKind.NONE
+
+    def seal_object(self, kind: ObjectKind, name: str, plain: bytes) -> bytes:
+        """The envelope to store under `name`, which it opens under only. `plain` is at most `PLAIN_MAX` bytes."""
+        if len(plain) > PLAIN_MAX:
+            raise ValueError(f"object of {len(plain)} bytes, at most {PLAIN_MAX}")
+        codec, body = Codec.ZSTD, compressor(Codec.ZSTD)(plain)
+        if len(body) >= len(plain):
+            codec, body = Codec.NONE, bytes(plain)
+        encrypted = self.kind is not CipherKind.NONE
+        salt = os.urandom(_SALT_SIZE) if encrypted else bytes(_SALT_SIZE)
+        nonce = os.urandom(_NONCE_SIZE) if encrypted else bytes(_NONCE_SIZE)
+        header = _HEADER.pack(
+            _MAGIC, FORMAT_VERSION, kind, self.kind, codec, self._keys.repo_id, len(plain), salt, nonce
+        )
+        if encrypted:
+            body = self._aead(salt).encrypt(nonce, body, header + name.encode())
+        checksum = blake3(header)
+        checksum.update(body)
+        return b"".join((header, body, checksum.digest()))
+
+    def open_object(self, kind: ObjectKind, name: str, sealed: bytes) -> bytes:
+        """The bytes given to `seal_object`. Raises Damaged for anything else, NewerFormat for what came later."""
+        return self.open_envelope(kind, name, Envelope.parse(sealed, name))
+
+    def open_envelope(self, kind: ObjectKind, name: str, envelope: Envelope) -> bytes:
+        """As `open_object`, of an envelope already parsed."""
+        if envelope.repo_id != self._keys.repo_id:
+            raise Damaged("object belongs to another repository", subject=name)
+        if envelope.kind != kind:
+            raise Damaged("object is of another kind", subject=name, why=f"{envelope.kind} instead of {int(kind)}")
+        if envelope.cipher is not self.kind:
+            raise Damaged("object is not encrypted as the repository is", subject=name)
+        body = envelope.body if self.kind is CipherKind.NONE else self._decrypt(envelope, name)
+        try:
+            return decompress(envelope.codec, body, envelope.plain_length)
+        except Damaged as error:
+            raise Damaged(error.what, subject=name, why=error.why) from error
+
+    def _decrypt(self, envelope: Envelope, name: str) -> bytes:
+        try:
+            aad = envelope.header + name.encode()
+            return self._aead(envelope.salt).decrypt(envelope.nonce, envelope.body, aad)
+        except (InvalidTag, ValueError) as error:
+            raise Damaged("object does not open with the key of this repository", subject=name) from error
+
+    def _aead(self, salt: bytes) -> AESGCM:
+        return AESGCM(hkdf(self._keys.object_key, purpose_info("object", self._keys.repo_id), salt))
+
+    def __repr__(self) -> str:
+        return f"Cipher({self.kind.name})"
+
+
+def check_envelope(sealed: bytes, magic: bytes, name: str) -> None:
+    """Whether `sealed` is whole and of this version, by what every version has: magic, version byte, BLAKE3 at the end.
+
+    Needs no key. Raises Damaged, NewerFormat.
+    """
+    if len(sealed) < len(magic) + 1 + CHECKSUM_SIZE or len(sealed) > OBJECT_MAX:
+        raise Damaged("object has an impossible length", subject=name, why=f"{len(sealed)} bytes")
+    view = memoryview(sealed)
+    if view[:4] != magic:
+        raise Damaged("object does not begin as one of ours", subject=name)
+    if blake3(view[:-CHECKSUM_SIZE]).digest() != view[-CHECKSUM_SIZE:]:
+        raise Damaged("object does not match its checksum", subject=name)
+    if sealed[4] > FORMAT_VERSION:
+        raise NewerFormat(
+            "object was written by a newer version",
+            subject=name,
+            why=f"format {sealed[4]}, this program knows {FORMAT_VERSION}",
+            hint="update lox",
+        )
+    if sealed[4] == 0:
+        raise Damaged("object has an impossible format version", subject=name)

@@ -1,0 +1,261 @@
+"""Key slots: each wraps the repository's master key for one password or recovery code. Any one slot opens it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+
+from model.errors import ConfigError, Damaged, LoxError, Missing, NewerFormat, NotFound, UsageError, WrongPassword
+from repository.documents import Document, decode_document, encode_document, take, take_hex
+from repository.keys import (
+    KEY_SIZE,
+    REPO_ID_SIZE,
+    KdfParams,
+    expand_recovery_key,
+    format_recovery_code,
+    parse_recovery_code,
+    stretch_password,
+)
+from repository.store import Store
+
+FOLDER = "keys/"
+SLOT_MAX = 64 << 10  # bytes of a slot
+SLOTS_MAX = 64  # slots a repository may have: each password slot costs a derivation to try
+LABEL_MAX = 200
+
+_VERSION = 1
+_SALT_SIZE = 16
+_WRAPPED_SIZE = 12 + KEY_SIZE + 16  # nonce, key, tag
+
+
+class SlotKind(StrEnum):
+    """What opens a slot."""
+
+    PASSWORD = "password"
+    RECOVERY = "recovery"
+
+
+@dataclass(frozen=True, slots=True)
+class KeySlot:
+    """One key slot. `check` tells a wrong password before the wrapped key is touched: AES-GCM alone does not commit
+    to a key. `created` is ns since the epoch; `kdf` is None for a recovery code, which needs no stretching.
+    """
+
+    id: str
+    kind: SlotKind
+    label: str
+    created: int
+    kdf: KdfParams | None
+    repo_id: bytes = field(repr=False)
+    salt: bytes = field(repr=False)
+    check: bytes = field(repr=False)
+    wrapped: bytes = field(repr=False)
+    associated: bytes = field(repr=False)  # canonical JSON of all fields but the wrapped key, also those we do not know
+
+    @property
+    def name(self) -> str:
+        return FOLDER + self.id
+
+    def encode(self) -> bytes:
+        """Canonical JSON with a checksum, so that damage is told from a wrong password."""
+        document = decode_document(self.associated, self.name, SLOT_MAX) | {"wrapped": self.wrapped.hex()}
+        return encode_document(document | {"checksum": _checksum(document)})
+
+    @classmethod
+    def decode(cls, slot_id: str, data: bytes) -> KeySlot:
+        """Raises Damaged, NewerFormat."""
+        subject = FOLDER + slot_id
+        document = decode_document(data, subject, SLOT_MAX)
+        checksum = take(document, "checksum", str, subject)
+        del document["checksum"]
+        if checksum != _checksum(document):
+            raise Damaged("key slot does not match its checksum", subject=subject)
+        if take(document, "version", int, subject) > _VERSION:
+            raise NewerFormat("key slot was written by a newer version", subject=subject, hint="update lox")
+        kind, label = take(document, "kind", str, subject), take(document, "label", str, subject)
+        if kind not in [known.value for known in SlotKind]:
+            raise NewerFormat("key slot of a kind this version does not know", subject=subject, why=kind[:40])
+        if len(label) > LABEL_MAX:
+            raise Damaged("object lacks a valid field", subject=subject, why="label is too long")
+        return cls(
+            id=slot_id,
+            kind=SlotKind(kind),
+            label=label,
+            created=take(document, "created", int, subject),
+            kdf=_decode_kdf(take(document, "argon2id", dict, subject), subject) if kind == "password" else None,
+            repo_id=take_hex(document, "repo_id", REPO_ID_SIZE, subject),
+            salt=take_hex(document, "salt", _SALT_SIZE, subject),
+            check=take_hex(document, "check", KEY_SIZE, subject),
+            wrapped=take_hex(document, "wrapped", _WRAPPED_SIZE, subject),
+            associated=encode_document({key: value for key, value in document.items() if key != "wrapped"}),
+        )
+
+    def open(self, secret: str | bytes) -> bytes | None:
+        """The master key, or None if `secret` (a password, or the bytes of a recovery code) is not this slot's.
+
+        Raises Damaged if the secret is right but the slot was tampered with.
+        """
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        key, check = _stretch(secret, self.salt, self.kdf, self.repo_id)
+        if not hmac.compare_digest(check, self.check):
+            return None
+        try:
+            return AESGCM(key).decrypt(self.wrapped[:12], self.wrapped[12:], self.associated)
+        except InvalidTag as error:
+            raise Damaged("key slot was tampered with", subject=self.name) from error
+
+
+@dataclass(frozen=True, slots=True)
+class SlotListing:
+    """Every slot of a repository: those that can be read, and why the others cannot."""
+
+    slots: tuple[KeySlot, ...]
+    problems: tuple[LoxError, ...]
+
+    def find(self, prefix: str) -> KeySlot:
+        """The slot whose id begins with `prefix`. Raises NotFound if there is none or more than one."""
+        found = [slot for slot in self.slots if slot.id.startswith(prefix)]
+        if len(found) != 1 or not prefix:
+            why = "several begin so" if found else "no key slot begins so"
+            raise NotFound("no such key", subject=prefix, why=why, hint="lox key list shows them")
+        return found[0]
+
+
+def create_password_slot(
+    store: Store, repo_id: bytes, master: bytes, password: str, label: str, params: KdfParams | None = None
+) -> KeySlot:
+    """Store a new slot that `password` opens."""
+    return _create(store, repo_id, master, SlotKind.PASSWORD, password, label, params or KdfParams())
+
+
+def create_recovery_slot(store: Store, repo_id: bytes, master: bytes, label: str) -> tuple[KeySlot, str]:
+    """Store a new slot that a new recovery code opens, and that code."""
+    secret = secrets.token_bytes(KEY_SIZE)
+    slot = _create(store, repo_id, master, SlotKind.RECOVERY, secret, label, None)
+    return slot, format_recovery_code(secret)
+
+
+def read_slots(store: Store, repo_id: bytes) -> SlotListing:
+    """All slots of the repository `repo_id`, oldest first. Leftovers of another repository id are not its slots."""
+    slots: list[KeySlot] = []
+    problems: list[LoxError] = []
+    for name in _slot_names(store):
+        try:
+            slot = KeySlot.decode(name.removeprefix(FOLDER), store.get(name, 0, SLOT_MAX + 1))
+        except Missing:  # removed since it was listed
+            continue
+        except (Damaged, NewerFormat) as problem:
+            problems.append(problem)
+            continue
+        if slot.repo_id == repo_id:
+            slots.append(slot)
+    slots.sort(key=lambda slot: (slot.created, slot.id))
+    return SlotListing(tuple(slots), tuple(problems))
+
+
+def unlock(store: Store, repo_id: bytes, secret: str) -> tuple[bytes, KeySlot]:
+    """The master key, and the slot that a password or recovery code opened.
+
+    Raises WrongPassword if readable slots exist and none opens, Damaged or NewerFormat if that may be because a slot
+    could not be read and there is no other.
+    """
+    listing = read_slots(store, repo_id)
+    code = parse_recovery_code(secret)
+    kind = SlotKind.PASSWORD if code is None else SlotKind.RECOVERY
+    candidates = [slot for slot in listing.slots if slot.kind is kind]
+    tampered: list[LoxError] = []
+    for slot in candidates:
+        try:
+            master = slot.open(secret if code is None else code)
+        except Damaged as problem:
+            tampered.append(problem)
+            continue
+        if master is not None:
+            return master, slot
+    problems = [*tampered, *listing.problems]
+    if problems and (tampered or not candidates):
+        raise problems[0]
+    if not listing.slots:
+        raise Damaged("the repository has no key slot", subject=FOLDER, hint="restore the folder keys/ from a copy")
+    raise WrongPassword(
+        "no key slot opens with this " + ("password" if code is None else "recovery code"),
+        why=f"{len(problems)} more could not be read, the first: {problems[0]}" if problems else "",
+        hint="lox also takes the recovery code printed by lox init as password",
+    )
+
+
+def remove_slot(store: Store, repo_id: bytes, prefix: str) -> KeySlot:
+    """Delete one slot and return it. Raises NotFound, and UsageError for the last readable one."""
+    listing = read_slots(store, repo_id)
+    slot = listing.find(prefix)
+    if len(listing.slots) == 1:
+        raise UsageError("this is the last key of the repository", subject=slot.id, hint="add another one first")
+    store.delete(slot.name)
+    return slot
+
+
+def _slot_names(store: Store) -> Iterator[str]:
+    for count, (name, _) in enumerate(store.list(FOLDER)):
+        if count == SLOTS_MAX:
+            raise Damaged("too many key slots", subject=FOLDER, why=f"at most {SLOTS_MAX} are allowed")
+        yield name
+
+
+def _create(
+    store: Store,
+    repo_id: bytes,
+    master: bytes,
+    kind: SlotKind,
+    secret: str | bytes,
+    label: str,
+    kdf: KdfParams | None,
+) -> KeySlot:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    if len(label) > LABEL_MAX:
+        raise UsageError("the label of a key is too long", subject=label, hint=f"at most {LABEL_MAX} characters")
+    if sum(1 for _ in store.list(FOLDER)) >= SLOTS_MAX:
+        raise UsageError("the repository has as many keys as it can", subject=str(SLOTS_MAX), hint="remove one first")
+    salt, nonce, created = os.urandom(_SALT_SIZE), os.urandom(12), time.time_ns()
+    key, check = _stretch(secret, salt, kdf, repo_id)
+    document: Document = {
+        "version": _VERSION,
+        "repo_id": repo_id.hex(),
+        "kind": kind.value,
+        "label": label,
+        "created": created,
+        "salt": salt.hex(),
+        "check": check.hex(),
+    }
+    associated = encode_document(document | ({"argon2id": asdict(kdf)} if kdf else {}))
+    wrapped = nonce + AESGCM(key).encrypt(nonce, master, associated)
+    slot = KeySlot(secrets.token_hex(16), kind, label, created, kdf, repo_id, salt, check, wrapped, associated)
+    store.put(slot.name, [slot.encode()])
+    return slot
+
+
+def _stretch(secret: str | bytes, salt: bytes, kdf: KdfParams | None, repo_id: bytes) -> tuple[bytes, bytes]:
+    if isinstance(secret, str):
+        assert kdf is not None
+        return stretch_password(secret, salt, kdf)
+    return expand_recovery_key(secret, salt, repo_id)
+
+
+def _checksum(document: Document) -> str:
+    return hashlib.sha256(encode_document(document)).hexdigest()
+
+
+def _decode_kdf(fields: Document, subject: str) -> KdfParams:
+    memory_kib, iterations, lanes = (take(fields, name, int, subject) for name in ("memory_kib", "iterations", "lanes"))
+    try:
+        return KdfParams(memory_kib, iterations, lanes)
+    except ConfigError as error:
+        raise Damaged(error.what, subject=subject, why=error.subject) from error

@@ -1,0 +1,242 @@
+"""Snapshots: one sealed object each, written last. It is the only thing that makes a backup exist."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from model.errors import Damaged, LoxError, Missing, NewerFormat, NotFound
+from repository.documents import Document, decode_document, encode_document, take, take_hex
+from repository.seal import ObjectKind
+
+if TYPE_CHECKING:
+    from repository.manifest import ManifestRoot
+    from repository.repository import Repository
+
+SNAPSHOT_PREFIX = "snapshots/"
+SNAPSHOT_MAX = 4 << 20  # bytes of an opened snapshot object
+ROOT_CHUNKS_MAX = 4096
+FUTURE = 300 * 10**9  # ns a snapshot may lie ahead of our clock and still be believed
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One finished backup. Times are ns since the epoch by the clock of the host; `started` is before the first stat.
+
+    `stats` are numbers for display only. `extra` holds fields of later versions, kept as they are.
+    """
+
+    time: int
+    started: int
+    finished: int
+    host: str
+    user: str
+    paths: tuple[bytes, ...]
+    mode: str
+    root: ManifestRoot
+    parent: str | None = None
+    tags: tuple[str, ...] = ()
+    excludes: tuple[bytes, ...] = ()
+    problems: int = 0
+    stats: Mapping[str, int] = field(default_factory=dict)
+    program: str = ""
+    id: str = ""  # 32 hex digits, given by `save`
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return SNAPSHOT_PREFIX + self.id
+
+    @property
+    def short_id(self) -> str:
+        return self.id[:8]
+
+    def save(self, repository: Repository) -> Snapshot:
+        """Commit: store this under a new id, durably; the snapshot with its id. Raises StoreError."""
+        named = replace(self, id=os.urandom(16).hex())
+        repository.put_object(ObjectKind.SNAPSHOT, named.name, named.encode())
+        return named
+
+    def encode(self) -> bytes:
+        """Canonical JSON; the id is the name of the object and not in it."""
+        document: Document = {
+            **self.extra,
+            "version": _VERSION,
+            "time": self.time,
+            "started": self.started,
+            "finished": self.finished,
+            "host": self.host,
+            "user": self.user,
+            "paths": [_text(path) for path in self.paths],
+            "mode": self.mode,
+            "parent": self.parent,
+            "tags": list(self.tags),
+            "excludes": [_text(line) for line in self.excludes],
+            "problems": self.problems,
+            "stats": dict(self.stats),
+            "program": self.program,
+            "manifest": {
+                "chunks": [
+                    {"id": chunk.hex(), "length": length}
+                    for chunk, length in zip(self.root.chunks, self.root.lengths, strict=True)
+                ],
+                "parts": self.root.parts,
+                "rows": self.root.rows,
+                "bytes": self.root.bytes,
+            },
+        }
+        return encode_document(document)
+
+    @classmethod
+    def decode(cls, snapshot_id: str, data: bytes) -> Snapshot:
+        """Raises Damaged, NewerFormat."""
+        subject = SNAPSHOT_PREFIX + snapshot_id
+        document = decode_document(data, subject, SNAPSHOT_MAX)
+        if (version := take(document, "version", int, subject)) > _VERSION:
+            raise NewerFormat(
+                "the snapshot was written by a newer version",
+                subject=subject,
+                why=f"version {version}",
+                hint="update lox",
+            )
+        stats = take(document, "stats", dict, subject)
+        parent = document.get("parent")
+        if parent is not None and not isinstance(parent, str):
+            raise _invalid(subject, "parent")
+        return cls(
+            time=take(document, "time", int, subject),
+            started=take(document, "started", int, subject),
+            finished=take(document, "finished", int, subject),
+            host=take(document, "host", str, subject),
+            user=take(document, "user", str, subject),
+            paths=_bytes_list(document, "paths", subject),
+            mode=take(document, "mode", str, subject),
+            root=_decode_root(take(document, "manifest", dict, subject), subject),
+            parent=parent,
+            tags=tuple(_strings(document, "tags", subject)),
+            excludes=_bytes_list(document, "excludes", subject),
+            problems=take(document, "problems", int, subject),
+            stats={str(key): value for key, value in stats.items() if type(value) is int},
+            program=take(document, "program", str, subject),
+            id=snapshot_id,
+            extra={key: value for key, value in document.items() if key not in _FIELDS},
+        )
+
+
+_NAMES = "version time started finished host user paths mode parent tags excludes problems stats program manifest"
+_FIELDS = frozenset(_NAMES.split())
+
+
+class Snapshots(list[Snapshot]):
+    """The snapshots of a repository, oldest first, and why others could not be read: damaged, or newer than we are."""
+
+    def __init__(self, readable: Iterable[Snapshot] = (), unreadable: Iterable[tuple[str, LoxError]] = ()) -> None:
+        super().__init__(sorted(readable, key=lambda snapshot: (snapshot.time, snapshot.id)))
+        self.unreadable = list(unreadable)
+
+
+def load_all(repository: Repository) -> Snapshots:
+    """All snapshots. One that cannot be read hides no other. Raises StoreError."""
+    readable, unreadable = [], []
+    for name, _ in repository.store.list(SNAPSHOT_PREFIX):
+        try:
+            readable.append(load(repository, name.removeprefix(SNAPSHOT_PREFIX)))
+        except Missing:  # deleted since it was listed
+            continue
+        except (Damaged, NewerFormat) as error:
+            unreadable.append((name, error))
+    return Snapshots(readable, unreadable)
+
+
+def load(repository: Repository, snapshot_id: str) -> Snapshot:
+    """The snapshot of this full id. Raises Missing, Damaged, NewerFormat."""
+    name = SNAPSHOT_PREFIX + snapshot_id
+    return Snapshot.decode(snapshot_id, repository.get_object(ObjectKind.SNAPSHOT, name))
+
+
+def resolve(repository: Repository, wanted: str) -> Snapshot:
+    """The snapshot the user means: ``latest``, an id, or the unique beginning of one.
+
+    Raises NotFound; Damaged or NewerFormat if it is one that cannot be read.
+    """
+    snapshots = load_all(repository)
+    if wanted == "latest":
+        if snapshots:
+            return snapshots[-1]
+        if snapshots.unreadable:
+            raise snapshots.unreadable[0][1]
+        raise NotFound("there is no snapshot yet", subject=repository.store.url, hint="lox backup makes one")
+    found = [snapshot for snapshot in snapshots if wanted and snapshot.id.startswith(wanted.lower())]
+    broken = [
+        error for name, error in snapshots.unreadable if wanted and name.startswith(SNAPSHOT_PREFIX + wanted.lower())
+    ]
+    if len(found) + len(broken) > 1:
+        names = ", ".join(snapshot.id[: len(wanted) + 4] for snapshot in found)
+        raise NotFound("several snapshots begin so", subject=wanted, why=names, hint="give more of the id")
+    if broken:
+        raise broken[0]
+    if not found:
+        raise NotFound("no such snapshot", subject=wanted, hint="lox snapshots lists them")
+    return found[0]
+
+
+def find_parent(
+    snapshots: Iterable[Snapshot], host: str, paths: Iterable[bytes], mode: str, now: int
+) -> Snapshot | None:
+    """The snapshot whose unchanged entries a backup of `paths` on `host` may take over; `now` in ns since the epoch.
+
+    Incremental: the last one of the same host and paths; differential: the last full one of these; full: none. One
+    that is dated in the future (a clock was wrong) says nothing about what has changed since.
+    """
+    if mode == "full":
+        return None
+    same = [
+        snapshot
+        for snapshot in snapshots
+        if snapshot.host == host
+        and sorted(snapshot.paths) == sorted(paths)
+        and max(snapshot.time, snapshot.started) <= now + FUTURE
+        and (mode != "differential" or snapshot.mode == "full")
+    ]
+    return max(same, key=lambda snapshot: (snapshot.time, snapshot.id), default=None)
+
+
+def _decode_root(fields: Document, subject: str) -> ManifestRoot:
+    from repository.manifest import ManifestRoot  # needs pyarrow, which listing key slots and the like does not
+
+    chunks = take(fields, "chunks", list, subject)
+    if not 0 < len(chunks) <= ROOT_CHUNKS_MAX or not all(isinstance(chunk, dict) for chunk in chunks):
+        raise _invalid(subject, "manifest")
+    numbers = [take(fields, key, int, subject) for key in ("parts", "rows", "bytes")]
+    lengths = [take(chunk, "length", int, subject) for chunk in chunks]
+    if min(*numbers, *lengths) < 0:
+        raise _invalid(subject, "manifest")
+    return ManifestRoot(tuple(take_hex(chunk, "id", 32, subject) for chunk in chunks), tuple(lengths), *numbers)
+
+
+def _text(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
+
+
+def _bytes_list(document: Document, key: str, subject: str) -> tuple[bytes, ...]:
+    try:
+        return tuple(base64.b64decode(text, validate=True) for text in _strings(document, key, subject))
+    except (binascii.Error, ValueError) as error:
+        raise _invalid(subject, key) from error
+
+
+def _strings(document: Document, key: str, subject: str) -> list[str]:
+    values = take(document, key, list, subject)
+    if not all(isinstance(value, str) for value in values):
+        raise _invalid(subject, key)
+    return values
+
+
+def _invalid(subject: str, key: str) -> Damaged:
+    return Damaged("object lacks a valid field", subject=subject, why=key)

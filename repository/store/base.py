@@ -1,0 +1,70 @@
+"""The store contract: named immutable objects of bytes. tests/contracts/store.py is its executable half."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+from model.errors import Missing
+
+Bytes = bytes | bytearray | memoryview
+
+_PART = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+_NAME = re.compile(rf"{_PART.pattern}(?:/{_PART.pattern}){{0,7}}")
+
+
+class Store(ABC):
+    """Objects by name. A name is one to eight parts of ``[a-z0-9._-]`` joined by ``/``, none beginning with a dot.
+
+    Objects never change once they are there. All methods may be called from several threads at once. Errors are
+    `model.errors.StoreError`: Missing, Exists, StoreFull, Refused, Transient, or the class itself for the rest.
+    """
+
+    url: str  # gives an equal store to `open_store`, also in another process
+
+    @abstractmethod
+    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """At most `length` bytes from `offset`; fewer only where the object ends. Raises Missing.
+
+        Whoever reads what others may have written gives a `length`, so that a huge object cannot fill the memory.
+        """
+
+    @abstractmethod
+    def put(self, name: str, parts: Sequence[Bytes]) -> None:
+        """Store the joined `parts` under a name that is free; durable once this returns, else nothing is there.
+
+        Raises Exists if the name is taken, StoreFull, Refused.
+        """
+
+    @abstractmethod
+    def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
+        """(name, size) of every object whose name begins with `prefix`, sorted by name. Half-written ones are not."""
+
+    @abstractmethod
+    def size(self, name: str) -> int:
+        """Length in bytes. Raises Missing."""
+
+    @abstractmethod
+    def delete(self, name: str) -> None:
+        """Remove the object, durably. Raises Missing, Refused."""
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such an object."""
+        try:
+            self.size(name)
+        except Missing:
+            return False
+        return True
+
+
+def is_part(text: str) -> bool:
+    """Whether `text` may stand between the slashes of a name; what does not was not put there by us."""
+    return _PART.fullmatch(text) is not None
+
+
+def check_name(name: str) -> str:
+    """`name` if it is a valid object name; names come from our own code, so anything else is a programmer's error."""
+    if not _NAME.fullmatch(name):
+        raise AssertionError(f"not an object name: {name!r}")
+    return name

@@ -1,0 +1,216 @@
+"""Objects as files in a folder, written so that a power cut leaves either the whole object or none."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator, Sequence
+
+from model.errors import Exists, Missing, Refused, StoreError, StoreFull, Transient
+from repository.store.base import Bytes, Store, check_name, is_part
+
+_WRITEV_MAX = 512  # parts per writev(2), below IOV_MAX
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
+
+_KINDS: dict[int, type[StoreError]] = {
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), Missing),
+    errno.EEXIST: Exists,
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), StoreFull),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP), Refused),
+    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EHOSTDOWN), Transient),
+}
+_HINTS: dict[type[StoreError], str] = {
+    StoreFull: "free some room or raise the quota; what was stored so far will be used by the next run",
+    Refused: "check the owner and permissions of the repository folder, and that it is not mounted read-only",
+}
+
+
+class LocalStore(Store):
+    """Files below `path`: folders 0700, files 0400.
+
+    A new object is written beside its final name as ``.tmp-<random>``, synced, linked to the name (which fails if
+    it is taken), and the folder is synced. Leftover temporary files of a crash are invisible and harmless.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.url = os.path.abspath(path)
+        self._durable: set[str] = set()  # folders whose entry in their parent this process has synced
+
+    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        with _translated(name):
+            fd = self._open(name)
+            try:
+                room = max(0, os.fstat(fd).st_size - offset)
+                return _read(fd, offset, room if length is None else min(length, room))
+            finally:
+                os.close(fd)
+
+    def put(self, name: str, parts: Sequence[Bytes]) -> None:
+        final = self._path(name)
+        folder = os.path.dirname(final)
+        if os.path.lexists(final):
+            raise Exists("object exists already", subject=name)
+        with _translated(name, writing=True):
+            self._make_durable(folder)
+            temporary = os.path.join(folder, f".tmp-{secrets.token_hex(8)}")
+            try:
+                self._write(temporary, parts)
+                _publish(temporary, final)
+            finally:
+                with contextlib.suppress(OSError):  # gone if it was renamed; else the first error is what counts
+                    os.unlink(temporary)
+            _sync_folder(folder)
+
+    def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
+        folder = prefix.rpartition("/")[0]
+        with _translated(prefix or "/"):
+            yield from self._walk(folder, prefix)
+
+    def size(self, name: str) -> int:
+        with _translated(name):
+            status = os.stat(self._path(name), follow_symlinks=False)
+        if not stat.S_ISREG(status.st_mode):
+            raise StoreError("not a file", subject=name)
+        return status.st_size
+
+    def delete(self, name: str) -> None:
+        path = self._path(name)
+        with _translated(name):
+            os.unlink(path)
+            _sync_folder(os.path.dirname(path))
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self.url, check_name(name))
+
+    def _open(self, name: str) -> int:
+        # O_NONBLOCK: a FIFO put there by somebody else must not hang us.
+        fd = os.open(self._path(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise StoreError("not a file", subject=name)
+        return fd
+
+    def _write(self, path: str, parts: Sequence[Bytes]) -> None:
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o400)
+        except FileNotFoundError:  # the folder was removed under us; make it again, once
+            self._durable.clear()
+            self._make_durable(os.path.dirname(path))
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o400)
+        try:
+            _write_all(fd, [memoryview(part).cast("B") for part in parts if len(part)])
+            os.fsync(fd)  # a failed fsync may drop dirty pages: never repeated on this file, the temporary one goes
+        finally:
+            os.close(fd)
+
+    def _make_durable(self, folder: str) -> None:
+        """Create `folder` and its parents, and sync each into its parent.
+
+        Inside the repository also those that exist: the process that made one may not have come to syncing it.
+        """
+        if folder in self._durable:
+            return
+        parent = os.path.dirname(folder)
+        inside = folder.startswith(self.url + "/")
+        if inside or not os.path.isdir(parent):
+            self._make_durable(parent)
+        try:
+            os.mkdir(folder, 0o700)
+            made = True
+        except FileExistsError:
+            made = False
+        if made or inside:
+            _sync_folder(parent)
+        self._durable.add(folder)
+
+    def _walk(self, folder: str, prefix: str) -> Iterator[tuple[str, int]]:
+        try:
+            with os.scandir(os.path.join(self.url, folder)) as entries:
+                found = sorted((_sort_key(entry), entry) for entry in entries if is_part(entry.name))
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for _, entry in found:
+            name = f"{folder}/{entry.name}" if folder else entry.name
+            if entry.is_dir():
+                if name.startswith(prefix) or prefix.startswith(name + "/"):
+                    yield from self._walk(name, prefix)
+            elif name.startswith(prefix) and entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(FileNotFoundError):  # deleted while we listed
+                    yield name, entry.stat(follow_symlinks=False).st_size
+
+
+def _sort_key(entry: os.DirEntry[str]) -> str:
+    # A folder sorts as its children do, so that the whole listing is sorted by full name.
+    return entry.name + "/" if entry.is_dir() else entry.name
+
+
+def _read(fd: int, offset: int, length: int) -> bytes:
+    first = os.pread(fd, length, offset)
+    if len(first) == length or not first:
+        return first
+    pieces, got = [first], len(first)
+    while got < length:
+        piece = os.pread(fd, length - got, offset + got)
+        if not piece:
+            break
+        pieces.append(piece)
+        got += len(piece)
+    return b"".join(pieces)
+
+
+def _write_all(fd: int, views: list[memoryview]) -> None:
+    while views:
+        written = os.writev(fd, views[:_WRITEV_MAX])
+        while views and written >= views[0].nbytes:
+            written -= views.pop(0).nbytes
+        if written:
+            views[0] = views[0][written:]
+
+
+def _publish(temporary: str, final: str) -> None:
+    """Give the finished file its name, which must be free; falls back where there are no hard links."""
+    try:
+        os.link(temporary, final, follow_symlinks=False)
+    except OSError as error:
+        if error.errno == errno.EEXIST and os.stat(temporary).st_nlink > 1:
+            return  # over NFS the answer to a link that succeeded may get lost, and the repeated request fails
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        _rename_to_free_name(temporary, final)
+
+
+def _rename_to_free_name(temporary: str, final: str) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    source, target = os.fsencode(temporary), os.fsencode(final)
+    if libc.renameat2(_AT_FDCWD, source, _AT_FDCWD, target, _RENAME_NOREPLACE) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def _sync_folder(folder: str) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot; then there is nothing to do
+            raise
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _translated(name: str, writing: bool = False) -> Iterator[None]:
+    """Turn OSError into our errors; what is missing on the way of a `writing` call is not a Missing object."""
+    try:
+        yield
+    except OSError as error:
+        kind = _KINDS.get(error.errno or 0, StoreError)
+        if kind is Missing and writing:
+            kind = StoreError
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise kind("store failed", subject=name, why=why, hint=_HINTS.get(kind, "")) from error

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+
+from model.entries import U8
+from repository.claims import LEVEL_ROWS, ClaimTable, StoredIds
+from repository.index import ChunkIndex
+from repository.index_table import gather_receipts
+from tests.repository.samples import random_ids, receipt_of
+
+UNIVERSE = random_ids(40)
+IN_INDEX = 10
+INDEX = ChunkIndex([gather_receipts([receipt_of(UNIVERSE[:IN_INDEX])])])
+numbers = st.lists(st.integers(0, len(UNIVERSE) - 1), max_size=12)
+owners = st.sampled_from(["one", "two"])
+
+
+class ClaimMachine(RuleBasedStateMachine):
+    """The table does what a plain dictionary would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = ClaimTable(INDEX)
+        self.claims: dict[int, str] = {}
+        self.stored: set[int] = set(range(IN_INDEX))
+
+    @rule(rows=numbers, owner=owners)
+    def claim(self, rows: list[int], owner: str) -> None:
+        mine = self.table.claim(UNIVERSE[rows], owner)
+        for row, answer in zip(rows, mine.tolist(), strict=True):
+            assert answer == (row not in self.stored and row not in self.claims)
+            if answer:
+                self.claims[row] = owner
+
+    @rule(owner=owners)
+    def release(self, owner: str) -> None:
+        self.table.release(owner)
+        self.claims = {row: holder for row, holder in self.claims.items() if holder != owner}
+
+    @rule(rows=numbers)
+    def add(self, rows: list[int]) -> None:
+        self.table.add(UNIVERSE[rows])
+        self.stored.update(rows)
+        for row in rows:
+            self.claims.pop(row, None)
+
+    @rule()
+    def resolved(self) -> None:
+        assert set(np.flatnonzero(self.table.resolved(UNIVERSE)).tolist()) == self.stored
+
+
+TestClaims = ClaimMachine.TestCase
+
+
+def test_a_receipt_settles_what_a_dead_lane_had_stored() -> None:
+    table = ClaimTable(ChunkIndex([]))
+    ids = random_ids(20, 3)
+    assert table.claim(ids, "lane").all()
+    table.store_receipt(receipt_of(ids[:12]))
+    table.release("lane")
+    assert table.claim(ids, "other").tolist() == [False] * 12 + [True] * 8
+
+
+def test_of_many_threads_one_stores_each_chunk() -> None:
+    table, ids = ClaimTable(ChunkIndex([])), random_ids(2000, 4)
+    answers: list[U8] = []
+
+    def ask(owner: str) -> None:
+        order = np.random.default_rng(len(owner)).permutation(len(ids))
+        mine = np.zeros(len(ids), dtype=np.uint8)
+        for at in range(0, len(ids), 100):
+            rows = order[at : at + 100]
+            mine[rows] = table.claim(ids[rows], owner)
+        answers.append(mine)
+
+    threads = [threading.Thread(target=ask, args=("x" * (number + 1),)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (sum(answer.astype(int) for answer in answers) == 1).all()
+
+
+def test_stored_ids_stay_compact() -> None:
+    """32 bytes for each id, in few runs: a run of millions of chunks fits."""
+    stored, ids = StoredIds(), random_ids(40_000, 5)
+    for at in range(0, len(ids), 100):
+        stored.add(ids[at : at + 100])
+    stored.add(ids[:500])
+    assert stored.contains(ids).all()
+    assert not stored.contains(random_ids(100, 6)).any()
+    assert len(stored) <= len(ids) + 500
+    assert len(stored._runs) < 12
+    assert LEVEL_ROWS * 64 < 100 << 20  # what merging the largest runs takes
