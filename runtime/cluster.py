@@ -1,0 +1,243 @@
+"""A process per lane, as Ray actors: for many cores or many hosts. The only file that imports ray.
+
+Ray is used for little: it starts processes, carries calls, tells of deaths. Who works on what, room, replay and
+restart are ours (schedule, drive); Ray's own retries are off. It runs hardened: a token, loopback only, a private
+temp directory, no dashboard, never somebody else's cluster.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import site
+import sys
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from model.errors import LoxError, RunFailed
+from runtime.actors import START_SECONDS, RayHands, first_line, lost_errors
+from runtime.drive import Control, Drive
+from runtime.host import Raised, ServiceHost
+from runtime.plan import Plan, fuse
+from runtime.private import private_directory
+from runtime.stage import Sink
+from runtime.trace import Trace
+
+if TYPE_CHECKING:
+    from runtime.executors import ExecutorName, ServiceSpec
+
+STORE_BYTES = 128 << 20  # of shared memory; nearly idle, as strands are fused and only rows cross processes
+TOKEN = secrets.token_hex(32)  # one for the life of this process: Ray reads it once
+
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": TOKEN,
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # binds every socket to 127.0.0.1
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_enable_timeline": "0",
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_memory_monitor_refresh_ms": "0",
+    "RAY_worker_niceness": "10",
+    "RAY_ROTATION_MAX_BYTES": "5000000",
+    "RAY_ROTATION_BACKUP_COUNT": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+ROOT = str(Path(__file__).resolve().parent.parent)  # where our packages are imported from
+
+
+class _OurPath(list[str]):
+    """What Ray puts in front of the workers' sys.path: our root and nothing else.
+
+    Ray would extend it by the current directory, and a folder named `stages` or `runtime` there would be imported
+    instead of ours.
+    """
+
+    def extend(self, more: Iterable[str]) -> None:
+        pass
+
+
+def _ray() -> Any:
+    """The ray module, imported in the environment it is to be run in."""
+    hook = sys.excepthook
+    try:
+        import ray
+    except ImportError as error:
+        raise RunFailed("Ray is not installed", why=str(error), hint="use --executor threads") from error
+    finally:
+        sys.excepthook = hook  # Ray puts its own there
+    return ray
+
+
+def _start(directory: str) -> Any:
+    ray = _ray()
+    if ray.is_initialized():
+        raise RunFailed("this process runs Ray already", hint="ray.shutdown() first: ours is started hardened")
+    from ray.job_config import JobConfig
+
+    job = JobConfig()
+    job._py_driver_sys_path = _OurPath([] if ROOT in site.getsitepackages() else [ROOT])
+    ray.init(
+        address="local",
+        num_cpus=len(os.sched_getaffinity(0)),
+        num_gpus=0,
+        object_store_memory=STORE_BYTES,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        namespace=f"lox-{os.getpid()}",
+        job_config=job,
+        _temp_dir=f"{directory}/ray",
+        _system_config={"local_fs_capacity_threshold": 1.0},
+    )
+    if ray.util.get_node_ip_address() != "127.0.0.1":
+        ray.shutdown()
+        raise RunFailed("Ray listens beyond this host", why="it was imported before", hint="let lox import it first")
+    return ray
+
+
+@contextmanager
+def _hardened() -> Iterator[None]:
+    """Environment and umask as Ray needs them; at the end signal handlers and umask are the caller's again."""
+    mask = os.umask(0o077)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    os.environ.update(ENVIRONMENT)
+    try:
+        yield
+    finally:
+        os.umask(mask)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                if handler is not None:
+                    signal.signal(number, handler)
+
+
+@contextmanager
+def open_ray() -> Iterator[RayExecutor]:
+    """Start Ray in a private directory; at the end stop it and remove the directory."""
+    before = {name: os.environ.get(name) for name in ENVIRONMENT}
+    with private_directory() as directory:
+        try:
+            with _hardened():
+                try:
+                    ray = _start(directory)
+                except LoxError:
+                    raise
+                except Exception as error:
+                    raise RunFailed("Ray did not start", why=str(error), hint="use --executor threads") from error
+                prepare_worker()
+            executor = RayExecutor(ray, directory)
+            try:
+                yield executor
+            finally:
+                executor.close()
+                ray.shutdown()
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+
+def prepare_worker() -> None:
+    """Let bodies travel as memoryviews: out of band, and not copied on arrival. They arrive read-only."""
+    ray = _ray()
+
+    def pack(view: memoryview) -> Any:
+        import numpy as np
+
+        return np.frombuffer(view, dtype=np.uint8)
+
+    ray.util.register_serializer(memoryview, serializer=pack, deserializer=memoryview)
+
+
+class ServiceProxy:
+    """Looks like the service; each method call goes to its process and waits for the result."""
+
+    def __init__(self, name: str, actor: Any) -> None:
+        self._name = name
+        self._actor = actor
+
+    def __getattr__(self, method: str) -> Any:
+        if method.startswith("_"):
+            raise AttributeError(method)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return self._call(method, args, kwargs)
+
+        return call
+
+    def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        ray = _ray()
+        try:
+            result = ray.get(self._actor.call.remote(method, args, kwargs))
+        except lost_errors(ray) as error:
+            raise RunFailed("a service has died", subject=self._name, why=first_line(error)) from error
+        if isinstance(result, Raised):
+            raise result.unpack()
+        return result
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_name": self._name, "_actor": self._actor}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+
+class RayExecutor:
+    """Lanes and services as actors of one private Ray. Made by `open_ray`."""
+
+    def __init__(self, ray: Any, directory: str) -> None:
+        self.name: ExecutorName = "ray"
+        self.private_directory: str | None = directory
+        self._ray = ray
+        self._services: dict[str, ServiceProxy] = {}
+
+    def host(self, services: Mapping[str, ServiceSpec]) -> Mapping[str, ServiceProxy]:
+        """Start services; returns proxies."""
+        made = {}
+        for name, spec in services.items():
+            actor = (
+                self._ray.remote(ServiceHost)
+                .options(num_cpus=0, max_concurrency=spec.calls_at_once, max_restarts=0, max_task_retries=0)
+                .remote(spec.factory, spec.args, prepare_worker)
+            )
+            made[name] = actor.make.remote()
+            self._services[name] = ServiceProxy(name, actor)
+        for name, ref in made.items():
+            self._await_service(name, ref)
+        return MappingProxyType({name: self._services[name] for name in services})
+
+    def _await_service(self, name: str, ref: Any) -> None:
+        try:
+            raised = self._ray.get(ref, timeout=START_SECONDS)
+        except (*lost_errors(self._ray), self._ray.exceptions.GetTimeoutError) as error:
+            raise RunFailed("a service did not start", subject=name, why=first_line(error)) from error
+        if isinstance(raised, Raised):
+            raise raised.unpack()
+
+    def run(
+        self,
+        plan: Plan,
+        feed: Iterable[Any],
+        sink: Sink[Any],
+        control: Control | None = None,
+        cuts: Collection[str] = (),
+    ) -> Trace:
+        """See `Executor.run`."""
+        drive = Drive(plan, fuse(plan, cuts), sink, control or Control(), self.name)
+        return drive.run(feed, RayHands(self._ray, drive, dict(self._services), prepare_worker))
+
+    def close(self) -> None:
+        """End the services."""
+        for proxy in self._services.values():
+            with suppress(Exception):
+                self._ray.kill(proxy._actor)
+        self._services.clear()

@@ -1,0 +1,141 @@
+"""A graph of stages as data: built by `Flow`, frozen in a `Plan`, rewritten into strands by `fuse`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from model.errors import PlanError
+from runtime.stage import Stage, nbytes_of
+
+T = TypeVar("T")
+X = TypeVar("X")
+
+Measure = Callable[[Any], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A stage at its place in a plan; `lanes` copies of it work at once."""
+
+    name: str
+    stage: Stage[Any, Any]
+    lanes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Strand:
+    """Neighbouring stages that run on one lane without handing anything over."""
+
+    name: str
+    nodes: tuple[Node, ...]
+
+    @property
+    def lanes(self) -> int:
+        return self.nodes[0].lanes
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A chain of stages between a source that is fed and a sink, both in the caller's thread.
+
+    `measure` gives the bytes of an item for the trace; it must be importable to be used on other processes.
+    """
+
+    name: str
+    nodes: tuple[Node, ...]
+    source: str = "feed"
+    sink: str = "sink"
+    measure: Measure = nbytes_of
+
+    def text(self, cuts: Collection[str] = ()) -> str:
+        """One line a stage, grouped by strand."""
+        strands = fuse(self, cuts)
+        width = max(len(node.name) for node in self.nodes)
+        lines = [f"{self.name}: {' → '.join([self.source, *(node.name for node in self.nodes), self.sink])}"]
+        lines.append(f"  {self.source:<{width}}  caller")
+        for strand in strands:
+            for node in strand.nodes:
+                lanes = "1 lane" if node.lanes == 1 else f"{node.lanes} lanes"
+                lines.append(f"  {node.name:<{width}}  {strand.name}, {lanes}: {type(node.stage).__name__}")
+        lines.append(f"  {self.sink:<{width}}  caller")
+        return "\n".join(lines)
+
+    def mermaid(self, cuts: Collection[str] = ()) -> str:
+        """A Mermaid flowchart; strands are boxes around their stages."""
+        lines = ["flowchart LR", f'  source(["{self.source}"])']
+        numbers = iter(range(len(self.nodes)))
+        for position, strand in enumerate(fuse(self, cuts)):
+            lines.append(f'  subgraph strand{position}["{strand.name} x {strand.lanes}"]')
+            lines += [f'    n{next(numbers)}["{node.name}"]' for node in strand.nodes]
+            lines.append("  end")
+        lines.append(f'  sink(["{self.sink}"])')
+        chain = ["source", *(f"n{number}" for number in range(len(self.nodes))), "sink"]
+        lines.append("  " + " --> ".join(chain))
+        return "\n".join(lines)
+
+    def json(self, cuts: Collection[str] = ()) -> str:
+        """The same as a JSON object."""
+        strands = [
+            {
+                "name": strand.name,
+                "lanes": strand.lanes,
+                "stages": [{"name": node.name, "stage": type(node.stage).__qualname__} for node in strand.nodes],
+            }
+            for strand in fuse(self, cuts)
+        ]
+        return json.dumps({"name": self.name, "source": self.source, "strands": strands, "sink": self.sink}, indent=2)
+
+    def __str__(self) -> str:
+        return self.text()
+
+
+class Flow(Generic[T]):
+    """Builds a plan; `T` is what flows at this point, so that a wrong order is a type error.
+
+    ``Flow[Path]("scan").then("read", Reader(), lanes=2).then("hash", Hasher(), lanes=2).plan("backup")``
+    """
+
+    def __init__(self, source: str = "feed", nodes: tuple[Node, ...] = ()) -> None:
+        self._source = source
+        self._nodes = nodes
+
+    def then(self, name: str, stage: Stage[T, X], lanes: int = 1) -> Flow[X]:
+        """The flow with one more stage at its end."""
+        if not name or not name.isprintable():
+            raise PlanError("a stage needs a name", subject=type(stage).__name__)
+        if any(node.name == name for node in self._nodes):
+            raise PlanError("two stages have one name", subject=name)
+        if any(node.stage is stage for node in self._nodes):
+            raise PlanError("one stage stands at two places", subject=name, hint="make a second one")
+        if lanes < 1:
+            raise PlanError("a stage needs at least one lane", subject=name, why=f"lanes={lanes}")
+        return Flow[X](self._source, (*self._nodes, Node(name, stage, lanes)))
+
+    def plan(self, name: str = "run", *, sink: str = "sink", measure: Measure = nbytes_of) -> Plan:
+        """The finished plan."""
+        if not self._nodes:
+            raise PlanError("a plan needs at least one stage", subject=name)
+        return Plan(name, self._nodes, self._source, sink, measure)
+
+
+def fuse(plan: Plan, cuts: Collection[str] = ()) -> tuple[Strand, ...]:
+    """Gather neighbours with equal lanes into strands; a stage named in `cuts` begins a strand of its own."""
+    unknown = set(cuts) - {node.name for node in plan.nodes}
+    if unknown:
+        raise PlanError("no such stage to cut at", subject=", ".join(sorted(unknown)))
+    groups: list[list[Node]] = []
+    for node in plan.nodes:
+        if groups and groups[-1][-1].lanes == node.lanes and node.name not in cuts:
+            groups[-1].append(node)
+        else:
+            groups.append([node])
+    if len(groups) == 1:
+        return (Strand(plan.name, tuple(groups[0])),)
+    return tuple(Strand(_span(group), tuple(group)) for group in groups)
+
+
+def _span(group: list[Node]) -> str:
+    return group[0].name if len(group) == 1 else f"{group[0].name}..{group[-1].name}"
