@@ -1,0 +1,1 @@
+"""Sources against real file systems, hostile ones included."""
