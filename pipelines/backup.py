@@ -1,0 +1,237 @@
+"""backup: scan → read → chunk → hash → dedup → compress → encrypt → upload → commit."""
+
+from __future__ import annotations
+
+import socket
+import time
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+import pyarrow as pa
+
+from model.batches import Listing
+from model.entries import Bool
+from model.errors import Interrupted, UsageError
+from pipelines.options import EngineOptions, Progress, Watch
+from pipelines.runs import unwrapped
+from repository.codecs import by_name
+from repository.entry_table import chunks_of
+from repository.fetch import ChunkFetcher
+from repository.manifest import ManifestWriter
+from repository.manifest_reader import ManifestReader
+from repository.metadata import MetadataStore
+from repository.repository import Repository
+from repository.snapshot import Snapshot, find_parent, load_all
+from runtime.drive import Control
+from runtime.executors import ServiceSpec, open_executor
+from runtime.plan import Flow, Plan
+from runtime.trace import Trace
+from sources.files.parent import Parent
+from sources.files.scan import Scanner, ScanOptions, ScanStats
+from stages.access import RepositoryAccess, open_claims
+from stages.chunk import Chunker
+from stages.commit import Commit, CommitCounts
+from stages.compress import Compressor
+from stages.dedup import Deduplicator
+from stages.encrypt import Encryptor
+from stages.hash import Hasher
+from stages.ledger import CutLedger
+from stages.read import Reader
+from stages.upload import Uploader
+
+MODES = ("incremental", "differential", "full")
+
+
+@dataclass(frozen=True, slots=True)
+class BackupRequest:
+    """What to back up and how. Paths are absolute bytes; patterns as in docs/patterns.md."""
+
+    paths: tuple[bytes, ...]
+    excludes: tuple[bytes, ...] = ()
+    includes: tuple[bytes, ...] = ()
+    exclude_caches: bool = False
+    one_file_system: bool = False
+    exclude_larger_than: int | None = None
+    mode: str = "incremental"
+    host: str = field(default_factory=socket.gethostname)
+    user: str = ""
+    tags: tuple[str, ...] = ()
+    dry_run: bool = False
+    codec: str = "zstd"
+    level: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.paths:
+            raise UsageError("nothing to back up", hint="name at least one path")
+        if self.mode not in MODES:
+            raise UsageError("unknown backup mode", subject=self.mode, hint="use " + ", ".join(MODES))
+
+
+@dataclass(slots=True)
+class BackupReport:
+    """What a backup did. `bytes_total` is the content of the snapshot, `bytes_read` what was read of it now,
+    `bytes_new` what was not known yet, `bytes_stored` what that takes in the store."""
+
+    snapshot: Snapshot | None
+    files: int
+    directories: int
+    files_new: int
+    files_changed: int
+    files_unchanged: int
+    bytes_total: int
+    bytes_read: int
+    bytes_new: int
+    bytes_stored: int
+    problems: list[tuple[bytes, str]]
+    seconds: float
+    trace: Trace
+    bottleneck: str
+
+
+def backup_plan(access: RepositoryAccess, request: BackupRequest, engine: EngineOptions) -> Plan:
+    """The graph of a backup. Everything between scan and commit is the work of lanes that share nothing but claims."""
+    lanes = engine.resolved_lanes()
+    codec, level = by_name(request.codec, request.level)
+    return (
+        Flow[Listing]("scan")
+        .then("read", Reader(), lanes)
+        .then("chunk", Chunker(access), lanes)
+        .then("hash", Hasher(access), lanes)
+        .then("dedup", Deduplicator(), lanes)
+        .then("compress", Compressor(codec, level), lanes)
+        .then("encrypt", Encryptor(access, engine.pack_bytes(lanes)), lanes)
+        .then("upload", Uploader(access, request.dry_run), lanes)
+        .plan("backup", sink="commit")
+    )
+
+
+def backup(repository: Repository, request: BackupRequest, engine: EngineOptions, watch: Watch) -> BackupReport:
+    """Back up `request.paths` into a new snapshot.
+
+    Trouble with single entries is in the report; trouble with the repository raises and commits nothing. Raises
+    `Interrupted` if `watch.stop` is set: what was stored until then will be found by the next run.
+    """
+    started, begin = time.time_ns(), time.monotonic()
+    access = RepositoryAccess(repository)
+    parent = find_parent(load_all(repository), request.host, request.paths, request.mode, started)
+    with open_executor(engine.executor) as executor:
+        if executor.private_directory is not None:
+            access.secure(executor.private_directory)
+        services = executor.host({"claims": ServiceSpec(open_claims, (access,)), "ledger": ServiceSpec(CutLedger)})
+        metadata = MetadataStore(repository, services["claims"], request.dry_run)
+        commit = Commit(
+            repository, services["claims"], metadata, ManifestWriter(metadata.store), request.dry_run, watch.problem
+        )
+        scanner = _scanner(request, parent, access)
+        plan = backup_plan(access, request, engine)
+        report = _Progress(watch, commit.counts, scanner.stats, parent)
+        control = Control(stop=watch.stop, on_tick=report.tick)
+        try:
+            trace = unwrapped(lambda: executor.run(plan, scanner, commit, control))
+        except Interrupted:
+            commit.write_index()
+            raise
+        root = commit.finish()
+    snapshot = Snapshot(
+        time=started,
+        started=started,
+        finished=time.time_ns(),
+        host=request.host,
+        user=request.user,
+        paths=request.paths,
+        mode=request.mode,
+        root=root,
+        parent=parent.id if parent else None,
+        tags=request.tags,
+        excludes=request.excludes,
+        problems=len(commit.counts.problems),
+        stats=_stats(scanner.stats, commit.counts),
+        program=_program(),
+    )
+    if not request.dry_run:
+        snapshot = snapshot.save(repository)
+    return _report(None if request.dry_run else snapshot, scanner.stats, commit.counts, trace, time.monotonic() - begin)
+
+
+def _scanner(request: BackupRequest, parent: Snapshot | None, access: RepositoryAccess) -> Scanner:
+    options = ScanOptions(
+        excludes=request.excludes,
+        includes=request.includes,
+        exclude_caches=request.exclude_caches,
+        one_file_system=request.one_file_system,
+        exclude_larger_than=request.exclude_larger_than,
+    )
+    if parent is None:
+        return Scanner(request.paths, options)
+    fetcher = ChunkFetcher(access.repository, access.index)
+    rows = ManifestReader(parent.root, fetcher.fetch, parent.name)
+
+    def stored(rows: pa.Table) -> Bool:
+        """Rows whose content is all in the index: a file with a lost chunk is read again, which heals it."""
+        lists = chunks_of(rows)
+        whole = np.ones(rows.num_rows, dtype=bool)
+        lost = np.flatnonzero(~access.index.contains(lists.ids))
+        whole[np.searchsorted(lists.offsets, lost, side="right") - 1] = False
+        return whole
+
+    return Scanner(request.paths, options, Parent(iter(rows), parent.started, stored))
+
+
+class _Progress:
+    """Turns the state of the run into what the watcher is told."""
+
+    def __init__(self, watch: Watch, counts: CommitCounts, scan: ScanStats, parent: Snapshot | None) -> None:
+        self._watch = watch
+        self._counts = counts
+        self._scan = scan
+        self._parent = parent
+
+    def tick(self, trace: Trace) -> None:
+        counts, scan, known = self._counts, self._scan, self._parent.stats if self._parent else {}
+        self._watch.progress(
+            Progress(
+                phase="backup",
+                files_done=counts.files,
+                bytes_done=counts.bytes_total,
+                files_total=scan.files if scan.finished else known.get("files"),
+                bytes_total=scan.bytes_total if scan.finished else known.get("bytes_total"),
+                problems=len(counts.problems),
+                current=counts.current,
+                limiting_stage=trace.limiting().name,
+            )
+        )
+
+
+def _stats(scan: ScanStats, counts: CommitCounts) -> dict[str, int]:
+    return {
+        "files": scan.files,
+        "directories": scan.directories,
+        "files_new": scan.files_new,
+        "files_changed": scan.files_changed,
+        "files_unchanged": scan.files_unchanged,
+        "bytes_total": counts.bytes_total,
+        "bytes_read": counts.bytes_read,
+        "bytes_new": counts.bytes_new,
+        "bytes_stored": counts.bytes_stored,
+    }
+
+
+def _report(
+    snapshot: Snapshot | None, scan: ScanStats, counts: CommitCounts, trace: Trace, seconds: float
+) -> BackupReport:
+    return BackupReport(
+        snapshot=snapshot,
+        problems=counts.problems,
+        seconds=seconds,
+        trace=trace,
+        bottleneck=trace.bottleneck(),
+        **_stats(scan, counts),
+    )
+
+
+def _program() -> str:
+    try:
+        return "lox " + version("lox-backup")
+    except PackageNotFoundError:
+        return "lox"

@@ -1,0 +1,18 @@
+"""The graphs as data, for those who want to look at one without running it."""
+
+from __future__ import annotations
+
+from pipelines import backup, restore
+from pipelines.options import EngineOptions
+from runtime.plan import Plan
+from stages.access import RepositoryAccess
+
+
+def backup_plan(engine: EngineOptions) -> Plan:
+    """The graph of a backup on this host with this engine."""
+    return backup.backup_plan(RepositoryAccess(None), backup.BackupRequest((b"/",)), engine)
+
+
+def restore_plan(engine: EngineOptions) -> Plan:
+    """The graph of a restore on this host with this engine."""
+    return restore.restore_plan(RepositoryAccess(None), None, engine)

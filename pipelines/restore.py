@@ -1,0 +1,263 @@
+"""restore: locate → download → decrypt → decompress → verify → join → write → finish."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+import kernels
+from model.entries import I32, order_key
+from model.errors import NotFound
+from model.orders import Order
+from pipelines.options import EngineOptions, Progress, Watch
+from pipelines.runs import unwrapped
+from repository.entry_table import ChunkLists
+from repository.fetch import ChunkFetcher
+from repository.manifest_reader import ManifestReader
+from repository.repository import Repository
+from repository.snapshot import Snapshot
+from runtime.drive import Control
+from runtime.executors import open_executor
+from runtime.plan import Flow, Plan
+from runtime.trace import Trace
+from sources.files.target import RestoreOptions, Target
+from sources.files.target_folders import complete_below
+from sources.files.target_plan import WindowPlan
+from sources.files.target_verify import Check
+from sources.files.target_writer import TargetWriter, is_simple
+from stages.access import RepositoryAccess
+from stages.chunk import Joiner
+from stages.compress import Expander
+from stages.encrypt import Decryptor
+from stages.finish import Finish
+from stages.hash import Verifier
+from stages.locate import Wanted, locate, missing_files
+from stages.upload import Downloader
+from stages.write import Writer
+
+WINDOW_ROWS = 1 << 16  # entries planned at once: what bounds the memory of a restore, whatever the snapshot's size
+LOST = "a chunk of it is in no index: lox check lists what is lost"
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreRequest:
+    """What to restore where. `target` is a folder, or ``/`` for in place; paths are as in the manifest, () is all."""
+
+    snapshot: Snapshot
+    target: bytes
+    paths: tuple[bytes, ...] = ()
+    overwrite: str = "if-changed"
+    delete: bool = False
+    dry_run: bool = False
+    verify: bool = False
+
+
+Problem = tuple[bytes, str]  # path, what is wrong
+
+
+@dataclass(slots=True)
+class RestoreReport:
+    """What a restore did. `files` were written now, `skipped` were there already; `damaged`: the repository is."""
+
+    files: int
+    bytes: int
+    skipped: int
+    problems: list[Problem]
+    notes: dict[str, int]
+    seconds: float
+    trace: Trace
+    bottleneck: str
+    damaged: bool = False
+
+
+def restore_plan(access: RepositoryAccess, writer: TargetWriter | None, engine: EngineOptions) -> Plan:
+    """The graph of a restore: that of a backup, backwards."""
+    lanes = engine.resolved_lanes()
+    return (
+        Flow[Order]("locate")
+        .then("download", Downloader(access), lanes)
+        .then("decrypt", Decryptor(access), lanes)
+        .then("decompress", Expander(), lanes)
+        .then("verify", Verifier(access), lanes)
+        .then("join", Joiner(), lanes)
+        .then("write", Writer(writer), lanes)
+        .plan("restore", sink="finish")
+    )
+
+
+def restore(repository: Repository, request: RestoreRequest, engine: EngineOptions, watch: Watch) -> RestoreReport:
+    """Restore entries of a snapshot below `request.target`.
+
+    Trouble with single entries is in the report. Raises NotFound for paths that are not in the snapshot, `Interrupted`
+    if `watch.stop` is set; the same request then goes on where it stopped.
+    """
+    begin = time.monotonic()
+    access = RepositoryAccess(repository)
+    fetcher = ChunkFetcher(repository, access.index)
+    reader = ManifestReader(request.snapshot.root, fetcher.fetch, request.snapshot.name)
+    options = RestoreOptions(
+        overwrite=request.overwrite,
+        delete=request.delete,
+        dry_run=request.dry_run,
+        complete=complete_below(tuple(path.strip(b"/") for path in request.snapshot.paths), request.paths),
+    )
+    with Target(request.target, options) as target:
+        finish = Finish(target)
+        feed = _Orders(access, reader, target, finish, request)
+        plan = restore_plan(access, target.writer(), engine)
+        control = Control(stop=watch.stop, on_tick=_Progress(watch, finish, target, reader, request).tick)
+        with open_executor(engine.executor) as executor:
+            if executor.private_directory is not None:
+                access.secure(executor.private_directory)
+            trace = unwrapped(lambda: executor.run(plan, feed, finish, control))
+        target.finish()
+        if request.verify and not request.dry_run:
+            _verify(access, reader, target, request)
+        summary = target.summary
+    return RestoreReport(
+        files=summary.files,
+        bytes=summary.bytes,
+        skipped=summary.skipped,
+        problems=summary.problems,
+        notes=dict(summary.notes),
+        seconds=time.monotonic() - begin,
+        trace=trace,
+        bottleneck=trace.bottleneck(),
+        damaged=finish.damaged or feed.damaged,
+    )
+
+
+class _Orders:
+    """The feed: prepares window after window and gives the orders that bring its content."""
+
+    def __init__(
+        self,
+        access: RepositoryAccess,
+        reader: ManifestReader,
+        target: Target,
+        finish: Finish,
+        request: RestoreRequest,
+    ) -> None:
+        self._access = access
+        self._reader = reader
+        self._target = target
+        self._finish = finish
+        self._request = request
+        self.damaged = False
+
+    def __iter__(self) -> Iterator[Order]:
+        seq = 0
+        for number, table in enumerate(windows(self._reader, self._request.paths)):
+            plan = self._target.prepare(table)
+            orders = [] if self._request.dry_run else self._orders(number, plan, seq)
+            seq += len(orders)
+            self._finish.expect(number, plan, orders)
+            yield from orders
+
+    def _orders(self, number: int, plan: WindowPlan, seq: int) -> list[Order]:
+        rows = plan.fetch
+        if not len(rows):
+            return []
+        lists, file = content_of(self._reader, plan.entries, rows)
+        extents = {new: plan.extents[row] for new, row in enumerate(rows.tolist()) if row in plan.extents}
+        paths = plan.entries["path"].take(pa.array(rows)).combine_chunks()
+        wanted = Wanted(number, rows, paths, plan.stat[rows], file, lists.ids, lists.length, extents)
+        where = self._access.index.lookup(wanted.ids)
+        for lost in missing_files(wanted, where.found).tolist():
+            plan.fail(int(rows[lost]), LOST)
+            self.damaged = True
+        orders = list(locate(wanted, where, seq))
+        begin = [order.rows[~is_simple(order.whole, order.extents)] for order in orders]
+        self._target.begin_files(plan, np.unique(np.concatenate([np.zeros(0, dtype=np.int32), *begin])))
+        return orders
+
+
+def windows(reader: ManifestReader, paths: tuple[bytes, ...]) -> Iterator[pa.Table]:
+    """The wanted entries in manifest order, `WINDOW_ROWS` at a time, with the folders above them."""
+    held: list[pa.Table] = []
+    rows = 0
+    for table in _selected(reader, paths):
+        while table.num_rows:
+            part = table.slice(0, WINDOW_ROWS - rows)
+            table = table.slice(part.num_rows)
+            held.append(part)
+            rows += part.num_rows
+            if rows == WINDOW_ROWS:
+                yield pa.concat_tables(held)
+                held, rows = [], 0
+    if held:
+        yield pa.concat_tables(held)
+
+
+def _selected(reader: ManifestReader, paths: tuple[bytes, ...]) -> Iterator[pa.Table]:
+    if not paths or b"" in paths:
+        yield from reader
+        return
+    chosen: list[bytes] = []
+    for path in sorted(set(paths), key=order_key):
+        if not any(path.startswith(above + b"/") for above in chosen):
+            chosen.append(path)
+    above = {path[:at] for path in chosen for at in range(len(path)) if path[at : at + 1] == b"/"}
+    parts: dict[bytes, pa.Table] = {path: entry for path in above if (entry := reader.find(path)) is not None}
+    for path in chosen:
+        if (entry := reader.find(path)) is None:
+            raise NotFound("no such path in the snapshot", subject="/" + path.decode("utf-8", "backslashreplace"))
+        parts[path] = entry
+    rows = [parts[path] for path in sorted(parts, key=order_key)]
+    yield pa.concat_tables(rows)
+    for path in sorted(chosen, key=lambda path: path.replace(b"/", b"\0")):
+        for table in reader.subtree(path):
+            below = table.slice(1) if table["path"][0].as_py() == path else table
+            if below.num_rows:
+                yield below
+
+
+def content_of(reader: ManifestReader, entries: pa.Table, rows: I32) -> tuple[ChunkLists, I32]:
+    """The chunks of these rows, and for each chunk which of the rows it belongs to."""
+    lists = reader.content(entries.take(pa.array(rows)))
+    return lists, np.repeat(np.arange(len(rows), dtype=np.int32), np.diff(lists.offsets))
+
+
+def _verify(access: RepositoryAccess, reader: ManifestReader, target: Target, request: RestoreRequest) -> None:
+    """Read everything that was to be restored again and compare."""
+    key = access.repository.keys.id_key
+    for table in windows(reader, request.paths):
+        rows, sizes, extents = target.to_verify(table)
+        if not len(rows):
+            continue
+        lists, file = content_of(reader, table, rows)
+        paths = table["path"].take(pa.array(rows))
+        check = Check(rows, target.paths_of(paths), sizes, file, lists.ids, lists.length, extents)
+        target.verify(check, lambda body, start, length: kernels.hash_chunks(key, body, start, length))
+
+
+class _Progress:
+    """Turns the state of the run into what the watcher is told."""
+
+    def __init__(
+        self, watch: Watch, finish: Finish, target: Target, reader: ManifestReader, request: RestoreRequest
+    ) -> None:
+        self._watch = watch
+        self._finish = finish
+        self._target = target
+        stats = {} if request.paths else request.snapshot.stats
+        self._files_total, self._bytes_total = stats.get("files"), stats.get("bytes_total")
+
+    def tick(self, trace: Trace) -> None:
+        self._watch.progress(
+            Progress(
+                phase="restore",
+                files_done=self._finish.files,
+                bytes_done=self._finish.bytes,
+                files_total=self._files_total,
+                bytes_total=self._bytes_total,
+                problems=len(self._target.summary.problems),
+                limiting_stage=trace.limiting().name,
+            )
+        )
+
+

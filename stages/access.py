@@ -1,0 +1,83 @@
+"""How a stage on another process reaches the repository: by reference here, by a private file of secrets elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from base64 import b64decode, b64encode
+from typing import Any
+
+from repository.cache import default_cache_dir
+from repository.claims import ClaimTable
+from repository.index import ChunkIndex
+from repository.repository import Credentials, Repository
+
+SECRET_MAX = 1 << 20  # bytes; a credentials file is a few hundred
+
+_opened: dict[tuple[str, str], Repository] = {}
+_opening = threading.Lock()
+
+
+class RepositoryAccess:
+    """A repository that can be handed to any lane.
+
+    In this process it is the open repository itself. Before it can be pickled for another process `secure` writes
+    the credentials to a file only this user can read; what travels is the path, never a key.
+    """
+
+    def __init__(self, repository: Repository | None) -> None:
+        self._repository = repository  # None: for a plan that is only looked at, or not attached here yet
+        self._index: ChunkIndex | None = None
+        self._url = repository.store.url if repository is not None else ""
+        self._secret_path = ""
+
+    @property
+    def repository(self) -> Repository:
+        """The open repository, attached to on first use in this process."""
+        if self._repository is None:
+            self._repository = _attach(self._url, self._secret_path)
+        return self._repository
+
+    @property
+    def index(self) -> ChunkIndex:
+        """The index as it was when it was first asked for in this process."""
+        if self._index is None:
+            self._index = ChunkIndex.load(self.repository, default_cache_dir())
+        return self._index
+
+    def secure(self, directory: str) -> None:
+        """Write the credentials into `directory`, which must be private (0700) and goes away with the run."""
+        self._secret_path = os.path.join(directory, "repository-credentials")
+        fd = os.open(self._secret_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(_to_bytes(self.repository.credentials()))
+
+    def __getstate__(self) -> dict[str, Any]:
+        assert self._secret_path, "secure() comes before a repository leaves the process"
+        return {"_repository": None, "_index": None, "_url": self._url, "_secret_path": self._secret_path}
+
+
+def open_claims(access: RepositoryAccess) -> ClaimTable:
+    """The claims of a run on this repository: a service for `ServiceSpec`."""
+    return ClaimTable(access.index)
+
+
+def _attach(url: str, secret_path: str) -> Repository:
+    with _opening:
+        if (url, secret_path) not in _opened:
+            with open(secret_path, "rb") as file:
+                _opened[url, secret_path] = Repository.attach(url, _from_bytes(file.read(SECRET_MAX)))
+        return _opened[url, secret_path]
+
+
+def _to_bytes(credentials: Credentials) -> bytes:
+    master = None if credentials.master is None else b64encode(credentials.master).decode()
+    fields = {"repo_id": credentials.repo_id.hex(), "config": b64encode(credentials.config).decode(), "master": master}
+    return json.dumps(fields).encode()
+
+
+def _from_bytes(data: bytes) -> Credentials:
+    fields = json.loads(data)
+    master = None if fields["master"] is None else b64decode(fields["master"])
+    return Credentials(bytes.fromhex(fields["repo_id"]), b64decode(fields["config"]), master)

@@ -1,0 +1,150 @@
+"""chunk: cut content where the content says so; join is its reverse."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+
+import kernels
+from model.batches import BODY_MAX, OVERREAD, Blocks, Chunked, Listing, Piece
+from model.chunking import WINDOW, ChunkerParams
+from model.entries import I64
+from model.orders import Joined, Verified
+from runtime.stage import Context, Stage
+from sources.files.read import read_range
+from stages.access import RepositoryAccess
+from stages.ledger import UNKNOWN
+
+PATIENCE = 5.0  # seconds to wait for the neighbour before doing its work
+
+
+class Ledger(Protocol):
+    def start_of(self, file: int, index: int) -> int: ...
+    def latest_before(self, file: int, index: int) -> tuple[int, int]: ...
+    def publish(self, file: int, index: int, start: int) -> None: ...
+
+
+class Chunker(Stage[Blocks, Chunked]):
+    """Cuts whole files in one kernel call per batch, and pieces of large files in step with their neighbours."""
+
+    def __init__(self, access: RepositoryAccess, root: bytes = b"/") -> None:
+        self.access = access
+        self.root = root
+
+    def open(self, context: Context) -> None:
+        repository = self.access.repository
+        self._params: ChunkerParams = repository.chunker
+        self._table = kernels.gear_table(repository.keys.chunker_key)
+        self._ledger: Ledger = context.services["ledger"]
+
+    def push(self, item: Blocks) -> Iterator[Chunked]:
+        piece = item.listing.piece
+        if piece is None or self._params.kind == "fixed":
+            yield self._cut_files(item)
+        else:
+            yield self._cut_piece(item, piece)
+
+    def _cut_files(self, blocks: Blocks) -> Chunked:
+        ends, counts = kernels.cut_files(blocks.body, blocks.start, blocks.length, self._table, self._params)
+        row = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        start = np.empty(len(ends), dtype=np.int64)
+        start[1:] = ends[:-1]
+        nonempty = np.flatnonzero(counts)
+        start[np.cumsum(counts)[nonempty] - counts[nonempty]] = blocks.start[nonempty]
+        return Chunked(blocks.listing, blocks.body, row, start, (ends - start).astype(np.uint32))
+
+    def _cut_piece(self, blocks: Blocks, piece: Piece) -> Chunked:
+        start, length = int(blocks.start[0]), int(blocks.length[0])
+        known = length + blocks.after
+        candidates = self._candidates(blocks.body, start, known)
+        begin = self._begin(blocks.listing, piece) - piece.offset
+        body, ends = blocks.body, np.zeros(0, dtype=np.int64)
+        if begin < length:
+            owned = self._owned(candidates, begin, length, known, at_end=blocks.after < OVERREAD)
+            if owned is None:
+                body, start, owned = self._with_more(blocks, piece, begin)
+            ends = owned
+        last = int(ends[-1]) if len(ends) else max(begin, 0)
+        self._ledger.publish(piece.file, piece.index + 1, piece.offset + last)
+        starts = np.concatenate([np.array([begin], dtype=np.int64), ends[:-1]]) if len(ends) else ends
+        return Chunked(
+            blocks.listing, body, np.zeros(len(ends), dtype=np.int32), starts + start, (ends - starts).astype(np.uint32)
+        )
+
+    def _candidates(self, body: memoryview, start: int, known: int) -> I64:
+        context = min(WINDOW - 1, start)
+        return kernels.candidates(body[start - context : start + known], self._table, self._params, context)
+
+    def _owned(self, candidates: I64, begin: int, length: int, known: int, at_end: bool) -> I64 | None:
+        """Ends of the chunks that start in ``[begin, length)``, or None if more bytes are needed to know the last."""
+        ends: I64 = kernels.select(candidates, self._params, begin, known, at_end)
+        starts = np.concatenate([np.array([begin], dtype=np.int64), ends])
+        owned = int(np.searchsorted(starts, length))  # chunks that start below length
+        return None if owned > len(ends) else ends[:owned]
+
+    def _with_more(self, blocks: Blocks, piece: Piece, begin: int) -> tuple[memoryview, int, I64]:
+        """Content without cut points for longer than `OVERREAD`: read on to where the longest chunk could end."""
+        start, length = int(blocks.start[0]), int(blocks.length[0])
+        have = length + blocks.after
+        want = self._params.maximum + OVERREAD - blocks.after
+        more = read_range(self.root, blocks.listing.fresh.paths[0], piece, piece.offset + have, want)
+        body = memoryview(bytes(blocks.body[: start + have]) + more)
+        known = have + len(more)
+        ends = self._owned(self._candidates(body, start, known), begin, length, known, len(more) < want)
+        assert ends is not None, "a chunk ends at its longest length"
+        return body, start, ends
+
+    def _begin(self, listing: Listing, piece: Piece) -> int:
+        """Content offset where this piece's first chunk begins; waits for the neighbour, or does its work."""
+        deadline = time.monotonic() + PATIENCE
+        while (start := self._ledger.start_of(piece.file, piece.index)) == UNKNOWN:
+            if time.monotonic() > deadline:
+                return self._begin_alone(listing, piece)
+            time.sleep(0.0005)
+        return start
+
+    def _begin_alone(self, listing: Listing, piece: Piece) -> int:
+        path = listing.fresh.paths[0]
+        index, start = self._ledger.latest_before(piece.file, piece.index)
+        while index < piece.index:
+            offset = index * BODY_MAX
+            if start < offset + BODY_MAX:
+                context = min(WINDOW - 1, offset)
+                want = BODY_MAX + self._params.maximum
+                data = read_range(self.root, path, piece, offset - context, context + want)
+                candidates = kernels.candidates(data, self._table, self._params, context)
+                known = len(data) - context
+                at_end = known < want
+                ends = self._owned(candidates, start - offset, min(BODY_MAX, known), known, at_end)
+                if ends is not None and len(ends):
+                    start = offset + int(ends[-1])
+            index += 1
+            self._ledger.publish(piece.file, index, start)
+        return start
+
+
+
+
+class Joiner(Stage[Verified, Joined]):
+    """Picks the parts whose chunks are all good; a file with any other part will not look as if it were whole."""
+
+    def push(self, item: Verified) -> Iterator[Joined]:
+        order = item.order
+        if item.good.all():
+            yield Joined(order, item.plain, np.arange(len(order.part_file), dtype=np.int32), {})
+            return
+        bad = np.flatnonzero(~item.good)
+        first = order.chunk_offset[bad].astype(np.int64)
+        last = first + order.chunk_length[bad]
+        begin = order.part_offset.astype(np.int64)
+        spoiled = np.zeros(len(begin), dtype=bool)
+        failed: dict[int, str] = {}
+        for segment, low, high in zip(order.chunk_segment[bad].tolist(), first.tolist(), last.tolist(), strict=True):
+            hit = (order.part_segment == segment) & (begin < high) & (begin + order.part_length > low)
+            spoiled |= hit
+            why = item.trouble.get(segment, "damaged")
+            failed.update(dict.fromkeys(order.part_file[hit].tolist(), why))
+        yield Joined(order, item.plain, np.flatnonzero(~spoiled).astype(np.int32), failed)

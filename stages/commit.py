@@ -1,0 +1,190 @@
+"""commit: put rows back in order, prove that every chunk is stored, and write the one object that makes a snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from model.batches import Content, Listing, Receipt, Stored
+from model.entries import U8, U32, Bool, Fresh, Kind
+from model.errors import Damaged
+from repository.index import save_index
+from repository.manifest import ChunkLists, ManifestRoot, ManifestWriter, fresh_table
+from repository.metadata import MetadataStore
+from repository.repository import Repository
+
+CHECKPOINT_BYTES = 1 << 30  # plain bytes stored since the last index object, after which the next one is written
+
+
+class Claims(Protocol):
+    def store_receipt(self, receipt: Receipt) -> None: ...
+    def resolved(self, ids: U8) -> Bool: ...
+    def release(self, owner: str) -> None: ...
+
+
+@dataclass(slots=True)
+class CommitCounts:
+    """What a run has done so far; bytes are plain unless they say stored."""
+
+    rows: int = 0
+    files: int = 0
+    bytes_total: int = 0
+    bytes_read: int = 0
+    bytes_new: int = 0
+    bytes_stored: int = 0
+    problems: list[tuple[bytes, str]] = field(default_factory=list)
+    current: bytes = b""
+
+
+class Commit:
+    """The end of the backup graph, in the driver. Batches arrive in any order, some of them twice; rows leave once.
+
+    A row is taken only when each of its chunks is in a pack that is stored, and only after all rows before it. Until
+    then its ticket is not acknowledged, so whatever happens to the workers, the row can be made again.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        claims: Claims,
+        metadata: MetadataStore,
+        manifest: ManifestWriter,
+        dry_run: bool = False,
+        on_problem: Callable[[bytes, str], None] = lambda path, text: None,
+    ) -> None:
+        self._repository = repository
+        self._claims = claims
+        self._metadata = metadata
+        self._manifest = manifest
+        self._dry_run = dry_run
+        self._on_problem = on_problem
+        self._waiting: dict[int, Content] = {}
+        self._next = 0
+        self._receipts: list[Receipt] = []
+        self._since_checkpoint = 0
+        self._links: dict[tuple[int, int], tuple[int, U8, U32]] = {}
+        self._large: list[Content] = []
+        self.counts = CommitCounts()
+
+    def push(self, output: Stored) -> Iterable[int]:
+        for receipt in output.receipts:
+            self._receive(receipt)
+        for content in output.contents:
+            if content.listing.seq >= self._next:
+                self._waiting[content.listing.seq] = content
+        first = self._next
+        while (ready := self._waiting.get(self._next)) is not None and self._claims.resolved(ready.ids).all():
+            del self._waiting[self._next]
+            self._next += 1
+            self._take(ready)
+        if self._since_checkpoint >= CHECKPOINT_BYTES:
+            self.write_index()
+        return range(first, self._next)
+
+    def lost(self, lane_name: str) -> None:
+        """A lane died: what it claimed and did not store is anyone's again."""
+        self._claims.release(lane_name)
+
+    def finish(self) -> ManifestRoot:
+        """Close the manifest and make everything findable; the snapshot itself is the caller's to write, last."""
+        if self._waiting or self._large:
+            raise Damaged("rows were left without their chunks", subject=f"{len(self._waiting)} batches")
+        root = self._manifest.finish()
+        for receipt in self._metadata.finish():
+            self._receive(receipt)
+        if not self._claims.resolved(root.ids).all():
+            raise Damaged("the manifest is not stored", why="a chunk of it has no receipt")
+        self.write_index()
+        return root
+
+    def write_index(self) -> None:
+        """Make the packs stored so far findable: an interrupted run leaves nothing to be sent twice."""
+        for receipt in self._metadata.receipts():
+            self._receive(receipt)
+        if self._receipts and not self._dry_run:
+            save_index(self._repository, self._receipts)
+        self._receipts.clear()
+        self._since_checkpoint = 0
+
+    def _receive(self, receipt: Receipt) -> None:
+        self._claims.store_receipt(receipt)
+        self._receipts.append(receipt)
+        self.counts.bytes_stored += receipt.pack_size
+        self._since_checkpoint += int(receipt.segment_plain.sum())
+
+    def _take(self, content: Content) -> None:
+        listing = content.listing
+        self.counts.bytes_new += content.new_bytes
+        self.counts.bytes_read += int(content.length.sum(dtype=np.int64))
+        if listing.piece is not None:
+            self._large.append(content)
+            if listing.piece.index < listing.piece.count - 1:
+                return
+            content, self._large = _joined(self._large), []
+            listing = content.listing
+        lists = ChunkLists.of_rows(len(listing.fresh), content.row, content.ids, content.length)
+        lists = self._linked(listing.fresh, lists).deepened(self._metadata.store)
+        rows = self._rows(listing, lists)
+        self._manifest.add(rows, listing.borders)
+        self._count(rows)
+        for row, text in listing.fresh.problems.items():
+            path = listing.fresh.paths[row]
+            self.counts.problems.append((path, text))
+            self._on_problem(path, text)
+        if len(listing.fresh):
+            self.counts.current = listing.fresh.paths[len(listing.fresh) - 1]
+
+    def _count(self, rows: pa.Table) -> None:
+        kind = rows["kind"].to_numpy()
+        self.counts.rows += rows.num_rows
+        self.counts.files += int((kind != Kind.DIRECTORY).sum())
+        self.counts.bytes_total += int(rows["size"].to_numpy()[kind == Kind.FILE].sum())
+
+    def _rows(self, listing: Listing, lists: ChunkLists) -> pa.Table:
+        if not len(listing.fresh):
+            return listing.carried
+        fresh = fresh_table(listing.fresh, lists)
+        if listing.carried is None or not len(listing.carried_at):
+            return fresh
+        order = np.empty(len(listing.carried_at) + len(listing.fresh_at), dtype=np.int64)
+        order[listing.carried_at] = np.arange(len(listing.carried_at))
+        order[listing.fresh_at] = np.arange(len(listing.fresh_at)) + len(listing.carried_at)
+        return pa.concat_tables([listing.carried, fresh]).take(order)
+
+    def _linked(self, fresh: Fresh, lists: ChunkLists) -> ChunkLists:
+        """Later members of a hard-link group were not read: they get the chunks of the first."""
+        stat = fresh.stat
+        for row in np.flatnonzero((stat["nlink"] > 1) & (fresh.kinds == Kind.FILE)).tolist():
+            key = (int(fresh.device[row]), int(stat["ino"][row]))
+            if not fresh.same_as[row]:
+                ids, length = lists.row(row)
+                self._links[key] = (int(stat["nlink"][row]) - 1, ids, length)
+            elif key in self._links:
+                left, ids, length = self._links.pop(key)
+                lists = lists.with_row(row, ids, length)
+                if left > 1:
+                    self._links[key] = (left - 1, ids, length)
+        return lists
+
+
+def _joined(pieces: list[Content]) -> Content:
+    """One row with the chunks of all pieces of a large file."""
+    first, last = pieces[0], pieces[-1]
+    length = np.concatenate([piece.length for piece in pieces])
+    fresh = first.listing.fresh
+    for piece in pieces[1:]:
+        fresh.problems.update(piece.listing.fresh.problems)
+    fresh.stat["size"][0] = _true_size(fresh, length, last)
+    row = np.zeros(len(length), dtype=np.int32)
+    return Content(first.listing, row, length, np.concatenate([piece.ids for piece in pieces]))
+
+
+def _true_size(fresh: Fresh, length: U32, last: Content) -> int:
+    """A large file that changed while it was read is as long as what was read of it."""
+    if 0 in fresh.extents or not fresh.problems:
+        return int(fresh.stat["size"][0])
+    return int(length.sum(dtype=np.int64))

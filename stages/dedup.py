@@ -1,0 +1,26 @@
+"""dedup: ask the index which chunks of a batch are new; the first lane to ask stores it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from model.batches import Claimed, Hashed
+from model.entries import U8, Bool
+from runtime.stage import Context, Stage
+
+
+class Claims(Protocol):
+    def claim(self, ids: U8, owner: str) -> Bool: ...
+
+
+class Deduplicator(Stage[Hashed, Claimed]):
+    """Advisory: that every chunk of the snapshot is stored is proved at commit, not here."""
+
+    def open(self, context: Context) -> None:
+        self._claims: Claims = context.services["claims"]
+        self._owner = context.lane_name
+
+    def push(self, item: Hashed) -> Iterator[Claimed]:
+        mine = self._claims.claim(item.ids, self._owner)
+        yield Claimed(item.listing, item.body, item.row, item.start, item.length, item.ids, mine)

@@ -1,0 +1,97 @@
+"""encrypt: seal segments into packs; decrypt is its reverse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from model.batches import Compressed, PackBytes, Sealed
+from model.errors import RepositoryError
+from model.orders import Fetched, Opened
+from repository.pack import OVERHEAD, PackBuffers, PackKeys, PackKind, PackWriter
+from runtime.stage import Context, Stage
+from stages.access import RepositoryAccess
+
+
+class Encryptor(Stage[Compressed, Sealed]):
+    """Every lane fills a pack of its own, under a key made for it.
+
+    Each segment is opened again and compared with the bytes it came from before it can leave this host: a flipped
+    bit in memory or a broken codec is found while the source is still there.
+    """
+
+    def __init__(self, access: RepositoryAccess, pack_bytes: int) -> None:
+        self.access = access
+        self.pack_bytes = pack_bytes
+
+    def open(self, context: Context) -> None:
+        # Two sets of buffers in turn: the finished pack is still on its way to the store while the next one fills.
+        self._buffers = PackBuffers(), PackBuffers()
+        self._pack = self._new_pack()
+        self._in_pack = 0
+        self._sealed = 0
+
+    def push(self, item: Compressed) -> Iterator[Sealed]:
+        packs: list[PackBytes] = []
+        for segment in item.segments:
+            self._pack.add(segment, verify_against=segment.plain)
+            self._in_pack += 1
+            if self._pack.full:
+                packs.append(self._finish())
+        if item.content is not None or packs:
+            yield Sealed(item.content, packs, item.needs, self._sealed)
+
+    def flush(self) -> Iterator[Sealed]:
+        if self._in_pack:
+            pack = self._finish()
+            yield Sealed(None, [pack], 0, self._sealed)
+
+    def _finish(self) -> PackBytes:
+        pack = self._pack.finish()
+        self._sealed += self._in_pack
+        self._in_pack = 0
+        self._pack = self._new_pack()
+        return pack
+
+    def _new_pack(self) -> PackWriter:
+        self._buffers = self._buffers[::-1]
+        return PackWriter(self.access.repository.keys, PackKind.DATA, self.pack_bytes, self._buffers[0])
+
+
+class Decryptor(Stage[Fetched, Opened]):
+    """Authenticates and decrypts each segment; one that does not open is reported, the others go on."""
+
+    def __init__(self, access: RepositoryAccess) -> None:
+        self.access = access
+
+    def open(self, context: Context) -> None:
+        self._keys: tuple[bytes, PackKeys] | None = None
+
+    def push(self, item: Fetched) -> Iterator[Opened]:
+        order, trouble = item.order, dict(item.trouble)
+        data: list[bytes | memoryview] = []
+        for number, sealed in enumerate(item.sealed):
+            plain: bytes | memoryview = b""
+            if number not in trouble:
+                try:
+                    plain = self._open_segment(item, number, sealed)
+                except RepositoryError as error:
+                    trouble[number] = str(error)
+            data.append(plain)
+        yield Opened(order, data, trouble)
+
+    def _open_segment(self, item: Fetched, number: int, sealed: memoryview) -> memoryview:
+        order = item.order
+        keys = self._keys_of(order.pack_id, item.head)
+        if len(sealed) < OVERHEAD:
+            raise keys.damaged(int(order.segment_ordinal[number]))
+        opened = np.empty(len(sealed) - OVERHEAD, dtype=np.uint8).data
+        ordinal, codec = int(order.segment_ordinal[number]), int(order.segment_codec[number])
+        keys.open_into(ordinal, codec, int(order.segment_plain[number]), sealed, opened)
+        return opened
+
+    def _keys_of(self, pack_id: bytes, head: bytes) -> PackKeys:
+        if self._keys is None or self._keys[0] != pack_id:
+            self._keys = pack_id, self.access.repository.packs.open_header(head, pack_id)
+        return self._keys[1]

@@ -1,0 +1,118 @@
+"""upload: put finished packs into the store; download is its reverse."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from model.batches import Content, PackBytes, Receipt, Sealed, Stored
+from model.errors import Damaged, Missing
+from model.orders import Fetched, Order
+from repository.pack import HEADER_SIZE, pack_name
+from runtime.stage import Context, Stage
+from stages.access import RepositoryAccess
+
+UNDER_WAY = 1  # packs a lane may have on their way to the store while it fills the next
+HEADS_KEPT = 256  # pack heads a lane remembers
+
+
+class Uploader(Stage[Sealed, Stored]):
+    """Stores packs beside the lane's other work and passes rows on once all their new chunks are durable."""
+
+    def __init__(self, access: RepositoryAccess, dry_run: bool = False) -> None:
+        self.access = access
+        self.dry_run = dry_run
+
+    def open(self, context: Context) -> None:
+        self._pool = ThreadPoolExecutor(UNDER_WAY, thread_name_prefix="upload")
+        self._under_way: deque[tuple[Future[None], Receipt, int]] = deque()
+        self._held: deque[tuple[int, Content]] = deque()
+        self._stored = 0  # this lane's segments that lie in stored packs
+
+    def push(self, item: Sealed) -> Iterator[Stored]:
+        if item.content is not None:
+            self._held.append((item.needs, item.content))
+        receipts: list[Receipt] = []
+        for pack in item.packs:
+            receipts += self._collect(room_for=1)
+            self._under_way.append((self._pool.submit(self._put, pack), pack.receipt, item.sealed))
+        receipts += self._collect()
+        if stored := self._release(receipts):
+            yield stored
+
+    def flush(self) -> Iterator[Stored]:
+        receipts = self._collect(room_for=UNDER_WAY)
+        if stored := self._release(receipts):
+            yield stored
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _put(self, pack: PackBytes) -> None:
+        if not self.dry_run:
+            self.access.repository.store.put(pack_name(pack.pack_id), pack.parts)
+
+    def _collect(self, room_for: int = 0) -> list[Receipt]:
+        """Receipts of packs that are stored by now; waits until `room_for` more may be under way."""
+        receipts = []
+        while self._under_way:
+            future, receipt, sealed = self._under_way[0]
+            if not future.done() and len(self._under_way) + room_for <= UNDER_WAY:
+                break
+            future.result()
+            self._under_way.popleft()
+            self._stored = sealed
+            receipts.append(receipt)
+        return receipts
+
+    def _release(self, receipts: list[Receipt]) -> Stored | None:
+        contents = []
+        waiting: deque[tuple[int, Content]] = deque()
+        for needs, content in self._held:
+            if needs <= self._stored:
+                contents.append(content)
+            else:
+                waiting.append((needs, content))
+        self._held = waiting
+        return Stored(contents, receipts) if contents or receipts else None
+
+
+class Downloader(Stage[Order, Fetched]):
+    """Fetches the range of a pack that an order asks for, and once per pack the head that holds its keys."""
+
+    def __init__(self, access: RepositoryAccess) -> None:
+        self.access = access
+
+    def open(self, context: Context) -> None:
+        self._heads: dict[bytes, bytes] = {}
+
+    def push(self, item: Order) -> Iterator[Fetched]:
+        name = pack_name(item.pack_id)
+        begin = int(item.segment_offset[0])
+        size = int(item.segment_offset[-1]) + int(item.segment_stored[-1]) - begin
+        try:
+            head = self._head(item.pack_id, name)
+            data = memoryview(self.access.repository.store.get(name, begin, size))
+        except (Missing, Damaged) as error:
+            yield Fetched(item, b"", [memoryview(b"")] * len(item.segment_offset), self._all(item, str(error)))
+            return
+        sealed, trouble = [], {}
+        for number, (offset, stored) in enumerate(
+            zip(item.segment_offset.tolist(), item.segment_stored.tolist(), strict=True)
+        ):
+            sealed.append(data[offset - begin : offset - begin + stored])
+            if len(sealed[-1]) != stored:
+                trouble[number] = f"pack {name} ends before its segment {int(item.segment_ordinal[number])}"
+        yield Fetched(item, head, sealed, trouble)
+
+    def _head(self, pack_id: bytes, name: str) -> bytes:
+        if pack_id not in self._heads:
+            if len(self._heads) >= HEADS_KEPT:
+                self._heads.clear()
+            self._heads[pack_id] = self.access.repository.store.get(name, 0, HEADER_SIZE)
+        return self._heads[pack_id]
+
+    @staticmethod
+    def _all(order: Order, why: str) -> dict[int, str]:
+        return dict.fromkeys(range(len(order.segment_offset)), why)

@@ -1,0 +1,55 @@
+"""A repository in a folder, with a key derivation that costs nothing, and the runs of a test against it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from model.chunking import ChunkerParams
+from pipelines.backup import BackupReport, BackupRequest, backup
+from pipelines.options import EngineOptions, Watch
+from pipelines.restore import RestoreReport, RestoreRequest, restore
+from repository.keys import KdfParams
+from repository.repository import Repository
+from repository.snapshot import Snapshot
+from repository.store import LocalStore
+
+CHEAP = KdfParams(memory_kib=64, iterations=1, lanes=1)
+
+
+@dataclass
+class Place:
+    """A repository and an engine to run on it."""
+
+    path: Path
+    executor: str = "threads"
+    lanes: int = 2
+    encryption: str = "aes-256-gcm"
+    chunker: ChunkerParams = field(default_factory=ChunkerParams)
+
+    def __post_init__(self) -> None:
+        password = None if self.encryption == "none" else "correct horse"
+        self.repository, _ = Repository.init(
+            LocalStore(os.fspath(self.path)), password, self.chunker, encryption=self.encryption, kdf=CHEAP
+        )
+
+    @property
+    def engine(self) -> EngineOptions:
+        return EngineOptions(executor=self.executor, lanes=self.lanes)
+
+    def backup(self, *paths: Path | bytes, watch: Watch | None = None, **request: Any) -> BackupReport:
+        names = tuple(os.fsencode(path) for path in paths)
+        return backup(self.repository, BackupRequest(names, **request), self.engine, watch or Watch())
+
+    def restore(self, snapshot: Snapshot, target: Path, watch: Watch | None = None, **request: Any) -> RestoreReport:
+        wanted = RestoreRequest(snapshot, os.fsencode(target), **request)
+        return restore(self.repository, wanted, self.engine, watch or Watch())
+
+
+def differences(left: Path, right: Path) -> str:
+    """What rsync would have to do to make `right` equal `left`, in every respect it knows."""
+    command = ["rsync", "-aHAXn", "--delete", "--checksum", "--itemize-changes", f"{left}/", f"{right}/"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
