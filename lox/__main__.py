@@ -1,0 +1,58 @@
+"""``lox`` and ``python -m lox``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from lox import signals
+from lox.app import build
+from lox.output import close_stdout, utf8_streams
+from lox.settings import Settings, early_settings
+from lox.trouble import report
+from model.exits import ExitCode
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line and returns its exit code; as a console script, that is what the process exits with."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    utf8_streams(sys.stdout, sys.stderr)
+    signals.install()
+    settings = early_settings(given)
+    code = _run(given, settings)
+    if signals.STOPPER.aborted:
+        signals.leave(code)
+    return code
+
+
+def _run(arguments: list[str], settings: Settings) -> int:
+    try:
+        result = build().main(args=arguments, prog_name="lox", standalone_mode=False, obj=settings)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        close_stdout()
+        return ExitCode.FAILURE
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        return ExitCode.USAGE
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except BaseException as error:
+        return _ended(error, settings)
+    return int(result) if isinstance(result, int) else ExitCode.OK
+
+
+def _ended(error: BaseException, settings: Settings) -> int:
+    if isinstance(error, SystemExit):
+        raise error
+    try:
+        sys.stdout.flush()
+    except OSError:
+        close_stdout()
+    return report(error, settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""``lox help [TOPIC]``: what belongs to no single command."""
+
+from __future__ import annotations
+
+import click
+
+from lox.output import output_of, table
+from lox.settings import command as command_of
+from model.errors import UsageError
+from model.exits import ExitCode
+
+ENVIRONMENT = {
+    "LOX_REPOSITORY": "the repository, unless --repo names it",
+    "LOX_PASSWORD_FILE": "1st: a file whose first line is the password",
+    "LOX_PASSWORD_COMMAND": "2nd: a command whose first line of output is the password (no shell runs it)",
+    "LOX_PASSWORD": "3rd: the password itself. The weakest: other programs of yours can read it",
+    "LOX_NEW_PASSWORD[_FILE|_COMMAND]": "the new password of 'lox key add' and 'lox key passwd', in the same order",
+    "LOX_CACHE_DIR": "where the local copy of the index lies; it can be deleted at any time",
+    "LOX_PROGRESS_INTERVAL": "seconds between lines of progress where there is no terminal (30)",
+    "LOX_UNITS": "sizes in text: iec (1.5 MiB, default), si (1.6 MB) or raw (bytes)",
+    "LOX_KERNELS": "auto, native or reference: compiled or plain Python kernels",
+    "NO_COLOR": "if set, no colours",
+}
+
+TOPICS = {
+    "exit-codes": "what the exit status of every command means",
+    "environment": "variables that are read, among them where the password comes from",
+}
+
+
+@command_of("help")
+@click.argument("topic", required=False)
+@click.pass_context
+def command(ctx: click.Context, /, topic: str | None) -> None:
+    """Explain a topic.
+
+    TOPIC is exit-codes, environment, or the name of a command.
+    """
+    from lox.app import COMMANDS
+
+    if topic is None:
+        _topics(ctx)
+    elif topic == "exit-codes":
+        _exit_codes(ctx)
+    elif topic == "environment":
+        _environment(ctx)
+    elif topic in COMMANDS:
+        _command_help(ctx, topic)
+    else:
+        known = ", ".join(TOPICS)
+        raise UsageError("no such topic", subject=topic, hint=f"topics are {known} and the names of the commands")
+
+
+def _topics(ctx: click.Context, /) -> None:
+    output = output_of(ctx)
+    output.events("topic", [{"name": name, "about": about} for name, about in TOPICS.items()])
+    output.lines(table(("TOPIC", "SAYS"), [*TOPICS.items(), ("COMMAND", "the help of that command")]))
+
+
+def _exit_codes(ctx: click.Context, /) -> None:
+    output = output_of(ctx)
+    for code in ExitCode:
+        output.event("exit-code", code=int(code), name=code.name.lower().replace("_", "-"), meaning=code.meaning)
+    output.lines(table(("CODE", "MEANING"), [(str(int(code)), code.meaning) for code in ExitCode], right=[0]))
+    output.line("Any other code must be treated as a failure.")
+
+
+def _environment(ctx: click.Context, /) -> None:
+    output = output_of(ctx)
+    output.events("variable", [{"name": name, "about": about} for name, about in ENVIRONMENT.items()])
+    output.lines(table(("VARIABLE", "SAYS"), ENVIRONMENT.items()))
+    output.line("The password is the first of the three that is set, else it is asked for on the terminal.")
+
+
+def _command_help(ctx: click.Context, name: str) -> None:
+    root = ctx.find_root()
+    assert isinstance(root.command, click.Group)
+    found = root.command.get_command(root, name)
+    assert found is not None
+    with click.Context(found, info_name=name, parent=root, **root.command.context_settings) as inner:
+        click.echo(found.get_help(inner))

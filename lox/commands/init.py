@@ -1,0 +1,108 @@
+"""``lox init``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from lox import passwords
+from lox.opening import store_of
+from lox.output import Output, output_of
+from lox.settings import command as command_of
+from lox.settings import option, settings_of
+from model.chunking import KIB, ChunkerParams
+from model.errors import Damaged, NoRepository, UsageError
+
+if TYPE_CHECKING:
+    from repository.store import Store
+
+AVERAGES = {"64KiB": 64 * KIB, "128KiB": 128 * KIB, "256KiB": 256 * KIB}
+CHUNKER_SECTION = "Chunker options (fixed once the repository exists)"
+
+
+@command_of("init")
+@option(
+    "--encryption",
+    type=click.Choice(["aes-256-gcm", "none"]),
+    default="aes-256-gcm",
+    show_default=True,
+    help="How everything stored is encrypted, on this host, before it is stored.",
+)
+@option(
+    "--chunk-average",
+    type=click.Choice(list(AVERAGES), case_sensitive=False),
+    section=CHUNKER_SECTION,
+    help=f"Average length of a chunk. [default: {ChunkerParams().average // KIB}KiB]",
+)
+@option(
+    "--chunker",
+    type=click.Choice(["gear", "fixed"]),
+    default="gear",
+    show_default=True,
+    section=CHUNKER_SECTION,
+    help="gear: cut by content; fixed: equal lengths, for disk images.",
+)
+@click.pass_context
+def command(ctx: click.Context, /, encryption: str, chunk_average: str | None, chunker: str) -> None:
+    """Create a repository.
+
+    Asks for a password (or takes it from the environment, see 'lox help environment') and prints a recovery code
+    once: it opens the repository if the password is lost. Without either, nobody can read the backups.
+    """
+    from repository.repository import Repository
+
+    output = output_of(ctx)
+    store = store_of(settings_of(ctx))
+    _refuse_existing(store)
+    password = _password(encryption)
+    average = AVERAGES[chunk_average] if chunk_average else ChunkerParams().average
+    repository, recovery = Repository.init(store, password, ChunkerParams(kind=chunker, average=average), encryption)
+    output.event(
+        "summary",
+        repository=repository.id.hex(),
+        url=store.url,
+        encryption=encryption,
+        chunk_average=average,
+        recovery_code=recovery,
+        exit_code=0,
+    )
+    _tell(output, store.url, repository.id.hex(), recovery)
+
+
+def _refuse_existing(store: Store) -> None:
+    """Tells before the password is asked for; `Repository.init` makes sure again."""
+    from repository.repository import Repository
+
+    try:
+        Repository.is_encrypted(store)
+    except (NoRepository, Damaged):  # what an interrupted init left looks damaged, and may be completed
+        return
+    raise UsageError("there is a repository here already", subject=store.url)
+
+
+def _password(encryption: str) -> str | None:
+    found = passwords.from_environment()
+    if encryption != "none":
+        return found or passwords.ask_new("Password for the new repository", prefix=passwords.CURRENT)
+    if found is not None:
+        raise UsageError(
+            "a password is set in the environment, but the repository is to have none",
+            hint="unset LOX_PASSWORD_FILE, LOX_PASSWORD_COMMAND and LOX_PASSWORD, or leave out --encryption none",
+        )
+    return None
+
+
+def _tell(output: Output, url: str, repository_id: str, recovery: str | None) -> None:
+    from lox.escape import safe
+
+    output.line(f"created repository {repository_id[:8]} at {safe(url)}")
+    if recovery is None:
+        output.line("It is not encrypted: whoever can read the folder can read the backups.")
+        return
+    output.line()
+    output.line("Recovery code, shown only now. Keep it away from this machine, on paper for example:")
+    output.line()
+    output.line(f"    {recovery}")
+    output.line()
+    output.line("It works wherever a password is asked for. If password and code are lost, the backups are lost.")

@@ -1,0 +1,68 @@
+"""``lox snapshots``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from lox.contents import ID_SHOWN, Catalogue, tell_unreadable
+from lox.escape import path_fields, safe, shown
+from lox.output import output_of, table
+from lox.settings import command as command_of
+from lox.units import format_count, format_size, format_time, plural, rfc3339
+from model.exits import ExitCode
+
+if TYPE_CHECKING:
+    from repository.snapshot import Snapshot
+
+
+@command_of("snapshots")
+@click.pass_context
+def command(ctx: click.Context, /) -> ExitCode:
+    """List the snapshots.
+
+    The newest comes last. Every command that wants a snapshot takes its id, the beginning of it, or 'latest'.
+    """
+    catalogue = Catalogue.open(ctx)
+    output = output_of(ctx)
+    snapshots = catalogue.snapshots()
+    output.events("snapshot", [snapshot_fields(snapshot) for snapshot in snapshots])
+    headings = ("SNAPSHOT", "TIME", "HOST", "MODE", "FILES", "SIZE", "NEW", "TAGS", "PATHS")
+    if snapshots:
+        output.lines(table(headings, [_row(snapshot) for snapshot in snapshots], right=(4, 5, 6)))
+    output.note(plural(len(snapshots), "snapshot"))
+    return tell_unreadable(output, snapshots.unreadable)
+
+
+def _row(snapshot: Snapshot) -> tuple[str, ...]:
+    stats = snapshot.stats
+    paths = ", ".join([shown(path) for path in snapshot.paths])
+    marks = f"  ({plural(snapshot.problems, 'problem')})" if snapshot.problems else ""
+    return (
+        snapshot.id[:ID_SHOWN],
+        format_time(snapshot.time),
+        safe(snapshot.host),
+        safe(snapshot.mode),
+        format_count(stats.get("files", 0)),
+        format_size(stats.get("bytes_total", 0)),
+        format_size(stats.get("bytes_stored", 0)),
+        safe(",".join(snapshot.tags)),
+        paths + marks,
+    )
+
+
+def snapshot_fields(snapshot: Snapshot) -> dict[str, object]:
+    """A snapshot for JSON."""
+    return {
+        "id": snapshot.id,
+        "time": rfc3339(snapshot.time),
+        "host": snapshot.host,
+        "user": snapshot.user,
+        "mode": snapshot.mode,
+        "parent": snapshot.parent,
+        "tags": list(snapshot.tags),
+        "paths": [path_fields(path) for path in snapshot.paths],
+        "problems": snapshot.problems,
+        "stats": dict(snapshot.stats),
+    }

@@ -1,0 +1,83 @@
+"""Looking into snapshots: which there are, and what the manifest of one holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from lox.escape import safe
+from lox.opening import open_repository
+from lox.output import Output
+from model.errors import LoxError
+from model.exits import ExitCode
+
+if TYPE_CHECKING:
+    from repository.fetch import ChunkFetcher
+    from repository.index import ChunkIndex
+    from repository.manifest_reader import ManifestReader
+    from repository.repository import Repository
+    from repository.snapshot import Snapshot, Snapshots
+
+MODULES = ("repository.snapshot", "repository.fetch", "repository.query")
+ID_SHOWN = 8  # digits of a snapshot id in text; any unique prefix is understood
+
+
+class Catalogue:
+    """The snapshots of one repository and their manifests. The index is loaded when the first manifest is opened."""
+
+    def __init__(self, repository: Repository) -> None:
+        self.repository = repository
+        self._index: ChunkIndex | None = None
+        self._fetcher: ChunkFetcher | None = None
+
+    @classmethod
+    def open(cls, ctx: click.Context) -> Catalogue:
+        """The catalogue of the repository this command line names."""
+        return cls(open_repository(ctx, MODULES))
+
+    def snapshots(self) -> Snapshots:
+        """All of them, oldest first, and those that cannot be read."""
+        from repository.snapshot import load_all
+
+        return load_all(self.repository)
+
+    def snapshot(self, reference: str) -> Snapshot:
+        """The one meant by an id, the beginning of one, or ``latest``. Raises NotFound."""
+        from repository.snapshot import resolve
+
+        return resolve(self.repository, reference)
+
+    @property
+    def index(self) -> ChunkIndex:
+        """The chunk index, through the local cache."""
+        if self._index is None:
+            from repository.cache import default_cache_dir
+            from repository.index import ChunkIndex
+
+            self._index = ChunkIndex.load(self.repository, default_cache_dir())
+        return self._index
+
+    @property
+    def fetcher(self) -> ChunkFetcher:
+        """Gets chunks by id."""
+        if self._fetcher is None:
+            from repository.fetch import ChunkFetcher
+
+            self._fetcher = ChunkFetcher(self.repository, self.index)
+        return self._fetcher
+
+    def manifest(self, snapshot: Snapshot) -> ManifestReader:
+        """The table of entries of `snapshot`."""
+        from repository.manifest_reader import ManifestReader
+
+        return ManifestReader(snapshot.root, self.fetcher.fetch)
+
+
+def tell_unreadable(output: Output, unreadable: Sequence[tuple[str, LoxError]]) -> ExitCode:
+    """Tells of snapshots that could not be read, and gives the exit code that says so."""
+    for name, error in unreadable:
+        output.event("problem", object=name, message=safe(str(error)), exit_code=int(error.exit_code))
+        output.note(f"lox: {safe(str(error))}")
+    return unreadable[0][1].exit_code if unreadable else ExitCode.OK

@@ -1,0 +1,95 @@
+"""Kinds of command-line values: byte paths, sizes, compression, percentages."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from lox.units import parse_size
+
+CODEC_LEVELS = {"zstd": (-7, 19), "lz4": (0, 12), "gzip": (1, 9), "none": None}
+
+
+class BytesType(click.ParamType[Any]):
+    """Text from the command line as the bytes the user gave, whatever the locale."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
+        raw = value if isinstance(value, bytes) else os.fsencode(value)
+        if b"\0" in raw:
+            self.fail("holds a NUL byte", param, ctx)
+        return raw
+
+
+class SizeType(click.ParamType[Any]):
+    """``64KiB``, ``1.5G``, ``10MB``, ``4096`` → bytes; at least `least`."""
+
+    name = "size"
+
+    def __init__(self, least: int = 0) -> None:
+        self.least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            size = parse_size(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if size < self.least:
+            self.fail(f"{value!r} is too small; at least {self.least >> 20} MiB are needed", param, ctx)
+        return size
+
+
+class PercentType(click.ParamType[Any]):
+    """``5%`` or ``2.5`` → a fraction in (0, 1]."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            percent = float(value.strip().removesuffix("%"))
+        except ValueError:
+            percent = -1.0
+        if not 0.0 < percent <= 100.0:
+            self.fail(f"{value!r} is not a percentage above 0 and up to 100; write for example 5%", param, ctx)
+        return percent / 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Compression:
+    """A codec and its level; None leaves the level to the codec."""
+
+    codec: str
+    level: int | None = None
+
+
+class CompressionType(click.ParamType[Any]):
+    """``zstd``, ``zstd:9``, ``lz4``, ``gzip:6``, ``none``."""
+
+    name = "codec[:level]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Compression:
+        if isinstance(value, Compression):
+            return value
+        codec, colon, level = value.partition(":")
+        if codec not in CODEC_LEVELS:
+            self.fail(f"{codec!r} is not a codec; use {', '.join(CODEC_LEVELS)}", param, ctx)
+        if not colon:
+            return Compression(codec)
+        bounds = CODEC_LEVELS[codec]
+        if bounds is None:
+            self.fail(f"{codec} has no level", param, ctx)
+        try:
+            number = int(level)
+        except ValueError:
+            self.fail(f"{level!r} is not a level; {codec} has {bounds[0]} to {bounds[1]}", param, ctx)
+        if not bounds[0] <= number <= bounds[1]:
+            self.fail(f"{codec} has no level {number}; use {bounds[0]} to {bounds[1]}", param, ctx)
+        return Compression(codec, number)

@@ -1,0 +1,139 @@
+"""Sizes, rates, durations and times as people write and read them.
+
+Text output counts in powers of two (``1.5 MiB``). ``LOX_UNITS`` changes that: ``iec`` (default), ``si`` (``1.6 MB``)
+or ``raw`` (bytes, for scripts that refuse JSON). Input accepts all of them whatever ``LOX_UNITS`` says.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import UTC, datetime
+
+_IEC = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_SI = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+_NUMBER = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*([a-zA-Z]*)\s*\Z")
+_POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
+SIZE_LIMIT = 1 << 63
+
+
+def units() -> str:
+    """The unit system of text output: ``iec``, ``si`` or ``raw``; anything else in ``LOX_UNITS`` counts as ``iec``."""
+    wanted = os.environ.get("LOX_UNITS", "iec").strip().lower()
+    return wanted if wanted in ("iec", "si", "raw") else "iec"
+
+
+def parse_size(text: str) -> int:
+    """Bytes in ``64KiB``, ``1M`` (= MiB), ``10MB`` (= 10**7), ``1.5g`` or ``4096``.
+
+    Raises ValueError with a sentence for the user.
+    """
+    match = _NUMBER.match(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a size; write for example 4096, 64KiB, 1.5G or 10MB")
+    number, suffix = match.group(1), match.group(2).lower()
+    power = _power_of(suffix)
+    if power is None:
+        raise ValueError(f"{match.group(2)!r} is not a unit of size; use KiB, MiB, GiB, TiB or kB, MB, GB, TB")
+    # Whole numbers stay integers: 8 EiB minus one byte must not pass through a float.
+    size = int(number) * power if number.isdigit() else round(float(number) * power)
+    if size >= SIZE_LIMIT:
+        raise ValueError(f"{text!r} is larger than any file can be")
+    return size
+
+
+def _power_of(suffix: str) -> int | None:
+    """Bytes in one unit, or None. A bare letter means the power of two, as in dd(1) and restic."""
+    letter, rest = suffix[:1], suffix[1:]
+    if suffix in ("", "b"):
+        return 1
+    if letter not in _POWER:
+        return None
+    if rest in ("", "i", "ib"):
+        return int(1024 ** _POWER[letter])
+    return int(1000 ** _POWER[letter]) if rest == "b" else None
+
+
+def format_size(size: float) -> str:
+    """``1.50 MiB``: three digits that count, and never a digit more than is known of whole bytes."""
+    system = units()
+    if system == "raw":
+        return str(round(size))
+    base, names = (1000.0, _SI) if system == "si" else (1024.0, _IEC)
+    value, step = float(size), 0
+    # 999.5 and more would be printed as four digits: move on to the next unit.
+    while abs(value) >= 999.5 and step < len(names) - 1:
+        value, step = value / base, step + 1
+    if step == 0:
+        return f"{round(value)} B"
+    digits = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
+    return f"{value:.{digits}f} {names[step]}"
+
+
+def format_rate(bytes_per_second: float) -> str:
+    """``512 MiB/s``."""
+    return f"{format_size(bytes_per_second)}/s"
+
+
+def format_count(number: int) -> str:
+    """``118,000``."""
+    return f"{number:,}"
+
+
+def plural(number: int, noun: str, many: str = "") -> str:
+    """``1 file``, ``2,000 files``."""
+    return f"{number:,} {noun if number == 1 else many or noun + 's'}"
+
+
+def format_share(part: float, whole: float) -> str:
+    """Part of whole in percent: ``4.2 %``, never ``100 %`` or ``0 %`` unless it is exactly that."""
+    if whole <= 0:
+        return "100 %" if part > 0 else "0 %"
+    share = 100.0 * part / whole
+    if share in (0.0, 100.0):
+        return f"{share:.0f} %"
+    if 0.0 < share < 10.0:
+        return f"{max(share, 0.1):.1f} %"
+    return f"{min(share, 99.0) if share < 100.0 else share:.0f} %"
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration: ``0.42 s``, ``12.3 s``, ``3:05 min``, ``2:03:09 h``, ``3 d 04 h``."""
+    if seconds < 10:
+        return f"{max(seconds, 0.0):.2f} s"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d} min"
+    if whole < 86400:
+        return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d} h"
+    return f"{whole // 86400} d {whole // 3600 % 24:02d} h"
+
+
+def format_clock(seconds: float) -> str:
+    """A countdown: ``0:42``, ``3:05``, ``2:03:09``, ``3 d 04 h``."""
+    whole = max(0, round(seconds))
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d}"
+    if whole < 86400:
+        return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+    return f"{whole // 86400} d {whole // 3600 % 24:02d} h"
+
+
+def format_time(time_ns: int) -> str:
+    """Local time to the second: ``2026-11-23 04:11:36``; times no calendar holds are shown as seconds since 1970."""
+    try:
+        return datetime.fromtimestamp(time_ns // 1_000_000_000).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return f"@{time_ns // 1_000_000_000}"
+
+
+def rfc3339(time_ns: int) -> str | None:
+    """UTC time for JSON with its nanoseconds, ``2026-11-23T04:11:36.123456789Z``; None for times no calendar holds."""
+    seconds, nanoseconds = divmod(time_ns, 1_000_000_000)
+    try:
+        stamp = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return None
+    return f"{stamp}.{nanoseconds:09d}Z" if nanoseconds else f"{stamp}Z"
