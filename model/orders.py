@@ -10,7 +10,7 @@ reported as damaged, the rest goes on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -77,6 +77,9 @@ class Opened:
     data: list[bytes | memoryview]
     trouble: dict[int, str]
 
+    def detach(self) -> Opened:
+        return replace(self, data=[bytes(part) for part in self.data])
+
     @property
     def nbytes(self) -> int:
         """Compressed bytes."""
@@ -90,6 +93,9 @@ class Expanded:
     order: Order
     plain: list[bytes | memoryview]
     trouble: dict[int, str]
+
+    def detach(self) -> Expanded:
+        return replace(self, plain=[bytes(part) for part in self.plain])
 
     @property
     def nbytes(self) -> int:
@@ -106,6 +112,9 @@ class Verified:
     good: Bool
     trouble: dict[int, str]
 
+    def detach(self) -> Verified:
+        return replace(self, plain=[bytes(part) for part in self.plain])
+
     @property
     def nbytes(self) -> int:
         """Plain bytes."""
@@ -120,6 +129,9 @@ class Joined:
     plain: list[bytes | memoryview]
     parts: I32
     failed: dict[int, str]
+
+    def detach(self) -> Joined:
+        return replace(self, plain=[bytes(part) for part in self.plain])
 
     @property
     def nbytes(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -173,18 +173,14 @@ class Commit:
 
 def _joined(pieces: list[Content]) -> Content:
     """One row with the chunks of all pieces of a large file."""
-    first, last = pieces[0], pieces[-1]
+    first = pieces[0].listing
     length = np.concatenate([piece.length for piece in pieces])
-    fresh = first.listing.fresh
-    for piece in pieces[1:]:
-        fresh.problems.update(piece.listing.fresh.problems)
-    fresh.stat["size"][0] = _true_size(fresh, length, last)
+    problems = {row: text for piece in reversed(pieces) for row, text in piece.listing.fresh.problems.items()}
+    fresh = replace(first.fresh, problems=problems)
+    if problems and 0 not in fresh.extents:
+        # It changed while it was read, or could not be read to its end: it is as long as what was read of it.
+        fresh.stat = fresh.stat.copy()
+        fresh.stat["size"][0] = length.sum(dtype=np.int64)
     row = np.zeros(len(length), dtype=np.int32)
-    return Content(first.listing, row, length, np.concatenate([piece.ids for piece in pieces]))
-
-
-def _true_size(fresh: Fresh, length: U32, last: Content) -> int:
-    """A large file that changed while it was read is as long as what was read of it."""
-    if 0 in fresh.extents or not fresh.problems:
-        return int(fresh.stat["size"][0])
-    return int(length.sum(dtype=np.int64))
+    ids = np.concatenate([piece.ids for piece in pieces])
+    return Content(replace(first, fresh=fresh), row, length, ids)

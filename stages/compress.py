@@ -10,8 +10,9 @@ from model.batches import Claimed, Compressed, Content, Segment
 from model.entries import I64, U8, U32
 from model.errors import RepositoryError
 from model.orders import Expanded, Opened
-from repository.codecs import Codec, compressor, decompress
+from repository.codecs import Codec, compressor, decompress_into
 from runtime.stage import Context, Stage
+from stages.room import Room
 
 SEGMENT_BYTES = 4 << 20
 WORTH_IT = 0.97  # of the plain length: a segment that compresses to more is stored raw
@@ -111,17 +112,25 @@ def looks_incompressible(plain: memoryview, probe: Callable[[memoryview], bytes]
 
 
 class Expander(Stage[Opened, Expanded]):
-    """Decompresses segments to exactly the length their seal vouches for."""
+    """Decompresses segments to exactly the length their seal vouches for, into a buffer used again for each order."""
+
+    def open(self, context: Context) -> None:
+        self._room = Room()
 
     def push(self, item: Opened) -> Iterator[Expanded]:
         order, trouble = item.order, dict(item.trouble)
         plain: list[bytes | memoryview] = []
+        rooms = self._room.slices(order.segment_plain)
         for number, data in enumerate(item.data):
-            out: bytes | memoryview = b""
-            if number not in trouble:
+            out = rooms[number]
+            if number in trouble:
+                out = out[:0]
+            elif order.segment_codec[number] == Codec.NONE and len(data) == len(out):
+                out = memoryview(data)
+            else:
                 try:
-                    out = decompress(int(order.segment_codec[number]), data, int(order.segment_plain[number]))
+                    decompress_into(int(order.segment_codec[number]), data, out)
                 except RepositoryError as error:
-                    trouble[number] = str(error)
+                    trouble[number], out = str(error), out[:0]
             plain.append(out)
         yield Expanded(order, plain, trouble)

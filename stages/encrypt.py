@@ -12,6 +12,7 @@ from model.orders import Fetched, Opened
 from repository.pack import OVERHEAD, PackBuffers, PackKeys, PackKind, PackWriter
 from runtime.stage import Context, Stage
 from stages.access import RepositoryAccess
+from stages.room import Room
 
 
 class Encryptor(Stage[Compressed, Sealed]):
@@ -67,29 +68,28 @@ class Decryptor(Stage[Fetched, Opened]):
 
     def open(self, context: Context) -> None:
         self._keys: tuple[bytes, PackKeys] | None = None
+        self._room = Room()
 
     def push(self, item: Fetched) -> Iterator[Opened]:
         order, trouble = item.order, dict(item.trouble)
+        rooms = self._room.slices(np.maximum(order.segment_stored, OVERHEAD) - np.uint32(OVERHEAD))
         data: list[bytes | memoryview] = []
-        for number, sealed in enumerate(item.sealed):
-            plain: bytes | memoryview = b""
+        for number, (sealed, out) in enumerate(zip(item.sealed, rooms, strict=True)):
             if number not in trouble:
                 try:
-                    plain = self._open_segment(item, number, sealed)
+                    self._open_segment(item, number, sealed, out)
                 except RepositoryError as error:
                     trouble[number] = str(error)
-            data.append(plain)
+            data.append(out if number not in trouble else b"")
         yield Opened(order, data, trouble)
 
-    def _open_segment(self, item: Fetched, number: int, sealed: memoryview) -> memoryview:
+    def _open_segment(self, item: Fetched, number: int, sealed: memoryview, out: memoryview) -> None:
         order = item.order
         keys = self._keys_of(order.pack_id, item.head)
-        if len(sealed) < OVERHEAD:
-            raise keys.damaged(int(order.segment_ordinal[number]))
-        opened = np.empty(len(sealed) - OVERHEAD, dtype=np.uint8).data
         ordinal, codec = int(order.segment_ordinal[number]), int(order.segment_codec[number])
-        keys.open_into(ordinal, codec, int(order.segment_plain[number]), sealed, opened)
-        return opened
+        if len(sealed) != len(out) + OVERHEAD:
+            raise keys.damaged(ordinal)
+        keys.open_into(ordinal, codec, int(order.segment_plain[number]), sealed, out)
 
     def _keys_of(self, pack_id: bytes, head: bytes) -> PackKeys:
         if self._keys is None or self._keys[0] != pack_id:

@@ -15,9 +15,10 @@ import pyarrow as pa
 
 from model.entries import I32, I64, U8, U32, Bool, Paths, Stats
 from model.orders import Order
-from repository.index import Locations
+from repository.index import Locations, SegmentTable
 
 ORDER_BYTES = 8 << 20  # stored bytes one order fetches
+ORDER_PLAIN = 16 << 20  # plain bytes one order opens to, unless a single segment is larger: zeros compress without end
 GAP_BYTES = 128 << 10  # bytes not wanted that are fetched rather than asking twice
 
 
@@ -70,7 +71,7 @@ def locate(wanted: Wanted, where: Locations, first_seq: int) -> Iterator[Order]:
     part_ends = np.searchsorted(parts.segment, segments, side="right")
     chunk_ends = np.searchsorted(where.segment[chunks], segments, side="right")
     seq = first_seq
-    for start, end in _groups(table.pack, table.offset, table.stored):
+    for start, end in _groups(table):
         part = slice(int(part_ends[start - 1]) if start else 0, int(part_ends[end - 1]))
         chunk = chunks[int(chunk_ends[start - 1]) if start else 0 : int(chunk_ends[end - 1])]
         chunk = _distinct(chunk, where)
@@ -121,18 +122,21 @@ def _parts(wanted: Wanted, where: Locations, keep: I64) -> tuple[_Parts, Bool]:
     return parts, pieces == 1
 
 
-def _groups(pack: U32, offset: U32, stored: U32) -> Iterator[tuple[int, int]]:
-    """Ranges of segments to fetch at once: neighbours in a pack, up to `ORDER_BYTES`."""
-    start = 0
+def _groups(table: SegmentTable) -> Iterator[tuple[int, int]]:
+    """Ranges of segments to fetch at once: neighbours in a pack, up to `ORDER_BYTES` and `ORDER_PLAIN`."""
+    pack, offset, stored = table.pack.tolist(), table.offset.tolist(), table.stored.tolist()
+    plain_ends = np.cumsum(table.plain, dtype=np.int64).tolist()
+    start, plain_start = 0, 0
     for at in range(1, len(pack) + 1):
         if (
             at == len(pack)
             or pack[at] != pack[start]
-            or int(offset[at]) + int(stored[at]) - int(offset[start]) > ORDER_BYTES
-            or int(offset[at]) - int(offset[at - 1]) - int(stored[at - 1]) > GAP_BYTES
+            or offset[at] + stored[at] - offset[start] > ORDER_BYTES
+            or plain_ends[at] - plain_start > ORDER_PLAIN
+            or offset[at] - offset[at - 1] - stored[at - 1] > GAP_BYTES
         ):
             yield start, at
-            start = at
+            start, plain_start = at, plain_ends[at - 1]
 
 
 def _distinct(chunks: I64, where: Locations) -> I64:

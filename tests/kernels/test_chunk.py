@@ -1,4 +1,4 @@
-"""Content-defined chunking: the committed vectors, the rule, and that cuts do not depend on how a file is shared out."""
+"""Chunking: the committed vectors, the rule, and that cuts do not depend on how a file is shared out."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def test_committed_table_words() -> None:
         assert gear_table(bytes.fromhex(case["key"])).tolist() == words
 
 
-@pytest.mark.parametrize("case", json.loads((VECTORS / "cuts.json").read_text())["cases"], ids=lambda case: case["name"])
+@pytest.mark.parametrize(
+    "case", json.loads((VECTORS / "cuts.json").read_text())["cases"], ids=lambda case: case["name"]
+)
 def test_committed_cut_points(kernel: Any, case: dict[str, Any]) -> None:
     content = b"".join(
         bytes([part["byte"]]) * part["bytes"] if "byte" in part else noise(part["seed"], part["bytes"])

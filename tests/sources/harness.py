@@ -27,7 +27,7 @@ from sources.files.read import read_listing
 from sources.files.scan import Parent, Scanner, ScanOptions
 
 NOBODY = 65534
-CLONE_NEWNS, MS_REC, MS_PRIVATE, MS_BIND, MNT_DETACH = 0x20000, 0x4000, 0x40000, 0x1000, 2
+CLONE_NEWNS, MS_REC, MS_PRIVATE, MS_BIND = 0x20000, 0x4000, 0x40000, 0x1000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -149,23 +149,25 @@ def public_directory() -> Iterator[str]:
 def as_nobody(work: Callable[[], Any]) -> Any:
     """Run `work` in a child without any privileges; its answer."""
 
-    def drop() -> None:
+    def run() -> Any:
         if os.geteuid() == 0:
             os.setgroups([])
             os.setgid(NOBODY)
             os.setuid(NOBODY)
+        return work()
 
-    return in_child(lambda: (drop(), work())[1])
+    return in_child(run)
 
 
 def in_own_mounts(work: Callable[[], Any]) -> Any:
     """Run `work` as root in a child whose mounts are its own; its answer."""
 
-    def detach() -> None:
+    def run() -> Any:
         _checked(_libc.unshare(CLONE_NEWNS))
         _checked(_libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None))
+        return work()
 
-    return in_child(lambda: (detach(), work())[1])
+    return in_child(run)
 
 
 def mount(source: bytes, target: bytes, kind: bytes | None = None, bind: bool = False) -> None:
@@ -206,7 +208,7 @@ class Opens:
 
     def names(self) -> list[bytes]:
         """Names of the files opened since the last call."""
-        found = []
+        found: list[bytes] = []
         while True:
             try:
                 data = os.read(self._fd, 1 << 20)

@@ -220,7 +220,7 @@ def test_a_directory_of_many_names_comes_in_slices(tmp_path: Path) -> None:
             os.mkdir(b"%06d" % number, dir_fd=fd)
             os.mkfifo(b"%06d/below" % number, dir_fd=fd)
         else:
-            os.close(os.open(b"%06d" % number, os.O_CREAT, dir_fd=fd))
+            os.mknod(b"%06d" % number, dir_fd=fd)
     os.close(fd)
     (tmp_path / "next").mkdir()
     (tmp_path / "next" / "file").touch()
@@ -281,8 +281,14 @@ def test_of_hard_links_the_first_is_read(tmp_path: Path) -> None:
     fresh = listings[0].fresh
     same = {path: bool(flag) for path, flag in zip(fresh.paths, fresh.same_as.tolist(), strict=True)}
     assert same == {
-        **{b"a": False, b"b": False, b"a/one": False, b"a/two": True},
-        **{b"b/link": False, b"b/link2": False, b"b/lonely": False, b"b/three": True},
+        b"a": False,
+        b"b": False,
+        b"a/one": False,
+        b"a/two": True,
+        b"b/link": False,
+        b"b/link2": False,
+        b"b/lonely": False,
+        b"b/three": True,
     }
     assert scanner.stats.bytes_to_read == len(b"linked") + os.path.getsize(tmp_path / "b/lonely")
 
@@ -295,7 +301,7 @@ def test_parts_may_begin_at_directories_chosen_by_their_path(tmp_path: Path) -> 
     paths = paths_of(listings)
     borders, at = [], 0
     for listing in listings:
-        borders += [paths[at + row] for row in listing.borders.tolist()]
+        borders += [paths[at + row] for row in listing.borders.tolist() if listing.rows]
         at += listing.rows
     wanted = [path for path in paths if path.endswith(b"/file") and crc32(path[:-5]) % BORDER == 0]
     assert [path for path in borders if b"/" in path] == wanted and wanted
@@ -345,10 +351,10 @@ def test_a_directory_that_vanishes_or_is_replaced_is_reported(tree: Path) -> Non
 
 
 def test_an_abandoned_scan_leaves_no_threads_or_descriptors(tmp_path: Path) -> None:
-    for number in range(3 * ROWS_MAX // 64):
+    for number in range(2 * ROWS_MAX // 64):
         (tmp_path / f"d{number}").mkdir()
         for name in range(64):
-            (tmp_path / f"d{number}" / str(name)).touch()
+            os.mknod(tmp_path / f"d{number}" / str(name))
     before = len(os.listdir("/proc/self/fd")), threading.active_count()
     listings = iter(Scanner([b"/"], ScanOptions(threads=3), root=os.fsencode(tmp_path)))
     next(listings)
