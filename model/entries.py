@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -111,7 +112,7 @@ class Paths:
 
     def __iter__(self) -> Iterator[bytes]:
         ends = self.offsets.tolist()
-        return (self.blob[start:end] for start, end in zip(ends, ends[1:], strict=False))
+        return (self.blob[start:end] for start, end in pairwise(ends))
 
     def take(self, rows: npt.NDArray[np.integer]) -> Paths:
         return Paths.of([self[int(row)] for row in rows])

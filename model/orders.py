@@ -21,8 +21,9 @@ from model.entries import I32, I64, U8, U32, Bool, Paths, Stats
 class Order:
     """k segments of a pack, the m chunks wanted of them, and p parts of f files made of these chunks.
 
-    A part is a run of content that lies side by side in one segment: ``plain[part_segment][part_offset:][:part_length]``
-    goes to content offset `part_at` of file `part_file`. A `whole` file has exactly one part, which is all of it.
+    A part is a run of content that lies side by side in one segment: `part_length` bytes from `part_offset` of
+    segment `part_segment` go to content offset `part_at` of file `part_file`.
+    A `whole` file has exactly one part, which is all of it.
     """
 
     seq: int

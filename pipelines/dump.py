@@ -169,10 +169,11 @@ def _readable_size(entry: pa.Table, size: int) -> int:
 
 def _xattr_headers(xattrs: list[dict[str, bytes]] | None) -> dict[str, str]:
     """Extended attributes as GNU tar and libarchive keep them."""
-    return {
-        "SCHILY.xattr." + pair["name"].decode("utf-8", "surrogateescape"): pair["value"].decode("utf-8", "surrogateescape")
-        for pair in xattrs or ()
-    }
+    return {"SCHILY.xattr." + _text(pair["name"]): _text(pair["value"]) for pair in xattrs or ()}
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
 
 
 def _major_minor(rdev: int) -> tuple[int, int]:

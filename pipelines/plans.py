@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pipelines import backup, restore
+import pipelines.backup
+import pipelines.restore
 from pipelines.options import EngineOptions
 from runtime.plan import Plan
 from stages.access import RepositoryAccess
@@ -10,9 +11,9 @@ from stages.access import RepositoryAccess
 
 def backup_plan(engine: EngineOptions) -> Plan:
     """The graph of a backup on this host with this engine."""
-    return backup.backup_plan(RepositoryAccess(None), backup.BackupRequest((b"/",)), engine)
+    return pipelines.backup.backup_plan(RepositoryAccess(None), pipelines.backup.BackupRequest((b"/",)), engine)
 
 
 def restore_plan(engine: EngineOptions) -> Plan:
     """The graph of a restore on this host with this engine."""
-    return restore.restore_plan(RepositoryAccess(None), None, engine)
+    return pipelines.restore.restore_plan(RepositoryAccess(None), None, engine)

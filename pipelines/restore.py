@@ -181,9 +181,10 @@ def windows(reader: ManifestReader, paths: tuple[bytes, ...]) -> Iterator[pa.Tab
     held: list[pa.Table] = []
     rows = 0
     for table in _selected(reader, paths):
-        while table.num_rows:
-            part = table.slice(0, WINDOW_ROWS - rows)
-            table = table.slice(part.num_rows)
+        at = 0
+        while at < table.num_rows:
+            part = table.slice(at, WINDOW_ROWS - rows)
+            at += part.num_rows
             held.append(part)
             rows += part.num_rows
             if rows == WINDOW_ROWS:

@@ -26,10 +26,9 @@ EMPTY = Listing(
 def claimed(body: bytes, lengths: list[int], mine: list[bool]) -> Claimed:
     length = np.array(lengths, dtype=np.uint32)
     start = np.cumsum(length, dtype=np.int64) - length
-    ids = np.frombuffer(
-        b"".join(body[at : at + size].ljust(32, b"\0")[:28] + at.to_bytes(4, "little") for at, size in zip(start.tolist(), lengths, strict=True)),
-        dtype=np.uint8,
-    ).reshape(-1, 32)
+    places = zip(start.tolist(), lengths, strict=True)
+    names = [body[at : at + size].ljust(32, b"\0")[:28] + at.to_bytes(4, "little") for at, size in places]
+    ids = np.frombuffer(b"".join(names), dtype=np.uint8).reshape(-1, 32)
     row = np.zeros(len(lengths), dtype=np.int32)
     return Claimed(EMPTY, memoryview(body), row, start, length, ids, np.array(mine, dtype=bool))
 
@@ -64,7 +63,9 @@ def test_every_new_chunk_comes_back_from_exactly_one_segment(shape: list[list[tu
             for number in range(len(segment.ids)):
                 at, size = int(segment.offset[number]), int(segment.length[number])
                 found.setdefault(segment.ids[number].tobytes(), []).append(plain[at : at + size])
-    assert {key: sorted(value) for key, value in found.items()} == {key: sorted(value) for key, value in expected.items()}
+    for chunks in (*found.values(), *expected.values()):
+        chunks.sort()
+    assert found == expected
 
 
 def test_rows_name_the_segments_they_wait_for() -> None:
