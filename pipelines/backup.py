@@ -13,6 +13,7 @@ import pyarrow as pa
 from model.batches import Listing
 from model.entries import Bool
 from model.errors import Interrupted, UsageError
+from pipelines.keeping import selection_of
 from pipelines.options import EngineOptions, Progress, Watch
 from pipelines.runs import unwrapped
 from repository.codecs import by_name
@@ -145,9 +146,10 @@ def backup(repository: Repository, request: BackupRequest, engine: EngineOptions
         parent=parent.id if parent else None,
         tags=request.tags,
         excludes=request.excludes,
-        problems=len(commit.counts.problems),
+        problems=len(_problems(scanner.stats, commit.counts)),
         stats=_stats(scanner.stats, commit.counts),
         program=_program(),
+        extra=selection_of(request),
     )
     if not request.dry_run:
         snapshot = snapshot.save(repository)
@@ -222,12 +224,18 @@ def _report(
 ) -> BackupReport:
     return BackupReport(
         snapshot=snapshot,
-        problems=counts.problems,
+        problems=_problems(scan, counts),
         seconds=seconds,
         trace=trace,
         bottleneck=trace.bottleneck(),
         **_stats(scan, counts),
     )
+
+
+def _problems(scan: ScanStats, counts: CommitCounts) -> list[tuple[bytes, str]]:
+    """All trouble once: a directory that could not be listed is known to the scan only."""
+    told = set(counts.problems)
+    return counts.problems + [problem for problem in scan.problems if problem not in told]
 
 
 def _program() -> str:

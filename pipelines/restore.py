@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import kernels
 from model.entries import I32, order_key
 from model.errors import NotFound
 from model.orders import Order
+from pipelines.keeping import keeper
 from pipelines.options import EngineOptions, Progress, Watch
 from pipelines.runs import unwrapped
 from repository.entry_table import ChunkLists
@@ -104,6 +106,7 @@ def restore(repository: Repository, request: RestoreRequest, engine: EngineOptio
         delete=request.delete,
         dry_run=request.dry_run,
         complete=complete_below(tuple(path.strip(b"/") for path in request.snapshot.paths), request.paths),
+        keep=keeper(request.snapshot, os.path.realpath(request.target), repository.store.url),
     )
     with Target(request.target, options) as target:
         finish = Finish(target)
@@ -168,7 +171,7 @@ class _Orders:
         wanted = Wanted(number, rows, paths, plan.stat[rows], file, lists.ids, lists.length, extents)
         where = self._access.index.lookup(wanted.ids)
         for lost in missing_files(wanted, where.found).tolist():
-            plan.fail(int(rows[lost]), LOST)
+            self._target.fail(plan, int(rows[lost]), LOST)
             self.damaged = True
         orders = list(locate(wanted, where, seq))
         begin = [order.rows[~is_simple(order.whole, order.extents)] for order in orders]

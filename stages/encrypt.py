@@ -14,6 +14,8 @@ from runtime.stage import Context, Stage
 from stages.access import RepositoryAccess
 from stages.room import Room
 
+PACK_CHUNKS = 1 << 16  # chunks with which a pack is full, however small: rows wait in memory until theirs are stored
+
 
 class Encryptor(Stage[Compressed, Sealed]):
     """Every lane fills a pack of its own, under a key made for it.
@@ -31,6 +33,7 @@ class Encryptor(Stage[Compressed, Sealed]):
         self._buffers = PackBuffers(), PackBuffers()
         self._pack = self._new_pack()
         self._in_pack = 0
+        self._chunks = 0
         self._sealed = 0
 
     def push(self, item: Compressed) -> Iterator[Sealed]:
@@ -38,7 +41,8 @@ class Encryptor(Stage[Compressed, Sealed]):
         for segment in item.segments:
             self._pack.add(segment, verify_against=segment.plain)
             self._in_pack += 1
-            if self._pack.full:
+            self._chunks += len(segment.ids)
+            if self._pack.full or self._chunks >= PACK_CHUNKS:
                 packs.append(self._finish())
         if item.content is not None or packs:
             yield Sealed(item.content, packs, item.needs, self._sealed)
@@ -51,7 +55,7 @@ class Encryptor(Stage[Compressed, Sealed]):
     def _finish(self) -> PackBytes:
         pack = self._pack.finish()
         self._sealed += self._in_pack
-        self._in_pack = 0
+        self._in_pack = self._chunks = 0
         self._pack = self._new_pack()
         return pack
 

@@ -8,11 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from model.chunking import ChunkerParams
 from pipelines.backup import BackupReport, BackupRequest, backup
 from pipelines.options import EngineOptions, Watch
 from pipelines.restore import RestoreReport, RestoreRequest, restore
+from repository.fetch import ChunkFetcher
+from repository.index import ChunkIndex
 from repository.keys import KdfParams
+from repository.manifest_reader import ManifestReader
 from repository.repository import Repository
 from repository.snapshot import Snapshot
 from repository.store import LocalStore
@@ -43,6 +48,12 @@ class Place:
     def backup(self, *paths: Path | bytes, watch: Watch | None = None, **request: Any) -> BackupReport:
         names = tuple(os.fsencode(path) for path in paths)
         return backup(self.repository, BackupRequest(names, **request), self.engine, watch or Watch())
+
+    def rows(self, snapshot: Snapshot, root: Path) -> pa.Table:
+        """The manifest's rows below `root`."""
+        fetcher = ChunkFetcher(self.repository, ChunkIndex.load(self.repository, None))
+        reader = ManifestReader(snapshot.root, fetcher.fetch)
+        return pa.concat_tables(list(reader.subtree(os.fsencode(root)[1:]))).combine_chunks()
 
     def restore(self, snapshot: Snapshot, target: Path, watch: Watch | None = None, **request: Any) -> RestoreReport:
         wanted = RestoreRequest(snapshot, os.fsencode(target), **request)

@@ -1,0 +1,62 @@
+"""What a restore with --delete must never delete: whatever the backup had left out, and the repository itself.
+
+A snapshot therefore remembers by which rules its entries were chosen.
+"""
+
+from __future__ import annotations
+
+import os
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from sources.files.patterns import Patterns
+
+if TYPE_CHECKING:
+    from pipelines.backup import BackupRequest
+    from repository.snapshot import Snapshot
+
+SELECTION = "selection"  # the field of a snapshot
+CACHE_TAG = b"CACHEDIR.TAG"
+
+
+def selection_of(request: BackupRequest) -> Mapping[str, object]:
+    """What a snapshot has to remember of a request beside its excludes; only what was asked for."""
+    selection: dict[str, object] = {}
+    if request.includes:
+        selection["includes"] = [b64encode(line).decode() for line in request.includes]
+    if request.exclude_caches:
+        selection["exclude_caches"] = True
+    if request.exclude_larger_than is not None:
+        selection["exclude_larger_than"] = request.exclude_larger_than
+    return {SELECTION: selection} if selection else {}
+
+
+def keeper(snapshot: Snapshot, target: bytes, repository_url: str) -> Callable[[bytes, bool], bool]:
+    """``keep(path, is_directory)`` for `RestoreOptions`: paths are relative to `target`."""
+    selection: Any = snapshot.extra.get(SELECTION) or {}
+    includes = [b64decode(line) for line in selection.get("includes", ())]
+    roots = [path.strip(b"/") for path in snapshot.paths]
+    patterns = Patterns.compile(snapshot.excludes, includes, roots)
+    largest = selection.get("exclude_larger_than")
+    caches = bool(selection.get("exclude_caches"))
+    own = os.path.realpath(os.fsencode(repository_url.removeprefix("file://")))
+
+    def keep(path: bytes, is_directory: bool) -> bool:
+        whole = os.path.join(target, path)
+        if own == whole or own.startswith(whole + b"/") or whole.startswith(own + b"/"):
+            return True
+        if patterns.excludes(path, is_directory):
+            return True
+        if is_directory:
+            return caches and os.path.lexists(os.path.join(whole, CACHE_TAG))
+        return largest is not None and _size(whole) > largest
+
+    return keep
+
+
+def _size(path: bytes) -> int:
+    try:
+        return os.lstat(path).st_size
+    except OSError:
+        return 0
