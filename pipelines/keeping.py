@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sources.files.patterns import Patterns
@@ -42,15 +43,21 @@ def keeper(snapshot: Snapshot, target: bytes, repository_url: str) -> Callable[[
     caches = bool(selection.get("exclude_caches"))
     own = os.path.realpath(os.fsencode(repository_url.removeprefix("file://")))
 
+    @lru_cache(maxsize=4096)
+    def in_cache(directory: bytes) -> bool:
+        if os.path.lexists(os.path.join(directory, CACHE_TAG)):
+            return True
+        return len(directory) > len(target) and in_cache(os.path.dirname(directory))
+
     def keep(path: bytes, is_directory: bool) -> bool:
         whole = os.path.join(target, path)
         if own == whole or own.startswith(whole + b"/") or whole.startswith(own + b"/"):
             return True
         if patterns.excludes(path, is_directory):
             return True
-        if is_directory:
-            return caches and os.path.lexists(os.path.join(whole, CACHE_TAG))
-        return largest is not None and _size(whole) > largest
+        if caches and in_cache(os.path.dirname(whole)):
+            return True
+        return not is_directory and largest is not None and _size(whole) > largest
 
     return keep
 
