@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -28,8 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str], settings: Settings) -> int:
+    root = build()
     try:
-        result = build().main(args=arguments, prog_name="lox", standalone_mode=False, obj=settings)
+        if "_LOX_COMPLETE" in os.environ:  # set by the completion scripts only
+            root.main(args=arguments, prog_name="lox")
+        # Not click's own main: it prints to stderr and turns exceptions into others.
+        with root.make_context("lox", arguments, obj=settings) as context:
+            result = root.invoke(context)
         sys.stdout.flush()
     except BrokenPipeError:
         close_stdout()

@@ -33,9 +33,9 @@ class Catalogue:
         self._fetcher: ChunkFetcher | None = None
 
     @classmethod
-    def open(cls, ctx: click.Context) -> Catalogue:
-        """The catalogue of the repository this command line names."""
-        return cls(open_repository(ctx, MODULES))
+    def open(cls, ctx: click.Context, modules: Sequence[str] = MODULES) -> Catalogue:
+        """The catalogue of the repository this command line names; `modules` are those it will need."""
+        return cls(open_repository(ctx, modules))
 
     def snapshots(self) -> Snapshots:
         """All of them, oldest first, and those that cannot be read."""

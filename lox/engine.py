@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from lox.output import Output
 from lox.settings import option, stacked
 from lox.types import SizeType
 
@@ -52,3 +54,9 @@ def engine_of(executor: str, lanes: int | None, memory: int) -> EngineOptions:
     from pipelines.options import EngineOptions
 
     return EngineOptions(executor=executor, lanes=lanes, memory=memory)
+
+
+def announce(output: Output, executor: str) -> None:
+    """Tells whoever watches why nothing moves yet."""
+    if executor == "ray" and output.settings.progress and sys.stderr.isatty():
+        output.note("starting Ray, which takes a few seconds ...")

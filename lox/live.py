@@ -81,7 +81,9 @@ class _View:
             cells.append(Text(f"{int(100 * done):3d} %"))
         if self.pace.bytes_per_second > 0:
             cells.append(Text(format_rate(self.pace.bytes_per_second), style="cyan"))
-        if self.pace.remaining is not None:
+        if done is not None and done >= 1.0:
+            cells.append(Text("finishing"))
+        elif self.pace.remaining is not None:
             cells.append(Text(f"{format_clock(self.pace.remaining)} left"))
         row.add_row(*cells)
         return row

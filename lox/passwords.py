@@ -104,7 +104,10 @@ def ask(question: str = "Password", *, prefix: str = CURRENT) -> str:
         )
     try:
         password = getpass.getpass(f"{question}: ")
-    except EOFError as error:
+    except (EOFError, KeyboardInterrupt) as error:
+        print(file=sys.stderr)  # leaves the line with the question
+        if isinstance(error, KeyboardInterrupt):
+            raise
         raise UsageError("no password given", why="end of input") from error
     if not password:
         raise UsageError("the password is empty")

@@ -39,15 +39,20 @@ class Trouble:
 
 def trouble_of(error: BaseException) -> Trouble:
     """What to tell about any exception that ended a command."""
+    if isinstance(error, Interrupted):
+        return _of_interrupt(error.hint)
     if isinstance(error, LoxError):
         return _trouble(error.what, error.subject, error.why, error.hint, error.exit_code)
     if isinstance(error, click.ClickException):
         return _of_usage(error)
     if isinstance(error, KeyboardInterrupt | click.Abort):
-        return _of_interrupt()
+        return _of_interrupt("")
     if isinstance(error, MemoryError):
         hint = "use a smaller --memory or fewer --lanes"
         return _trouble("out of memory", "", "", hint, ExitCode.FAILURE)
+    if isinstance(error, ModuleNotFoundError):
+        hint = "install LOX Backup again, into an environment of its own"
+        return _trouble("a package is missing", error.name or "", str(error), hint, ExitCode.FAILURE)
     if isinstance(error, OSError) and error.errno is not None:
         name = os.fsencode(error.filename).decode("utf-8", "surrogateescape") if _is_name(error.filename) else ""
         code = ExitCode.STORE_FULL if error.errno in _NO_ROOM else ExitCode.FAILURE
@@ -75,8 +80,8 @@ def _of_usage(error: click.ClickException) -> Trouble:
     return _trouble(message, "", "", hint, code)
 
 
-def _of_interrupt() -> Trouble:
-    return _trouble("interrupted", "", "", "", ExitCode.INTERRUPTED)
+def _of_interrupt(hint: str) -> Trouble:
+    return _trouble("interrupted", "", "", hint, ExitCode.INTERRUPTED)
 
 
 def _trouble(what: str, subject: str, why: str, hint: str, code: ExitCode) -> Trouble:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import socket
 import time
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 import pyarrow as pa
 
+from model import __version__
 from model.batches import Listing
 from model.entries import Bool
 from model.errors import Interrupted, UsageError
@@ -148,7 +148,7 @@ def backup(repository: Repository, request: BackupRequest, engine: EngineOptions
         excludes=request.excludes,
         problems=len(_problems(scanner.stats, commit.counts)),
         stats=_stats(scanner.stats, commit.counts),
-        program=_program(),
+        program=f"lox {__version__}",
         extra=selection_of(request),
     )
     if not request.dry_run:
@@ -190,12 +190,15 @@ class _Progress:
         self._parent = parent
 
     def tick(self, trace: Trace) -> None:
+        # Rows are committed pack by pack, which looks like standing still: what was read moves steadily. The scan is
+        # never more than a few batches ahead of it.
         counts, scan, known = self._counts, self._scan, self._parent.stats if self._parent else {}
+        unchanged = scan.bytes_total - scan.bytes_to_read
         self._watch.progress(
             Progress(
                 phase="backup",
-                files_done=counts.files,
-                bytes_done=counts.bytes_total,
+                files_done=scan.files,
+                bytes_done=max(0, unchanged) + trace.stage("read").bytes_out,
                 files_total=scan.files if scan.finished else known.get("files"),
                 bytes_total=scan.bytes_total if scan.finished else known.get("bytes_total"),
                 problems=len(counts.problems),
@@ -236,10 +239,3 @@ def _problems(scan: ScanStats, counts: CommitCounts) -> list[tuple[bytes, str]]:
     """All trouble once: a directory that could not be listed is known to the scan only."""
     told = set(counts.problems)
     return counts.problems + [problem for problem in scan.problems if problem not in told]
-
-
-def _program() -> str:
-    try:
-        return "lox " + version("lox-backup")
-    except PackageNotFoundError:
-        return "lox"

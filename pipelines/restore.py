@@ -68,6 +68,7 @@ class RestoreReport:
     files: int
     bytes: int
     skipped: int
+    deleted: int
     problems: list[Problem]
     notes: dict[str, int]
     seconds: float
@@ -112,7 +113,8 @@ def restore(repository: Repository, request: RestoreRequest, engine: EngineOptio
         finish = Finish(target)
         feed = _Orders(access, reader, target, finish, request)
         plan = restore_plan(access, target.writer(), engine)
-        control = Control(stop=watch.stop, on_tick=_Progress(watch, finish, target, reader, request).tick)
+        progress = _Progress(watch, finish, target, request)
+        control = Control(stop=watch.stop, on_tick=progress.tick)
         with open_executor(engine.executor) as executor:
             if executor.private_directory is not None:
                 access.secure(executor.private_directory)
@@ -121,10 +123,12 @@ def restore(repository: Repository, request: RestoreRequest, engine: EngineOptio
         if request.verify and not request.dry_run:
             _verify(access, reader, target, request)
         summary = target.summary
+        progress.tell_problems()
     return RestoreReport(
         files=summary.files,
         bytes=summary.bytes,
         skipped=summary.skipped,
+        deleted=summary.deleted,
         problems=summary.problems,
         notes=dict(summary.notes),
         seconds=time.monotonic() - begin,
@@ -156,7 +160,9 @@ class _Orders:
         seq = 0
         for number, table in enumerate(windows(self._reader, self._request.paths)):
             plan = self._target.prepare(table)
-            orders = [] if self._request.dry_run else self._orders(number, plan, seq)
+            if self._request.dry_run:
+                continue
+            orders = self._orders(number, plan, seq)
             seq += len(orders)
             self._finish.expect(number, plan, orders)
             yield from orders
@@ -242,16 +248,23 @@ def _verify(access: RepositoryAccess, reader: ManifestReader, target: Target, re
 class _Progress:
     """Turns the state of the run into what the watcher is told."""
 
-    def __init__(
-        self, watch: Watch, finish: Finish, target: Target, reader: ManifestReader, request: RestoreRequest
-    ) -> None:
+    def __init__(self, watch: Watch, finish: Finish, target: Target, request: RestoreRequest) -> None:
         self._watch = watch
+        self._told = 0
         self._finish = finish
         self._target = target
         stats = {} if request.paths else request.snapshot.stats
         self._files_total, self._bytes_total = stats.get("files"), stats.get("bytes_total")
 
+    def tell_problems(self) -> None:
+        """Those that came up since the last call."""
+        problems = self._target.summary.problems
+        for path, text in problems[self._told :]:
+            self._watch.problem(path, text)
+        self._told = len(problems)
+
     def tick(self, trace: Trace) -> None:
+        self.tell_problems()
         self._watch.progress(
             Progress(
                 phase="restore",

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from lox.engine import engine_of, engine_options
+from lox.engine import announce, engine_of, engine_options
 from lox.escape import shown
 from lox.opening import open_repository
 from lox.output import Output, output_of
@@ -66,6 +66,7 @@ def command(ctx: click.Context, /, executor: str, lanes: int | None, memory: int
 
     request = BackupRequest(**fields)
     reporter = Reporter(output, UNCHANGED, BackgroundCount(request))
+    announce(output, executor)
     with reporter, stopping(reporter.stop, quiet=output.json):
         report = backup(repository, request, engine, reporter)
     return finish_backup(output, request, report)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from pipelines.options import EngineOptions
 
 GIGABYTE = 10**9
+RUNS = 2
+NOTABLE = 1.2  # times slower than the best run, so that a first run is worth telling
+PATIENCE = 60.0  # seconds after which no further run is begun
 
 
 @command_of("bench")
@@ -60,8 +63,8 @@ def command(
         roofline = Bench(sample, os.path.join(folder, "store"), compression.codec, compression.level).run()
         _show_roofline(output, roofline)
         if source is not None:
-            report = _back_up(os.path.realpath(source), folder, compression, engine)
-            _show_run(output, roofline, report, lanes)
+            reports = _runs(os.path.realpath(source), folder, compression, engine)
+            _show_runs(output, roofline, reports, lanes)
 
 
 def _show_roofline(output: Output, roofline: Roofline) -> None:
@@ -104,6 +107,15 @@ def _kernel_fields(kernel: Kernel) -> dict[str, object]:
     }
 
 
+def _runs(source: bytes, folder: str, compression: Compression, engine: EngineOptions) -> list[BackupReport]:
+    """First backups, each into a repository of its own: the first finds the files on disk, the second in memory."""
+    reports: list[BackupReport] = []
+    while len(reports) < RUNS and sum(report.seconds for report in reports) < PATIENCE:
+        with tempfile.TemporaryDirectory(prefix="run-", dir=folder) as place:
+            reports.append(_back_up(source, place, compression, engine))
+    return reports
+
+
 def _back_up(source: bytes, folder: str, compression: Compression, engine: EngineOptions) -> BackupReport:
     """A real first backup into a new encrypted repository in `folder`, with an index cache of its own."""
     from pipelines.backup import BackupRequest, backup
@@ -112,14 +124,22 @@ def _back_up(source: bytes, folder: str, compression: Compression, engine: Engin
     from repository.repository import Repository
     from repository.store import LocalStore
 
-    os.environ["LOX_CACHE_DIR"] = os.path.join(folder, "cache")
     store = LocalStore(os.path.join(folder, "repository"))
     repository, _ = Repository.init(store, os.urandom(16).hex(), kdf=KdfParams(memory_kib=64, iterations=1, lanes=1))
     request = BackupRequest((source,), codec=compression.codec, level=compression.level)
-    return backup(repository, request, engine, Watch())
+    before = os.environ.get("LOX_CACHE_DIR")
+    os.environ["LOX_CACHE_DIR"] = os.path.join(folder, "cache")
+    try:
+        return backup(repository, request, engine, Watch())
+    finally:
+        if before is None:
+            del os.environ["LOX_CACHE_DIR"]
+        else:
+            os.environ["LOX_CACHE_DIR"] = before
 
 
-def _show_run(output: Output, roofline: Roofline, report: BackupReport, lanes: int | None) -> None:
+def _show_runs(output: Output, roofline: Roofline, reports: list[BackupReport], lanes: int | None) -> None:
+    report = min(reports, key=lambda report: report.seconds)
     best = roofline.best_seconds(report.bytes_read, report.bytes_new, lanes)
     reached = best / report.seconds if report.seconds else 0.0
     output.event(
@@ -129,6 +149,7 @@ def _show_run(output: Output, roofline: Roofline, report: BackupReport, lanes: i
         bytes_new=report.bytes_new,
         bytes_stored=report.bytes_stored,
         seconds=report.seconds,
+        seconds_first=reports[0].seconds,
         best_seconds=best,
         reached=reached,
         bottleneck=report.bottleneck,
@@ -143,3 +164,5 @@ def _show_run(output: Output, roofline: Roofline, report: BackupReport, lanes: i
         f"at best it would take {format_seconds(best)}: it reached {format_share(best, report.seconds)} of the roofline"
     )
     output.line(safe(report.bottleneck))
+    if reports[0].seconds > NOTABLE * report.seconds:
+        output.line(f"(the first time, with the files not all in memory, it took {format_seconds(reports[0].seconds)})")

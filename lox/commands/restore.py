@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lox.engine import engine_of, engine_options
+from lox.engine import announce, engine_of, engine_options
 from lox.escape import shown
 from lox.opening import open_repository
 from lox.output import output_of
@@ -63,6 +63,7 @@ def command(ctx: click.Context, /, executor: str, lanes: int | None, memory: int
         verify=asked["verify"],
     )
     reporter = Reporter(output, frozenset({"skipped", "unchanged"}))
+    announce(output, executor)
     with reporter, stopping(reporter.stop, quiet=output.json):
         report = restore(repository, request, engine, reporter)
     return finish_restore(output, request, report, reporter.problems_seen)

@@ -24,7 +24,7 @@ def command(ctx: click.Context, /) -> ExitCode:
 
     The newest comes last. Every command that wants a snapshot takes its id, the beginning of it, or 'latest'.
     """
-    catalogue = Catalogue.open(ctx)
+    catalogue = Catalogue.open(ctx, ["repository.manifest"])
     output = output_of(ctx)
     snapshots = catalogue.snapshots()
     output.events("snapshot", [snapshot_fields(snapshot) for snapshot in snapshots])

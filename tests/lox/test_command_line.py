@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -41,11 +40,13 @@ def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
 
 
 def test_help_is_quick() -> None:
+    """In processor time, which other work on the machine disturbs less than the wall clock; they are nearly equal."""
     best = 9.0
-    for _ in range(3):
-        begin = time.perf_counter()
+    for _ in range(5):
+        before = os.times()
         assert spawn("--help").returncode == 0
-        best = min(best, time.perf_counter() - begin)
+        after = os.times()
+        best = min(best, after.children_user + after.children_system - before.children_user - before.children_system)
     assert best < 0.15
 
 
