@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from model.batches import ROWS_MAX
 from sources.files.walk import Stack, Stretch, Walker, split
 
-ROWS_AHEAD = 24 * ROWS_MAX  # rows walked that wait for their turn; about 150 bytes each
+ROWS_AHEAD = 16 * ROWS_MAX  # rows walked that wait for their turn; about 150 bytes each
 
 
 @dataclass(slots=True, eq=False)

@@ -85,7 +85,8 @@ class Applier:
             with self._reporting("mode", troubles):
                 os.chmod(handle, stat.S_IMODE(entry.mode))
         self._set_xattrs(handle, entry.xattrs, troubles)
-        if (found.st_atime_ns, found.st_mtime_ns) != (entry.atime, entry.mtime):
+        same_mtime = found.st_mtime_ns == entry.mtime  # of a link enough: to compare its target has moved its atime
+        if not same_mtime or (found.st_atime_ns != entry.atime and not stat.S_ISLNK(entry.mode)):
             with self._reporting("times", troubles):
                 os.utime(handle, ns=(entry.atime, entry.mtime))
         if not keep_unlocked:

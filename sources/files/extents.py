@@ -10,7 +10,7 @@ import numpy as np
 from model.entries import I64, Bool, Stats
 
 SPARSE_MIN = 4096  # bytes; a hole in a smaller file is no page long
-EXTENTS_MAX = 65_536  # of one file; beyond it the smallest holes are taken for data
+EXTENTS_MAX = 65_536  # of one file; of more the smallest holes are taken for data
 
 
 def may_be_sparse(stat: Stats) -> Bool:
@@ -19,7 +19,7 @@ def may_be_sparse(stat: Stats) -> Bool:
     return found
 
 
-def data_extents(fd: int, size: int) -> I64 | None:
+def data_extents(fd: int, size: int, at_most: int = EXTENTS_MAX) -> I64 | None:
     """(k, 2) offset and length of the data in the first `size` bytes, or None if there are no holes. OSError."""
     found: list[tuple[int, int]] = []
     end = 0
@@ -42,7 +42,7 @@ def data_extents(fd: int, size: int) -> I64 | None:
             found[-1] = (found[-1][0], end - found[-1][0])
         else:
             found.append((start, end - start))
-        while len(found) > EXTENTS_MAX:
+        while len(found) > at_most:
             gap *= 2
             found = _joined(found, gap)
     if found == [(0, size)] or size == 0:

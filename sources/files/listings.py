@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class Lister:
         self._links = LinkGroups()
 
     def listings(self, batch: Batch) -> Iterator[Listing]:
-        """The rows of `batch` in order. Only large files that may be sparse are opened."""
+        """The rows of `batch` in order. Only large files are opened."""
         rows = len(batch.stat)
         is_fresh = np.ones(rows, dtype=np.bool_)
         is_fresh[batch.carried_at] = False
@@ -81,9 +82,15 @@ class Lister:
         return Listing(seq, fresh, at - np.int32(begin), carried, batch.carried_at[low:high] - np.int32(begin), borders)
 
     def _pieces(self, batch: Batch, row: int, fresh: Fresh) -> Iterator[Listing]:
-        extents = self._extents(fresh)
+        try:
+            extents = self._extents(fresh)
+        except OSError as error:
+            fresh.problems[0] = describe(error.errno or errno.EIO)
+            yield self._listing(batch, row, row + 1, fresh, np.array([row], dtype=np.int32))
+            return
         content = int(fresh.stat["size"][0]) if extents is None else int(extents[:, 1].sum())
-        file, self._large_files = self._large_files, self._large_files + 1
+        file = self._large_files
+        self._large_files += 1
         count = max(1, -(-content // BODY_MAX))
         borders = np.zeros(int(row in batch.borders), dtype=np.int32)
         for index in range(count):
@@ -96,16 +103,11 @@ class Lister:
             yield Listing(self._number(), own, at, borders=borders if index == 0 else borders[:0], piece=piece)
 
     def _extents(self, fresh: Fresh) -> I64 | None:
-        if not may_be_sparse(fresh.stat)[0]:
-            return None
+        """Where the data of a large file lies, None if it has no holes. OSError if it cannot be read at all: a file
+        may claim to be so large that its pieces cannot even be counted out."""
+        fd = open_regular(self._root_fd, fresh.paths[0])
         try:
-            fd = open_regular(self._root_fd, fresh.paths[0])
-        except OSError:
-            return None  # reading it will say why
-        try:
-            return data_extents(fd, int(fresh.stat["size"][0]))
-        except OSError:
-            return None
+            return data_extents(fd, int(fresh.stat["size"][0])) if may_be_sparse(fresh.stat)[0] else None
         finally:
             os.close(fd)
 
@@ -152,4 +154,3 @@ def _part(fresh: Fresh, first: int, last: int) -> Fresh:
     )
     part.problems = {row - first: text for row, text in fresh.problems.items() if first <= row < last}
     return part
-

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 import kernels
 from model.entries import I32, Bool, Paths, Stats, kinds_of
+from model.errors import Interrupted, LoxError
 from sources.files import columns
 
 RACY = 50_000_000  # nanoseconds: clocks of file systems tick every 1 to 10 ms, those of network servers differ more
@@ -81,6 +82,7 @@ class ParentCursor:
         self._carry_ok = parent.carry_ok
         self._trusted_before = parent.started - RACY
         self._window: _Window | None = None
+        self.trouble: LoxError | None = None  # why the parent's rows ended too early
 
     def match(self, paths: Paths, stat: Stats) -> Matches:
         """What the parent knows of the next rows of the scan."""
@@ -105,13 +107,30 @@ class ParentCursor:
         carried = pa.concat_tables(tables) if tables else None
         return Matches(carried, at, known, passed - int(np.count_nonzero(known)))
 
+    def left(self) -> int:
+        """Rows of the parent that come after the last row of the scan. Ends the walk."""
+        window = 0 if self._window is None else len(self._window.paths)
+        return window + sum(len(table) for table in iter(self._next_table, None))
+
     def _next_window(self) -> _Window | None:
         while self._window is None or not len(self._window.paths):
-            table = next(self._tables, None)
+            table = self._next_table()
             if table is None:
                 return None
             self._window = _Window.of(table, self._trusted_before)
         return self._window
+
+    def _next_table(self) -> pa.Table | None:
+        """The next rows of the parent. If they cannot be had, there are no more: the rest of the tree is read again,
+        which makes a whole snapshot out of a damaged parent."""
+        try:
+            return next(self._tables, None)
+        except LoxError as error:
+            if isinstance(error, Interrupted):
+                raise
+            self.trouble = error
+            self._tables = iter(())
+            return None
 
     def _carry(
         self,

@@ -23,7 +23,7 @@ from sources.files.extents import data_extents, may_be_sparse, ranges_of
 from sources.files.opening import NotRegularError, open_regular, stat_row
 from sources.files.trouble import CHANGED, REPLACED, describe
 
-ATTEMPTS = 3  # to read a file that changes, after the first
+ATTEMPTS = 3  # to read a file by itself until it stands still
 _VERSION = ("size", "mtime", "ctime", "ino")
 
 
@@ -82,12 +82,14 @@ class _Reading:
         self.view = view
         self.start = np.zeros(len(fresh), dtype=np.int64)
         self.length = np.zeros(len(fresh), dtype=np.int64)
+        self._listed: I64 = fresh.stat["size"].copy()
         self._used = 0
 
     def files(self) -> None:
         """Read all regular files that are to be read."""
         fresh = self._fresh
-        readable = (fresh.kinds == Kind.FILE) & ~fresh.same_as & (fresh.stat["errno"] == 0)
+        readable = (fresh.kinds == Kind.FILE) & ~fresh.same_as
+        readable[list(fresh.problems)] = False
         sparse = may_be_sparse(fresh.stat)
         changed = self._read_at_once(np.flatnonzero(readable & ~sparse))
         for row in np.flatnonzero(readable & sparse).tolist():
@@ -122,7 +124,7 @@ class _Reading:
         fresh = self._fresh
         path = fresh.paths[row]
         room = self.view[self._used :]
-        limit = int(fresh.stat["size"][row])
+        limit = int(self._listed[row])
         try:
             whole = _read_whole(self._root_fd, path, room, limit)
             for _ in range(ATTEMPTS - 1):
@@ -136,6 +138,10 @@ class _Reading:
             self._lost(row, describe(error.errno or errno.EIO))
             return
         self._note(np.array([row]), whole.row)
+        if whole.length < self.length[row] and not whole.steady:  # more of it was read before
+            fresh.problems[row] = CHANGED
+            fresh.stat["size"][row] = self.length[row]
+            return
         self.start[row], self.length[row] = self._used, whole.length
         self._used += whole.length
         if whole.extents is not None:
@@ -188,7 +194,7 @@ class _Reading:
 
 
 def _read_whole(root_fd: int, path: bytes, room: memoryview, limit: int) -> _Whole:
-    """Read a file from its start. If it no longer fits into `room`, its first `limit` bytes. OSError."""
+    """Read a file from its start; if it does not fit into `room` any more, its first `limit` bytes. OSError."""
     fd = open_regular(root_fd, path)
     try:
         row = stat_row(fd)

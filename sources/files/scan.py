@@ -1,8 +1,8 @@
 """scan: which entries there are, and which of them must be read.
 
 A tree is walked ahead by threads, compared with the parent snapshot as a column of rows, and cut into listings. No
-regular file is opened, but for the extents of large sparse files that are new or changed, and for the tag of
-directories when caches are excluded.
+regular file is opened, but for the extents of large files that are new or changed, and for the tag of directories when
+caches are excluded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import kernels
 from model.batches import ROWS_MAX, Listing
 from model.entries import I32, U32, Kind, Paths, Stats, kinds_of
-from model.errors import UsageError
+from model.errors import LoxError, UsageError
 from sources.files import columns
 from sources.files.ahead import stretches
 from sources.files.listings import Batch, Lister, read_cost
@@ -54,6 +54,7 @@ class ScanStats:
     excluded: int = 0  # names left out, not what lies below them
     gone: int = 0  # rows of the parent that are no more
     finished: bool = False
+    parent_trouble: LoxError | None = None  # why not all of the parent could be compared; the rest was listed as fresh
     problems: list[tuple[bytes, str]] = field(default_factory=list)  # directories that could not be listed
 
 
@@ -90,6 +91,9 @@ class Scanner:
             walk = stretches(Walker(root_fd, rules), self._options.threads)
             for paths, stat, borders in _of_good_length(self._counted(walk)):
                 yield from self._listed(paths, stat, borders, cursor, lister)
+            if cursor is not None:
+                self.stats.gone += cursor.left()
+                self.stats.parent_trouble = cursor.trouble
             self.stats.finished = True
         finally:
             os.close(root_fd)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Callable
@@ -92,12 +91,16 @@ def make_name(root_fd: int, name: Name) -> str:
     try:
         present = lstat_beneath(root_fd, name.path)
     except FileNotFoundError:
-        _link(root_fd, name.first, name.path)
+        _unlocked(root_fd, name.first, found, lambda: _link(root_fd, name.first, name.path))
         return ""
-    if (present.st_dev, present.st_ino) == (found.st_dev, found.st_ino):
-        return "" if is_exactly_named(root_fd, name.path) else COLLISION
     if not is_exactly_named(root_fd, name.path):
         return COLLISION
+    if (present.st_dev, present.st_ino) != (found.st_dev, found.st_ino):
+        _unlocked(root_fd, name.first, found, lambda: _replace(root_fd, name))
+    return ""
+
+
+def _replace(root_fd: int, name: Name) -> None:
     work = work_name(name.path)
     try:
         _link(root_fd, name.first, work)
@@ -105,7 +108,6 @@ def make_name(root_fd: int, name: Name) -> str:
         remove_beneath(root_fd, work)
         _link(root_fd, name.first, work)
     publish(root_fd, work, name.path)
-    return ""
 
 
 def _link(root_fd: int, first: bytes, path: bytes) -> None:
@@ -114,30 +116,25 @@ def _link(root_fd: int, first: bytes, path: bytes) -> None:
         directory, new = parent_fd(root_fd, path)
         try:
             os.link(old, new, src_dir_fd=source, dst_dir_fd=directory, follow_symlinks=False)
-        except PermissionError:
-            _link_locked(root_fd, first, lambda: _link_at(source, old, directory, new))
         finally:
             os.close(directory)
     finally:
         os.close(source)
 
 
-def _link_at(source: int, old: bytes, directory: int, new: bytes) -> None:
-    os.link(old, new, src_dir_fd=source, dst_dir_fd=directory, follow_symlinks=False)
-
-
-def _link_locked(root_fd: int, first: bytes, link: Callable[[], None]) -> None:
-    """An immutable file takes no further names: take that off for a moment."""
-    if not stat.S_ISREG(lstat_beneath(root_fd, first).st_mode):
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-    fd = open_beneath(root_fd, first, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+def _unlocked(root_fd: int, path: bytes, found: os.stat_result, link: Callable[[], None]) -> None:
+    """Do something to the names of an inode that an immutable one does not allow: take that off for the moment."""
+    try:
+        link()
+        return
+    except PermissionError:
+        if not stat.S_ISREG(found.st_mode):
+            raise
+    fd = open_beneath(root_fd, path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         flags = unlock(fd)
-        if not flags:
-            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-        try:
-            link()
-        finally:
+        link()
+        if flags:
             relock(fd, flags)
     finally:
         os.close(fd)

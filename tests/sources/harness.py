@@ -94,9 +94,7 @@ def contents(blocks: list[Blocks]) -> dict[bytes, bytes]:
 
 def problems(blocks: list[Blocks]) -> dict[bytes, str]:
     return {
-        block.listing.fresh.paths[row]: text
-        for block in blocks
-        for row, text in block.listing.fresh.problems.items()
+        block.listing.fresh.paths[row]: text for block in blocks for row, text in block.listing.fresh.problems.items()
     }
 
 

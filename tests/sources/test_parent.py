@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.entries import STAT, Bool, Paths, order_key
+from model.errors import Damaged
 from sources.files.parent import RACY, Parent, ParentCursor
-from tests.sources.harness import Opens, contents, fresh_paths, parent_of, paths_of, read, scan
+from tests.sources.harness import Opens, contents, fresh_paths, on_disk, parent_of, paths_of, read, scan
 
 
 @pytest.fixture
@@ -131,6 +132,19 @@ def test_content_that_is_no_longer_stored_is_read_again(tree: Path) -> None:
     listings, _ = scan(tree, parent=parent_of(tree, carry_ok=carry_ok))
     assert fresh_paths(listings) == [b"b/three"] and len(paths_of(listings)) == 8
     assert contents(read(tree, listings)) == {b"b/three": b"b/three"}
+
+
+def test_a_damaged_parent_is_no_reason_to_fail(tree: Path) -> None:
+    parent = parent_of(tree, rows_per_table=3)
+
+    def damaged() -> Iterator[pa.Table]:
+        yield next(parent.tables)
+        raise Damaged("a part of the manifest is damaged")
+
+    listings, scanner = scan(tree, parent=Parent(damaged(), parent.started, parent.carry_ok))
+    assert paths_of(listings) == on_disk(tree)
+    assert fresh_paths(listings) == on_disk(tree)[3:]
+    assert isinstance(scanner.stats.parent_trouble, Damaged)
 
 
 def test_rows_of_new_and_old_entries_keep_their_order(tree: Path) -> None:

@@ -361,7 +361,7 @@ def test_ancestors_without_a_row_are_made_and_entered_by_nobody_else(tmp_path: P
 
 
 def test_paths_longer_than_the_system_takes_at_once(tmp_path: Path) -> None:
-    names = [b"x" * 200] * 25 + [b"y"] * 600
+    names = [b"x" * 250] * 20 + [b"y"] * 100
     rows, path = [], b""
     for name in names:
         path = path + b"/" + name if path else name

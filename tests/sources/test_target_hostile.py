@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def _state(root: Path) -> list[tuple[str, int, int, int, bytes]]:
     ]
 
 
-def symlink(path: bytes, target: bytes, **columns: object) -> dict[str, object]:
+def symlink(path: bytes, target: bytes, **columns: Any) -> dict[str, Any]:
     return row_of(path, kind=Kind.SYMLINK, mode=0o777, target=target, **columns)
 
 
@@ -239,7 +240,8 @@ def test_what_a_replay_writes_again_does_no_harm(tmp_path: Path) -> None:
     with Target(os.fsencode(tmp_path / "out")) as target:
         plan = target.prepare(snapshot.table)
         orders = orders_of(plan, snapshot.content, 100_000)
-        target.begin_files(plan, np.array([0], dtype=np.int32))
+        for joined in orders:
+            target.begin_files(plan, joined.order.rows[~is_simple(joined.order.whole, {})])
         lost = target.writer().write_joined(orders[-1])  # its lane dies before it tells
         assert lost.problems == {}
         for joined in [*orders, *orders]:
@@ -432,6 +434,6 @@ def test_an_order_of_rows_nobody_would_write_does_not_matter(tmp_path: Path, vic
         (row_of(b"a/b/file", b"2"), b"2"),
         directory(b"a/b/file"),
     )
-    restore(snapshot, tmp_path / "out")
-    restore(snapshot, tmp_path / "out", delete=True, complete=(b"",))
-    assert (tmp_path / "out" / "a").is_dir()
+    for options in ({}, {"delete": True, "complete": (b"",)}, {"overwrite": "always"}):
+        assert restore(snapshot, tmp_path / "out", **options).problems
+    assert os.listdir(tmp_path / "out") == ["a"]
