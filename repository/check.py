@@ -99,7 +99,8 @@ class _Check:
         self._subset = subset
         self._progress = progress
         self._report = CheckReport(level)
-        self._listed: dict[bytes, int] = {}
+        self._listed: dict[bytes, int] = {}  # packs in the store, and their sizes
+        self._index_names: list[str] = []
 
     def run(self) -> CheckReport:
         report = self._report
@@ -132,6 +133,7 @@ class _Check:
         except LoxError as error:
             self._find(self._repository.store.url, error)
             return False
+        self._index_names = [name for name in objects if name.startswith(INDEX_PREFIX)]
         self._report.objects, self._report.packs = len(objects), len(self._listed)
         ours = {pack_name(pack_id) for pack_id in self._listed}
         for name in objects:
@@ -159,7 +161,7 @@ class _Check:
 
     def _index(self) -> ChunkIndex:
         """All that index objects say, and what packs say that no readable index object names."""
-        names = [name for name, _ in self._repository.store.list(INDEX_PREFIX)]
+        names = self._index_names
         tables: list[IndexTable] = []
         for number, name in enumerate(names):
             self._progress("reading the index", number, len(names))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -73,11 +71,11 @@ class Snapshot:
             "finished": self.finished,
             "host": self.host,
             "user": self.user,
-            "paths": [_text(path) for path in self.paths],
+            "paths": [path.hex() for path in self.paths],
             "mode": self.mode,
             "parent": self.parent,
             "tags": list(self.tags),
-            "excludes": [_text(line) for line in self.excludes],
+            "excludes": [line.hex() for line in self.excludes],
             "problems": self.problems,
             "stats": dict(self.stats),
             "program": self.program,
@@ -220,14 +218,10 @@ def _decode_root(fields: Document, subject: str) -> ManifestRoot:
     return ManifestRoot(tuple(take_hex(chunk, "id", 32, subject) for chunk in chunks), tuple(lengths), *numbers)
 
 
-def _text(raw: bytes) -> str:
-    return base64.b64encode(raw).decode()
-
-
 def _bytes_list(document: Document, key: str, subject: str) -> tuple[bytes, ...]:
     try:
-        return tuple(base64.b64decode(text, validate=True) for text in _strings(document, key, subject))
-    except (binascii.Error, ValueError) as error:
+        return tuple(bytes.fromhex(text) for text in _strings(document, key, subject))
+    except ValueError as error:
         raise _invalid(subject, key) from error
 
 

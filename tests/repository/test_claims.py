@@ -82,7 +82,7 @@ def test_of_many_threads_one_stores_each_chunk() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert (sum(answer.astype(int) for answer in answers) == 1).all()
+    assert (np.sum(answers, axis=0, dtype=int) == 1).all()
 
 
 def test_stored_ids_stay_compact() -> None:

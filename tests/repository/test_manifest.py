@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -82,7 +83,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(st.lists(found_paths, max_size=12))
 def test_order_is_that_of_the_order_key(items: list[bytes]) -> None:
-    rising = all(order_key(one) < order_key(other) for one, other in zip(items, items[1:], strict=False))
+    rising = all(order_key(one) < order_key(other) for one, other in pairwise(items))
     assert (order_fault(Paths.of(items), None) is None) == rising
     assert order_fault(Paths.of(sorted(set(items), key=order_key)), None) is None
 

@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from model.errors import NotFound, UsageError
 from repository.diff import Change, ChangeKind, diff
 from repository.index import ChunkIndex
 from repository.query import find, ls, matcher, stats
-from tests.repository.samples import CHUNK, back_up, new_repository, reader_of
-from tests.repository.test_manifest import trees, written, table_of
+from tests.repository.samples import CHUNK, back_up, new_repository, reader_of, table_of
+from tests.repository.test_manifest import trees, written
 
 TREE = {
     b"": None,
