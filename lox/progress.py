@@ -95,6 +95,7 @@ class Reporter(Watch):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
+        self.wants_items = bool(output.verbose)
         self._count = count
         self.problems_seen = 0
         self._output = output

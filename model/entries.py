@@ -149,6 +149,7 @@ class Fresh:
     xattrs: dict[int, list[tuple[bytes, bytes]]] = field(default_factory=dict)
     extents: dict[int, I64] = field(default_factory=dict)  # sparse files: (k, 2) offset, length of their data
     problems: dict[int, str] = field(default_factory=dict)
+    known: Bool | None = None  # the parent snapshot has this path too: changed, not new; None: no parent
 
     def __len__(self) -> int:
         return len(self.stat)

@@ -17,7 +17,6 @@ from pipelines.keeping import selection_of
 from pipelines.options import EngineOptions, Progress, Watch
 from pipelines.runs import unwrapped
 from repository.codecs import by_name
-from repository.entry_table import chunks_of
 from repository.fetch import ChunkFetcher
 from repository.manifest import ManifestWriter
 from repository.manifest_reader import ManifestReader
@@ -122,7 +121,13 @@ def backup(repository: Repository, request: BackupRequest, engine: EngineOptions
         services = executor.host({"claims": ServiceSpec(open_claims, (access,)), "ledger": ServiceSpec(CutLedger)})
         metadata = MetadataStore(repository, services["claims"], request.dry_run)
         commit = Commit(
-            repository, services["claims"], metadata, ManifestWriter(metadata.store), request.dry_run, watch.problem
+            repository,
+            services["claims"],
+            metadata,
+            ManifestWriter(metadata.store),
+            request.dry_run,
+            watch.problem,
+            watch.item if watch.wants_items else None,
         )
         scanner = _scanner(request, parent, access)
         plan = backup_plan(access, request, engine)
@@ -167,17 +172,17 @@ def _scanner(request: BackupRequest, parent: Snapshot | None, access: Repository
     if parent is None:
         return Scanner(request.paths, options)
     fetcher = ChunkFetcher(access.repository, access.index)
-    rows = ManifestReader(parent.root, fetcher.fetch, parent.name)
+    reader = ManifestReader(parent.root, fetcher.fetch, parent.name)
 
     def stored(rows: pa.Table) -> Bool:
         """Rows whose content is all in the index: a file with a lost chunk is read again, which heals it."""
-        lists = chunks_of(rows)
+        lists = reader.content(rows)
         whole = np.ones(rows.num_rows, dtype=bool)
         lost = np.flatnonzero(~access.index.contains(lists.ids))
         whole[np.searchsorted(lists.offsets, lost, side="right") - 1] = False
         return whole
 
-    return Scanner(request.paths, options, Parent(iter(rows), parent.started, stored))
+    return Scanner(request.paths, options, Parent(iter(reader), parent.started, stored))
 
 
 class _Progress:
@@ -237,5 +242,5 @@ def _report(
 
 def _problems(scan: ScanStats, counts: CommitCounts) -> list[tuple[bytes, str]]:
     """All trouble once: a directory that could not be listed is known to the scan only."""
-    told = set(counts.problems)
-    return counts.problems + [problem for problem in scan.problems if problem not in told]
+    told = {path for path, _ in counts.problems}
+    return counts.problems + [problem for problem in scan.problems if problem[0] not in told]

@@ -57,6 +57,8 @@ class Watch:
     Setting `stop` ends the run cleanly: packs under way are stored and findable, then `Interrupted` is raised.
     """
 
+    wants_items = False  # whether `item` is to be called at all: a call per entry is felt with millions of them
+
     def __init__(self) -> None:
         self.stop = threading.Event()
 
@@ -64,7 +66,7 @@ class Watch:
         """Trouble with one entry; the run goes on."""
 
     def item(self, path: bytes, action: str, size: int) -> None:
-        """An entry was handled (only at high verbosity)."""
+        """An entry was handled: action is "new", "changed" or "unchanged"; size in bytes. Only if `wants_items`."""
 
     def progress(self, progress: Progress) -> None:
         """Called about five times a second."""

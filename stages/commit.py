@@ -55,6 +55,7 @@ class Commit:
         manifest: ManifestWriter,
         dry_run: bool = False,
         on_problem: Callable[[bytes, str], None] = lambda path, text: None,
+        on_item: Callable[[bytes, str, int], None] | None = None,
     ) -> None:
         self._repository = repository
         self._claims = claims
@@ -62,12 +63,14 @@ class Commit:
         self._manifest = manifest
         self._dry_run = dry_run
         self._on_problem = on_problem
+        self._on_item = on_item
         self._waiting: dict[int, Content] = {}
         self._next = 0
         self._receipts: list[Receipt] = []
         self._since_checkpoint = 0
         self._links: dict[tuple[int, int], tuple[int, U8, U32]] = {}
         self._large: list[Content] = []
+        self._list_ids: list[bytes] = []  # chunks that hold the chunk lists of long files
         self.counts = CommitCounts()
 
     def push(self, output: Stored) -> Iterable[int]:
@@ -96,8 +99,9 @@ class Commit:
         root = self._manifest.finish()
         for receipt in self._metadata.finish():
             self._receive(receipt)
-        if not self._claims.resolved(root.ids).all():
-            raise Damaged("the manifest is not stored", why="a chunk of it has no receipt")
+        for ids in (root.ids, self._manifest.part_ids, self._lists):
+            if not self._claims.resolved(ids).all():
+                raise Damaged("the manifest is not stored", why="a chunk of it has no receipt")
         self.write_index()
         return root
 
@@ -127,16 +131,23 @@ class Commit:
             content, self._large = _joined(self._large), []
             listing = content.listing
         lists = ChunkLists.of_rows(len(listing.fresh), content.row, content.ids, content.length)
-        lists = self._linked(listing.fresh, lists).deepened(self._metadata.store)
+        lists = self._linked(listing.fresh, lists).deepened(self._store_list)
         rows = self._rows(listing, lists)
         self._manifest.add(rows, listing.borders)
         self._count(rows)
-        for row, text in listing.fresh.problems.items():
-            path = listing.fresh.paths[row]
-            self.counts.problems.append((path, text))
-            self._on_problem(path, text)
+        if self._on_item is not None:
+            self._tell_items(listing)
         if len(listing.fresh):
             self.counts.current = listing.fresh.paths[len(listing.fresh) - 1]
+
+    def _store_list(self, plain: bytes) -> bytes:
+        chunk_id = self._metadata.store(plain)
+        self._list_ids.append(chunk_id)
+        return chunk_id
+
+    @property
+    def _lists(self) -> U8:
+        return np.frombuffer(b"".join(self._list_ids), np.uint8).reshape(-1, 32)
 
     def _count(self, rows: pa.Table) -> None:
         kind = rows["kind"].to_numpy()
@@ -148,12 +159,30 @@ class Commit:
         if not len(listing.fresh):
             return listing.carried
         fresh = fresh_table(listing.fresh, lists)
+        self._note_problems(fresh)
         if listing.carried is None or not len(listing.carried_at):
             return fresh
         order = np.empty(len(listing.carried_at) + len(listing.fresh_at), dtype=np.int64)
         order[listing.carried_at] = np.arange(len(listing.carried_at))
         order[listing.fresh_at] = np.arange(len(listing.fresh_at)) + len(listing.carried_at)
         return pa.concat_tables([listing.carried, fresh]).take(order)
+
+    def _note_problems(self, fresh: pa.Table) -> None:
+        flawed = fresh.filter(fresh["problem"].is_valid()) if fresh["problem"].null_count < fresh.num_rows else None
+        for row in flawed.select(["path", "problem"]).to_pylist() if flawed is not None else ():
+            path, text = row["path"], row["problem"].decode(errors="replace")
+            self.counts.problems.append((path, text))
+            self._on_problem(path, text)
+
+    def _tell_items(self, listing: Listing) -> None:
+        assert self._on_item is not None
+        fresh = listing.fresh
+        known = np.zeros(len(fresh), dtype=bool) if fresh.known is None else fresh.known
+        for path, changed, size in zip(fresh.paths, known.tolist(), fresh.stat["size"].tolist(), strict=True):
+            self._on_item(path, "changed" if changed else "new", size)
+        if listing.carried is not None:
+            for row in listing.carried.select(["path", "size"]).to_pylist():
+                self._on_item(row["path"], "unchanged", row["size"])
 
     def _linked(self, fresh: Fresh, lists: ChunkLists) -> ChunkLists:
         """Later members of a hard-link group were not read: they get the chunks of the first."""

@@ -13,8 +13,9 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from model.entries import I32, I64, U8, U32, Bool, Paths, Stats
+from model.entries import I32, I64, U8, U32, Bool, Stats
 from model.orders import Order
+from repository.entry_table import paths_of
 from repository.index import Locations, SegmentTable
 
 ORDER_BYTES = 8 << 20  # stored bytes one order fetches
@@ -146,11 +147,3 @@ def _distinct(chunks: I64, where: Locations) -> I64:
     )
     first: I64 = chunks[np.concatenate([[True], ~same])]
     return first
-
-
-def paths_of(array: pa.Array) -> Paths:
-    """An Arrow binary column as `Paths`, copied."""
-    offsets = np.frombuffer(array.buffers()[1], dtype=np.int32)[array.offset : array.offset + len(array) + 1]
-    data = array.buffers()[2]
-    blob = memoryview(data)[int(offsets[0]) : int(offsets[-1])].tobytes() if data is not None else b""
-    return Paths(blob, offsets - offsets[0])

@@ -28,6 +28,7 @@ class Batch:
     borders: I32
     carried: pa.Table | None
     carried_at: I32
+    known: Bool  # the parent has an entry of this path
 
 
 class Lister:
@@ -69,7 +70,8 @@ class Lister:
         stat = batch.stat if everything else batch.stat[at]
         device = batch.device if everything else batch.device[at]
         paths = batch.paths if everything else columns.take(batch.paths, at)
-        fresh = Fresh(paths, stat, device, self._links.later_members(stat, device))
+        known = batch.known if everything else batch.known[at]
+        fresh = Fresh(paths, stat, device, self._links.later_members(stat, device), known=known)
         for row in np.flatnonzero(stat["errno"]).tolist():
             fresh.problems[row] = describe(int(stat["errno"][row]))
         return fresh
@@ -96,7 +98,7 @@ class Lister:
         for index in range(count):
             offset = index * BODY_MAX
             piece = Piece(file, index, count, offset, min(BODY_MAX, content - offset), extents)
-            own = Fresh(fresh.paths, fresh.stat.copy(), fresh.device, fresh.same_as)
+            own = Fresh(fresh.paths, fresh.stat.copy(), fresh.device, fresh.same_as, known=fresh.known)
             if extents is not None:
                 own.extents[0] = extents
             at = np.zeros(1, dtype=np.int32)
@@ -150,7 +152,11 @@ def _part(fresh: Fresh, first: int, last: int) -> Fresh:
     if first == 0 and last == len(fresh):
         return fresh
     part = Fresh(
-        fresh.paths.slice(first, last), fresh.stat[first:last], fresh.device[first:last], fresh.same_as[first:last]
+        fresh.paths.slice(first, last),
+        fresh.stat[first:last],
+        fresh.device[first:last],
+        fresh.same_as[first:last],
+        known=None if fresh.known is None else fresh.known[first:last],
     )
     part.problems = {row - first: text for row, text in fresh.problems.items() if first <= row < last}
     return part

@@ -112,7 +112,7 @@ class Scanner:
                 column = carried.schema.get_field_index("device")
                 carried = carried.set_column(column, carried.schema.field(column), [mine])
         self._count(stat, matches)
-        for listing in lister.listings(Batch(paths, stat, device, borders, carried, matches.carried_at)):
+        for listing in lister.listings(Batch(paths, stat, device, borders, carried, matches.carried_at, matches.known)):
             piece = listing.piece
             self.stats.bytes_to_read += piece.length if piece is not None else int(read_cost(listing.fresh).sum())
             yield listing

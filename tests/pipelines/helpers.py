@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from repository.keys import KdfParams
 from repository.manifest_reader import ManifestReader
 from repository.repository import Repository
 from repository.snapshot import Snapshot
-from repository.store import LocalStore
+from repository.store import LocalStore, Store
 
 CHEAP = KdfParams(memory_kib=64, iterations=1, lanes=1)
 
@@ -34,12 +36,12 @@ class Place:
     lanes: int = 2
     encryption: str = "aes-256-gcm"
     chunker: ChunkerParams = field(default_factory=ChunkerParams)
+    store: Store | None = None
 
     def __post_init__(self) -> None:
         password = None if self.encryption == "none" else "correct horse"
-        self.repository, _ = Repository.init(
-            LocalStore(os.fspath(self.path)), password, self.chunker, encryption=self.encryption, kdf=CHEAP
-        )
+        store = self.store or LocalStore(os.fspath(self.path))
+        self.repository, _ = Repository.init(store, password, self.chunker, encryption=self.encryption, kdf=CHEAP)
 
     @property
     def engine(self) -> EngineOptions:
@@ -64,3 +66,15 @@ def differences(left: Path, right: Path) -> str:
     """What rsync would have to do to make `right` equal `left`, in every respect it knows."""
     command = ["rsync", "-aHAXn", "--delete", "--checksum", "--itemize-changes", f"{left}/", f"{right}/"]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """This process, while in here, may read only what anyone may (the repository is opened before)."""
+    os.setegid(65534)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)

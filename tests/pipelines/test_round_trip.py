@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import random
 import socket
-import subprocess
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
 from model.chunking import KIB, MIB, ChunkerParams
-from tests.pipelines.helpers import Place, differences
+from pipelines.options import Watch
+from repository.store import MemoryStore
+from tests.pipelines.helpers import Place, as_nobody, differences
 
 
 def build_tree(root: Path, seed: int = 1) -> None:
@@ -92,7 +95,7 @@ def test_executors_make_the_same_manifest(tree: Path, tmp_path: Path) -> None:
 
 def test_a_second_backup_reads_and_stores_nothing(tree: Path, tmp_path: Path) -> None:
     place = Place(tmp_path / "repository")
-    subprocess.run(["sleep", "0.1"], check=True)
+    time.sleep(0.1)
     first = place.backup(tree)
     second = place.backup(tree)
     assert (second.bytes_read, second.bytes_new) == (0, 0)
@@ -110,12 +113,12 @@ def test_modes_choose_what_is_read(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         (root / name).write_bytes(name.encode() * 1000)
         os.utime(root / name, ns=(old, old))
-    subprocess.run(["sleep", "0.1"], check=True)
+    time.sleep(0.1)
     place = Place(tmp_path / "repository")
     assert place.backup(root, mode="full").bytes_read == 3000
     assert place.backup(root).bytes_read == 0
     (root / "a").write_bytes(b"A" * 500)
-    subprocess.run(["sleep", "0.1"], check=True)
+    time.sleep(0.1)
     assert place.backup(root).bytes_read == 500
     assert place.backup(root).bytes_read == 0
     assert place.backup(root, mode="differential").bytes_read == 500
@@ -184,3 +187,64 @@ def test_delete_spares_what_the_backup_had_left_out(tmp_path: Path) -> None:
     assert left == ["cache", "kept.txt", "left out.log", "repository", "too large"]
     assert (root / "cache" / "one").exists()
     assert place.backup(root, mode="full").problems == []
+
+
+class Listener(Watch):
+    wants_items = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.items: dict[bytes, str] = {}
+        self.problems: list[tuple[bytes, str]] = []
+
+    def item(self, path: bytes, action: str, size: int) -> None:
+        self.items[path] = action
+
+    def problem(self, path: bytes, text: str) -> None:
+        self.problems.append((path, text))
+
+
+def test_the_watcher_hears_what_happened_to_each_entry(tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    for name in ("one", "two"):
+        (root / name).write_bytes(b"x")
+    time.sleep(0.1)
+    place = Place(tmp_path / "repository")
+    place.backup(root)
+    (root / "two").write_bytes(b"changed")
+    (root / "three").write_bytes(b"new")
+    watch = Listener()
+    place.backup(root, watch=watch)
+    base = os.fsencode(root)[1:]
+    heard = {path[len(base) + 1 :]: action for path, action in watch.items.items() if path.startswith(base + b"/")}
+    assert heard == {b"one": "unchanged", b"two": "changed", b"three": "new"}
+
+
+@pytest.mark.root
+def test_unreadable_files_are_told_recorded_and_read_as_soon_as_they_can_be() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        check_unreadable_files(Path(folder) / "tree")
+
+
+def check_unreadable_files(root: Path) -> None:
+    (root / "closed").mkdir(parents=True)
+    for name in ("good", "bad", "closed/inside"):
+        (root / name).write_bytes(name.encode())
+    os.link(root / "bad", root / "bad too")
+    os.chmod(root / "bad", 0)
+    os.chmod(root / "closed", 0)
+    time.sleep(0.1)  # what changed just before a backup is read again by the next
+    place = Place(root, store=MemoryStore())
+    watch = Listener()
+    with as_nobody():
+        report = place.backup(root, watch=watch)
+    told = {path.rpartition(b"/")[2]: text for path, text in report.problems}
+    assert told.keys() == {b"bad", b"bad too", b"closed"}
+    assert told[b"bad"] == "permission denied"
+    assert sorted(watch.problems) == sorted(set(report.problems) & set(watch.problems))
+    assert report.snapshot is not None and report.snapshot.problems == 3
+    again = place.backup(root)
+    assert again.problems == []
+    assert again.bytes_read == len("bad") + len("closed/inside")
