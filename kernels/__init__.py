@@ -8,7 +8,7 @@ which it is. Both variants have the same signatures and give the same results; `
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
+from importlib import import_module
 
 from kernels.chunk import PUBLIC_KEY, gear_table
 from kernels.ids import hash_chunks
@@ -20,10 +20,16 @@ def _choose() -> str:
     wanted = os.environ.get("LOX_KERNELS", "") or "auto"
     if wanted not in ("auto", "native", "reference"):
         raise ConfigError("no such variant of the kernels", subject=wanted, hint="LOX_KERNELS is auto|native|reference")
-    built = find_spec("kernels._native") is not None
-    if wanted == "native" and not built:
-        raise ConfigError("the compiled kernels are missing", subject="kernels._native", hint="install a C compiler")
-    return "native" if built and wanted != "reference" else "reference"
+    if wanted == "reference":
+        return wanted
+    try:
+        import_module("kernels._native")
+    except ImportError as error:
+        if wanted == "native":
+            hint = "install a C compiler and Python's headers, then install LOX Backup again"
+            raise ConfigError("the compiled kernels are missing", why=str(error), hint=hint) from error
+        return "reference"
+    return "native"
 
 
 VARIANT = _choose()

@@ -9,6 +9,7 @@
 enum { KIND_GEAR = 0, KIND_FIXED = 1 };
 #define LENGTH_MAX (64 << 20)
 #define POSITION_MAX ((int64_t)1 << 61)
+#define CUTS_MAX (1 << 26) /* that one call may make of a range without candidates: bounds its memory */
 
 typedef struct {
     int kind;
@@ -50,11 +51,15 @@ static void cut(selection_t *selection, int64_t position)
     selection->last = position;
 }
 
+static int64_t full_length(const params_t *params)
+{
+    return params->kind == KIND_FIXED ? params->average : params->maximum;
+}
+
 /* No candidate lies between the last one considered and `position`: chunks that are full end there. */
 static void advance(selection_t *selection, int64_t position)
 {
-    const params_t *params = selection->params;
-    int64_t full = params->kind == KIND_FIXED ? params->average : params->maximum;
+    int64_t full = full_length(selection->params);
     while (position - selection->last >= full && !selection->cuts.failed)
         cut(selection, selection->last + full);
 }
@@ -128,6 +133,8 @@ PyObject *native_select(PyObject *self, PyObject *args)
     if (!params_good(&params)) {
     } else if (candidates.len % 8 || start < 0 || start > end || end > POSITION_MAX) {
         PyErr_SetString(PyExc_ValueError, "need int64 candidates and 0 <= start <= end");
+    } else if ((end - start) / full_length(&params) > CUTS_MAX) {
+        PyErr_SetString(PyExc_ValueError, "the range is too long for one call");
     } else {
         selection_t selection = {.params = &params, .last = start};
         const any_i64 *items = candidates.buf;

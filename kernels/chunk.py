@@ -25,6 +25,7 @@ from model.entries import I32, I64, U8, U64
 PUBLIC_KEY = b"\0" * 32  # chunker key of unencrypted repositories
 SPAN = 1 << 20  # positions looked at together: bounds the memory of the reference
 POSITION_MAX = 1 << 61
+CUTS_MAX = 1 << 26  # that one call may make of a range without candidates: bounds its memory
 
 
 def gear_table(key: bytes) -> U64:
@@ -79,10 +80,12 @@ def select(candidates: I64, params: ChunkerParams, start: int, end: int, final: 
 
     Candidates are encoded as by `candidates`, in the same coordinates as `start` and `end`, in order. Only cuts that
     more data cannot change are given; with `final` the content ends at `end`, which is then the last cut (unless
-    it is `start`). ValueError unless ``0 <= start <= end``.
+    it is `start`). ValueError unless ``0 <= start <= end``, or if the range holds more than 2**26 full chunks.
     """
     if not 0 <= start <= end <= POSITION_MAX:
         raise ValueError("need 0 <= start <= end")
+    if (end - start) // _full_length(params) > CUTS_MAX:
+        raise ValueError("the range is too long for one call")
     cuts = [start]
     for code in candidates.tolist() if params.kind == "gear" else []:
         position, strict = code >> 1, code & 1
@@ -100,9 +103,13 @@ def select(candidates: I64, params: ChunkerParams, start: int, end: int, final: 
 
 def _fill(cuts: list[int], params: ChunkerParams, position: int) -> None:
     """Cuts of the full length, as nothing else ends a chunk before `position`."""
-    full = params.average if params.kind == "fixed" else params.maximum
+    full = _full_length(params)
     while position - cuts[-1] >= full:
         cuts.append(cuts[-1] + full)
+
+
+def _full_length(params: ChunkerParams) -> int:
+    return params.average if params.kind == "fixed" else params.maximum
 
 
 def cut_files(body: Bytes, start: I64, length: I64, table: U64, params: ChunkerParams) -> tuple[I64, I32]:

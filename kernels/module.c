@@ -41,7 +41,7 @@ void *grow(growing_t *bytes, size_t more)
 {
     if (bytes->failed)
         return NULL;
-    if (more > bytes->capacity - bytes->size) {
+    if (!bytes->data || more > bytes->capacity - bytes->size) { /* NULL means failure, even of no bytes */
         size_t capacity = bytes->capacity ? bytes->capacity : 4096;
         while (capacity - bytes->size < more && capacity <= SIZE_MAX / 4)
             capacity *= 2;

@@ -82,12 +82,14 @@ int cursor_enter(cursor_t *cursor, const char *path, size_t length, char name[NA
 void cursor_close(cursor_t *cursor);
 PyObject *native_open_beneath(PyObject *self, PyObject *args);
 
-/* tree_list.c */
+/* tree_stat.c */
 void row_from_stat(row_t *row, const struct stat *st);
 void row_lstat(row_t *row, int directory, const char *name);
-PyObject *native_list_directory(PyObject *self, PyObject *args);
 PyObject *native_stat_names(PyObject *self, PyObject *args);
 PyObject *native_stat_paths(PyObject *self, PyObject *args);
+
+/* tree_list.c */
+PyObject *native_list_directory(PyObject *self, PyObject *args);
 PyObject *native_scan_directory(PyObject *self, PyObject *args);
 
 /* tree_read.c, tree_write.c, tree_join.c */

@@ -38,19 +38,19 @@ def _walk(root_fd: int, parts: list[bytes], flags: int, mode: int) -> int:
     at = root_fd
     try:
         for part in parts[:-1]:
-            below = _enter(at, part)
+            below = _open(at, part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, 0)
             if at != root_fd:
                 os.close(at)
             at = below
-        return os.open(parts[-1], flags, mode, dir_fd=at)
+        return _open(at, parts[-1], flags, mode)
     finally:
         if at != root_fd:
             os.close(at)
 
 
-def _enter(directory: int, name: bytes) -> int:
+def _open(directory: int, name: bytes, flags: int, mode: int) -> int:
     try:
-        return os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        return os.open(name, flags, mode, dir_fd=directory)
     except NotADirectoryError as error:
         if stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from error
@@ -68,7 +68,7 @@ def list_directory(fd: int) -> tuple[Paths, U8]:
     """
     os.lseek(fd, 0, os.SEEK_SET)
     names = sorted(os.fsencode(name) for name in os.listdir(fd))
-    types = [(lstat_row(fd, name)["mode"] >> 12) & 0xF for name in names]
+    types = [int(lstat_row(fd, name)["mode"][0]) >> 12 for name in names]
     return Paths.of(names), np.array(types, dtype=np.uint8)
 
 
@@ -112,7 +112,8 @@ def join_sorted(a: Paths, b: Paths) -> tuple[I32, int]:
     """Matches two columns in manifest order: int32[len(a)], the row of b that equals each row of a, or -1; and how
     many rows at the front of b sort up to the last row of a (0 if a is empty).
 
-    One linear merge; columns that are out of order give some matches only.
+    One linear merge; columns that are out of order give some matches only. Paths are taken to be canonical: others
+    (``/a`` and ``a``) count as equal if they sort equal.
     """
     left = [order_key(path) for path in rows_of(a)]
     right = [order_key(path) for path in rows_of(b)]

@@ -58,7 +58,7 @@ def _read_row(root_fd: int, path: bytes, limit: int, room: memoryview) -> tuple[
         row = lstat_row(directory, name)
         if row["errno"][0]:
             return row, 0
-        if not stat.S_ISREG(row["mode"][0]):  # not opened at all: opening a device can act on it
+        if not stat.S_ISREG(int(row["mode"][0])):  # not opened at all: opening a device can act on it
             row["flags"] |= READ_NOT_REGULAR
             return row, 0
         return _read_regular(directory, name, row, limit, room)
@@ -76,7 +76,7 @@ def _read_regular(directory: int, name: bytes, row: Stats, limit: int, room: mem
         row["flags"] |= _attributes_of(fd)
         got = _read_all(fd, room)
         after = row_of(os.fstat(fd))
-        if not stat.S_ISREG(after["mode"][0]):
+        if not stat.S_ISREG(int(after["mode"][0])):
             row["flags"] |= READ_NOT_REGULAR
             got = 0
         elif (after[_VERSION] != row[_VERSION])[0] or (limit >= 0 and after["size"][0] != limit):

@@ -65,12 +65,13 @@ static size_t step_length(const char *path, size_t length, bool one_component)
     return slash ? (size_t)(slash - path) : 0;
 }
 
-static int open_step(int at, const char *step, int flags, mode_t mode, bool last)
+/* The flags have O_NOFOLLOW; a link in place of a directory is ELOOP. */
+static int open_step(int at, const char *step, int flags, mode_t mode)
 {
     int fd, tries = 0;
     if (has_openat2()) {
         struct open_how_v1 how = {
-            .flags = (unsigned)flags,
+            .flags = (unsigned)(flags & O_DIRECTORY ? flags & ~O_NOFOLLOW : flags),
             .mode = flags & O_CREAT ? mode & 07777 : 0,
             .resolve = BENEATH | NO_SYMLINKS | NO_MAGICLINKS,
         };
@@ -82,7 +83,7 @@ static int open_step(int at, const char *step, int flags, mode_t mode, bool last
     do
         fd = openat(at, step, flags, mode);
     while (fd < 0 && errno == EINTR);
-    if (fd < 0 && errno == ENOTDIR && !last) { /* tell a link from a file in the way, as openat2 does */
+    if (fd < 0 && errno == ENOTDIR && flags & O_DIRECTORY) { /* tell a link from a file, as openat2 does */
         struct stat st;
         errno = fstatat(at, step, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode) ? ELOOP : ENOTDIR;
     }
@@ -111,7 +112,7 @@ int open_below(int root, const char *path, size_t length, int flags, mode_t mode
             memcpy(step, path, n);
             step[n] = 0;
             int how = last ? flags | O_NOFOLLOW : O_PATH | O_DIRECTORY | O_NOFOLLOW;
-            fd = open_step(at, step, how | O_CLOEXEC, mode, last);
+            fd = open_step(at, step, how | O_CLOEXEC, mode);
         }
         if (at != root) {
             int error = errno;

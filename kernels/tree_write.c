@@ -34,9 +34,10 @@ static int write_all(int fd, const char *data, int64_t length)
 }
 
 /* Owner before mode, because chown takes setuid bits away; times last, because everything else moves them. */
-static int apply_metadata(int fd, const row_t *meta, int flags)
+static int apply_metadata(int fd, const struct stat *created, const row_t *meta, int flags)
 {
-    if (flags & WRITE_OWNER && fchown(fd, meta->uid, meta->gid) < 0)
+    bool foreign = created->st_uid != meta->uid || created->st_gid != meta->gid;
+    if (flags & WRITE_OWNER && foreign && fchown(fd, meta->uid, meta->gid) < 0)
         return errno;
     if (flags & WRITE_MODE && fchmod(fd, meta->mode & 07777) < 0)
         return errno;
@@ -65,14 +66,13 @@ static int write_row(int directory, const char *name, const char *data, int64_t 
     while (fd < 0 && errno == EINTR);
     if (fd < 0)
         return errno;
-    struct stat created;
-    bool known = fstat(fd, &created) == 0;
-    int error = write_all(fd, data, length);
+    struct stat created = {0};
+    int error = fstat(fd, &created) < 0 ? errno : write_all(fd, data, length);
     if (!error)
-        error = apply_metadata(fd, meta, flags);
+        error = apply_metadata(fd, &created, meta, flags);
     if (close(fd) < 0 && !error && errno != EINTR) /* network file systems report a full disk here */
         error = errno;
-    if (error && known)
+    if (error)
         remove_created(directory, name, &created);
     return error;
 }

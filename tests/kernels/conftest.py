@@ -49,8 +49,6 @@ def root(tmp_path: os.PathLike[str]) -> Iterator[int]:
 def nobody(tmp_path: os.PathLike[str]) -> Iterator[int]:
     """The test runs as a user without rights on files of others; its id."""
     os.chmod(tmp_path, 0o755)
-    for parent in os.path.dirname(tmp_path), os.path.dirname(os.path.dirname(tmp_path)):
-        os.chmod(parent, 0o755)
     os.seteuid(65534)
     yield 65534
     os.seteuid(0)

@@ -149,6 +149,6 @@ def test_unfit_arguments_are_refused(kernel: Any) -> None:
     for context in -1, 11:
         with pytest.raises(ValueError):
             kernel.candidates(bytes(10), TABLE, SMALL, context)
-    for start, end in ((5, 4), (-1, 4), (0, 2**62)):
+    for first, last in ((5, 4), (-1, 4), (0, 2**62), (0, 2**60)):
         with pytest.raises(ValueError):
-            kernel.select(one, SMALL, start, end, False)
+            kernel.select(one, SMALL, first, last, False)

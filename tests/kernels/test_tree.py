@@ -281,14 +281,14 @@ def test_columns_that_do_not_fit_are_refused(kernel: Any, root: int) -> None:
     good = Paths.of([b"a", b"b"])
     for offsets in ([0, 5, 2], [-1, 1, 2], [0, 1, 3], [0, 2, 1], []):
         bad = Paths(b"ab", np.array(offsets, dtype=np.int32))
-        for call in (
-            lambda bad=bad: kernel.stat_paths(root, bad),
-            lambda bad=bad: kernel.join_sorted(bad, good),
-            lambda bad=bad: kernel.join_sorted(good, bad),
-            lambda bad=bad: kernel.create_directories(root, bad),
+        for call, *arguments in (
+            (kernel.stat_paths, root, bad),
+            (kernel.join_sorted, bad, good),
+            (kernel.join_sorted, good, bad),
+            (kernel.create_directories, root, bad),
         ):
             with pytest.raises(ValueError):
-                call()
+                call(*arguments)
     for lo, hi in ((-1, 1), (0, 3), (2, 1), (3, 3)):
         with pytest.raises(ValueError):
             kernel.stat_names(root, good, lo, hi)

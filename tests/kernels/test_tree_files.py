@@ -193,6 +193,7 @@ def test_an_owner_that_may_not_be_set_leaves_no_file(kernel: Any, tmp_path: Path
     os.seteuid(nobody)
     meta = np.zeros(1, dtype=STAT)
     assert write(kernel, root, {b"f": b"x"}, meta, WRITE_OWNER) == [errno.EPERM]
+    os.seteuid(0)
     assert os.listdir(tmp_path) == []
 
 
