@@ -29,16 +29,19 @@ def _offsets(paths: Paths) -> I32:
 
 
 def candidates(data: Bytes, table: U64, params: ChunkerParams, context: int = 0) -> I64:
+    """As `kernels.chunk.candidates`."""
     found = _native.candidates(data, _column(table, np.uint64), _params(params), context)
     return np.frombuffer(found, dtype=np.int64)
 
 
 def select(candidates: I64, params: ChunkerParams, start: int, end: int, final: bool) -> I64:
+    """As `kernels.chunk.select`."""
     cuts = _native.select(_column(candidates, np.int64), _params(params), start, end, final)
     return np.frombuffer(cuts, dtype=np.int64)
 
 
 def cut_files(body: Bytes, start: I64, length: I64, table: U64, params: ChunkerParams) -> tuple[I64, I32]:
+    """As `kernels.chunk.cut_files`."""
     counts = np.empty(len(start), dtype=np.int32)
     starts, lengths, words = _column(start, np.int64), _column(length, np.int64), _column(table, np.uint64)
     ends = _native.cut_files(body, starts, lengths, words, _params(params), counts)
@@ -46,49 +49,58 @@ def cut_files(body: Bytes, start: I64, length: I64, table: U64, params: ChunkerP
 
 
 def find_ids(table: Bytes, queries: U8) -> I64:
+    """As `kernels.ids.find_ids`."""
     rows = np.empty(queries.size // 32, dtype=np.int64)
     _native.find_ids(table, _column(queries, np.uint8), rows)
     return rows
 
 
 def open_beneath(root_fd: int, path: bytes, flags: int, mode: int = 0o600) -> int:
+    """As `kernels.tree.open_beneath`."""
     return _native.open_beneath(root_fd, path, flags, mode)
 
 
 def list_directory(fd: int) -> tuple[Paths, U8]:
+    """As `kernels.tree.list_directory`."""
     blob, offsets, types = _native.list_directory(fd)
     return Paths(blob, np.frombuffer(offsets, dtype=np.int32)), np.frombuffer(types, dtype=np.uint8)
 
 
 def stat_names(dir_fd: int, names: Paths, lo: int, hi: int) -> Stats:
+    """As `kernels.tree.stat_names`."""
     stats = np.empty(max(hi - lo, 0), dtype=STAT)
     _native.stat_names(dir_fd, names.blob, _offsets(names), lo, hi, stats)
     return stats
 
 
 def stat_paths(root_fd: int, paths: Paths) -> Stats:
+    """As `kernels.tree.stat_paths`."""
     stats = np.empty(len(paths), dtype=STAT)
     _native.stat_paths(root_fd, paths.blob, _offsets(paths), stats)
     return stats
 
 
 def scan_directory(root_fd: int, path: bytes, limit: int = SCAN_LIMIT) -> tuple[Paths, Stats]:
+    """As `kernels.tree.scan_directory`."""
     blob, offsets, stats = _native.scan_directory(root_fd, path, limit)
     return Paths(blob, np.frombuffer(offsets, dtype=np.int32)), np.frombuffer(stats, dtype=STAT)
 
 
 def join_sorted(a: Paths, b: Paths) -> tuple[I32, int]:
+    """As `kernels.tree.join_sorted`."""
     match = np.empty(len(a), dtype=np.int32)
     return match, _native.join_sorted(a.blob, _offsets(a), b.blob, _offsets(b), match)
 
 
 def read_files(root_fd: int, paths: Paths, limits: I64, body: bytearray | memoryview | U8) -> tuple[Stats, I64]:
+    """As `kernels.tree_files.read_files`."""
     stats, lengths = np.empty(len(paths), dtype=STAT), np.empty(len(paths), dtype=np.int64)
     _native.read_files(root_fd, paths.blob, _offsets(paths), _column(limits, np.int64), body, stats, lengths)
     return stats, lengths
 
 
 def write_files(root_fd: int, paths: Paths, body: Bytes, start: I64, length: I64, meta: Stats, flags: int = 0) -> I32:
+    """As `kernels.tree_files.write_files`."""
     errors = np.empty(len(paths), dtype=np.int32)
     starts, lengths, rows = _column(start, np.int64), _column(length, np.int64), _column(meta, STAT)
     _native.write_files(root_fd, paths.blob, _offsets(paths), body, starts, lengths, rows, flags, errors)
@@ -96,6 +108,7 @@ def write_files(root_fd: int, paths: Paths, body: Bytes, start: I64, length: I64
 
 
 def create_directories(root_fd: int, paths: Paths) -> I32:
+    """As `kernels.tree_files.create_directories`."""
     errors = np.empty(len(paths), dtype=np.int32)
     _native.create_directories(root_fd, paths.blob, _offsets(paths), errors)
     return errors

@@ -276,5 +276,3 @@ class _Progress:
                 limiting_stage=trace.limiting().name,
             )
         )
-
-

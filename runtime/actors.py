@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from model.errors import RunFailed
-from runtime.drive import Died, Drive, Event, Failed, Flushed, Opened, Output, Pushed
+from runtime.drive import Drive
+from runtime.hands import Died, Event, Failed, Flushed, Opened, Output, Pushed
 from runtime.host import HostSetup, Raised, Reply, StrandHost
-from runtime.schedule import Lane
+from runtime.orders import Lane
 from runtime.trace import LaneMeter
 
 START_SECONDS = 60.0

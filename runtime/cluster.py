@@ -19,7 +19,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from model.errors import LoxError, RunFailed
+import psutil
+
+from model.errors import RunFailed
 from runtime.actors import START_SECONDS, RayHands, first_line, lost_errors
 from runtime.drive import Control, Drive
 from runtime.host import Raised, ServiceHost
@@ -31,6 +33,8 @@ from runtime.trace import Trace
 if TYPE_CHECKING:
     from runtime.executors import ExecutorName, ServiceSpec
 
+START_ATTEMPTS = 2
+LOG_TAIL = 4096  # characters
 STORE_BYTES = 128 << 20  # of shared memory; nearly idle, as strands are fused and only rows cross processes
 TOKEN = secrets.token_hex(32)  # one for the life of this process: Ray reads it once
 
@@ -76,9 +80,31 @@ def _ray() -> Any:
 
 
 def _start(directory: str) -> Any:
+    """Start Ray; once more if it does not come up, as on a host that is very busy just now."""
     ray = _ray()
     if ray.is_initialized():
         raise RunFailed("this process runs Ray already", hint="ray.shutdown() first: ours is started hardened")
+    why = ""
+    for attempt in range(START_ATTEMPTS):
+        place = f"{directory}/ray{attempt}"
+        try:
+            _init(ray, place)
+        except Exception as error:
+            why = _last_words(place) or first_line(error)
+            ray.shutdown()
+            _end_processes(place)
+        else:
+            break
+    else:
+        raise RunFailed("Ray did not start", why=why, hint="use --executor threads")
+    if ray.util.get_node_ip_address() != "127.0.0.1":
+        ray.shutdown()
+        raise RunFailed("Ray listens beyond this host", why="it was imported before", hint="let lox import it first")
+    return ray
+
+
+def _init(ray: Any, place: str) -> None:
+    """Raises whatever Ray raises; it waits 30 seconds for its processes."""
     from ray.job_config import JobConfig
 
     job = JobConfig()
@@ -93,13 +119,27 @@ def _start(directory: str) -> Any:
         logging_level="ERROR",
         namespace=f"lox-{os.getpid()}",
         job_config=job,
-        _temp_dir=f"{directory}/ray",
+        _temp_dir=place,
         _system_config={"local_fs_capacity_threshold": 1.0},
     )
-    if ray.util.get_node_ip_address() != "127.0.0.1":
-        ray.shutdown()
-        raise RunFailed("Ray listens beyond this host", why="it was imported before", hint="let lox import it first")
-    return ray
+
+
+def _last_words(place: str) -> str:
+    """The last line Ray's own processes wrote to their error logs."""
+    for log in Path(place).glob("session_latest/logs/*.err"):
+        with suppress(OSError):
+            lines = log.read_text(errors="replace")[-LOG_TAIL:].split("\n")
+            if said := [line.strip() for line in lines if line.strip()]:
+                return f"{log.name}: {said[-1]}"
+    return ""
+
+
+def _end_processes(place: str) -> None:
+    """End what Ray started for us and left behind: those whose command line names our private directory."""
+    for process in psutil.process_iter(["cmdline"]):
+        if any(place in word for word in process.info["cmdline"] or ()):
+            with suppress(psutil.Error):
+                process.kill()
 
 
 @contextmanager
@@ -125,12 +165,7 @@ def open_ray() -> Iterator[RayExecutor]:
     with private_directory() as directory:
         try:
             with _hardened():
-                try:
-                    ray = _start(directory)
-                except LoxError:
-                    raise
-                except Exception as error:
-                    raise RunFailed("Ray did not start", why=str(error), hint="use --executor threads") from error
+                ray = _start(directory)
                 prepare_worker()
             executor = RayExecutor(ray, directory)
             try:
@@ -138,6 +173,7 @@ def open_ray() -> Iterator[RayExecutor]:
             finally:
                 executor.close()
                 ray.shutdown()
+                _end_processes(directory)
         finally:
             for name, value in before.items():
                 if value is None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 from model.errors import Interrupted, PlanError, RunFailed
+from runtime.hands import Died, Event, Failed, Flushed, Hands, Opened, Output, Pushed
+from runtime.orders import Flush, Lane, Lost, Open, Push
 from runtime.plan import Plan, Strand
-from runtime.schedule import ATTEMPTS, UNACKED_MAX, WINDOW, Flush, Lane, Lost, Open, Push, Scheduler
+from runtime.schedule import ATTEMPTS, UNACKED_MAX, WINDOW, Scheduler
 from runtime.stage import NeverStop, Sink, StopSignal
 from runtime.trace import Meters, Pressure, Trace
 
@@ -29,74 +31,6 @@ class Control:
     unacked_max: int = UNACKED_MAX  # items fed and not acknowledged
     attempts: int = ATTEMPTS
     on_tick: Callable[[Trace], None] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    lane: Lane
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """Something left the strand. For the sink: an item. For a later strand: whatever `Hands.push` takes there."""
-
-    lane: Lane
-    item: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Pushed:
-    lane: Lane
-
-
-@dataclass(frozen=True, slots=True)
-class Flushed:
-    lane: Lane
-
-
-@dataclass(frozen=True, slots=True)
-class Died:
-    lane: Lane
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A stage raised: the run cannot succeed."""
-
-    lane: Lane
-    error: BaseException
-
-
-Event = Opened | Output | Pushed | Flushed | Died | Failed
-
-
-class Hands(Protocol):
-    """What an executor does for a run. All methods are called in the caller's thread and none waits for work."""
-
-    def open(self, lane: Lane) -> None:
-        """Begin to make the lane; `Opened`, `Failed` or `Died` follows."""
-        ...
-
-    def push(self, lane: Lane, item: Any) -> None:
-        """Give it an item; `Output`s and one `Pushed` follow."""
-        ...
-
-    def flush(self, lane: Lane) -> None:
-        """Let it flush; `Output`s and one `Flushed` follow."""
-        ...
-
-    def taken(self, output: Output) -> None:
-        """An output has left the driver: there is room for another."""
-        ...
-
-    def next(self, timeout: float) -> Event | None:
-        """The next event, waiting up to `timeout` seconds for it."""
-        ...
-
-    def close(self, failed: bool) -> Failed | None:
-        """Close all lanes. After a failed run they are to drop their work; otherwise returns a failure to close."""
-        ...
 
 
 class Drive:

@@ -11,7 +11,8 @@ from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from model.errors import PlanError, UsageError
-from runtime.drive import Control, Drive, Hands
+from runtime.drive import Control, Drive
+from runtime.hands import Hands
 from runtime.inline import InlineHands
 from runtime.plan import Plan, fuse
 from runtime.schedule import WINDOW

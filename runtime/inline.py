@@ -6,9 +6,10 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from runtime.drive import Drive, Event, Failed, Flushed, Opened, Output, Pushed
+from runtime.drive import Drive
+from runtime.hands import Event, Failed, Flushed, Opened, Output, Pushed
 from runtime.lane import LaneWork
-from runtime.schedule import Lane
+from runtime.orders import Lane
 from runtime.stage import Context
 
 

@@ -17,7 +17,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+
+from runtime.orders import Flush, Lane, Lost, Open, Order, Push
 
 WINDOW = 2
 UNACKED_MAX = 4096
@@ -26,46 +27,6 @@ BARREN_DEATHS = 5  # of one lane in a row that never got as far as being open
 FRUITLESS_DEATHS = 16  # of any lanes in a row without one acknowledgement between them
 
 _FLUSH = -1  # a job that is not an item
-
-
-class Lane(NamedTuple):
-    """One life of one lane: `generation` counts its restarts, from 1."""
-
-    strand: int
-    number: int
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    """Make this lane: a worker with its copies of the strand's stages."""
-
-    lane: Lane
-
-
-@dataclass(frozen=True, slots=True)
-class Push:
-    """Hand an item to the lane: ticket `item` of the feed for strand 0, output number `item` for later ones."""
-
-    lane: Lane
-    item: int
-
-
-@dataclass(frozen=True, slots=True)
-class Flush:
-    """Let the lane give out what it holds back, after the pushes it has already been given."""
-
-    lane: Lane
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """Tell the sink that what this lane had under way is gone."""
-
-    lane: Lane
-
-
-Order = Open | Push | Flush | Lost
 
 
 @dataclass(slots=True)

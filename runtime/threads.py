@@ -12,9 +12,10 @@ from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Any
 
-from runtime.drive import Drive, Event, Failed, Flushed, Opened, Output, Pushed
+from runtime.drive import Drive
+from runtime.hands import Event, Failed, Flushed, Opened, Output, Pushed
 from runtime.lane import LaneWork
-from runtime.schedule import Lane
+from runtime.orders import Lane
 from runtime.stage import Context, StopSignal
 
 OUTBOX = 4

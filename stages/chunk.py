@@ -22,6 +22,8 @@ PATIENCE = 5.0  # seconds to wait for the neighbour before doing its work
 
 
 class Ledger(Protocol):
+    """What chunk asks of its neighbours: `CutLedger`, or a proxy of one."""
+
     def start_of(self, file: int, index: int) -> int: ...
     def latest_before(self, file: int, index: int) -> tuple[int, int]: ...
     def publish(self, file: int, index: int, start: int) -> None: ...
@@ -124,8 +126,6 @@ class Chunker(Stage[Blocks, Chunked]):
             index += 1
             self._ledger.publish(piece.file, index, start)
         return start
-
-
 
 
 class Joiner(Stage[Verified, Joined]):

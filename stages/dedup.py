@@ -11,6 +11,8 @@ from runtime.stage import Context, Stage
 
 
 class Claims(Protocol):
+    """The one question that travels upstream: `ClaimTable`, or a proxy of one."""
+
     def claim(self, ids: U8, owner: str) -> Bool: ...
 
 

@@ -24,6 +24,8 @@ GAP_BYTES = 128 << 10  # bytes not wanted that are fetched rather than asking tw
 
 
 class Lookup(Protocol):
+    """Where chunks lie: `ChunkIndex`."""
+
     def lookup(self, ids: U8) -> Locations: ...
 
 

@@ -10,16 +10,8 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.schedule import (
-    BARREN_DEATHS,
-    FRUITLESS_DEATHS,
-    Flush,
-    Lane,
-    Lost,
-    Open,
-    Push,
-    Scheduler,
-)
+from runtime.orders import Flush, Lane, Lost, Open, Push
+from runtime.schedule import BARREN_DEATHS, FRUITLESS_DEATHS, Scheduler
 
 Atom = tuple[int, int]  # ticket, half: every fed item has two halves, and both must arrive
 Load = frozenset[Atom]
