@@ -67,6 +67,7 @@ class ClaimTable:
         self._index = index
         self._stored = StoredIds()
         self._claims: dict[bytes, str] = {}
+        self._released: set[str] = set()
         self._lock = threading.Lock()
 
     def claim(self, ids: U8, owner: str) -> Bool:
@@ -78,15 +79,18 @@ class ClaimTable:
             rows = np.flatnonzero(mine)
             claims = self._claims
             for row, chunk_id in zip(rows.tolist(), split_ids(ids[rows]), strict=True):
-                if chunk_id in claims:
-                    mine[row] = False
-                else:
+                holder = claims.get(chunk_id)
+                # A call of a killed worker can arrive after its claims were released: such a claim binds nobody.
+                if holder is None or (holder != owner and holder in self._released):
                     claims[chunk_id] = owner
+                else:
+                    mine[row] = False
         return mine
 
     def release(self, owner: str) -> None:
         """A lane died: its claims are anyone's again. What it stored stays stored."""
         with self._lock:
+            self._released.add(owner)
             self._claims = {chunk_id: holder for chunk_id, holder in self._claims.items() if holder != owner}
 
     def store_receipt(self, receipt: Receipt) -> None:

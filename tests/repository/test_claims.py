@@ -96,3 +96,12 @@ def test_stored_ids_stay_compact() -> None:
     assert len(stored) <= len(ids) + 500
     assert len(stored._runs) < 12
     assert LEVEL_ROWS * 64 < 100 << 20  # what merging the largest runs takes
+
+
+def test_a_late_claim_of_a_dead_lane_binds_nobody() -> None:
+    table = ClaimTable(ChunkIndex([]))
+    ids = np.arange(64, dtype=np.uint8).reshape(2, 32)
+    table.release("lane-0#1")
+    assert table.claim(ids, "lane-0#1").all()  # was on its way when the lane was killed
+    assert table.claim(ids, "lane-1#1").all()
+    assert not table.claim(ids, "lane-2#1").any()
