@@ -26,19 +26,23 @@ class ClaimMachine(RuleBasedStateMachine):
         super().__init__()
         self.table = ClaimTable(INDEX)
         self.claims: dict[int, str] = {}
+        self.released: set[str] = set()
         self.stored: set[int] = set(range(IN_INDEX))
 
     @rule(rows=numbers, owner=owners)
     def claim(self, rows: list[int], owner: str) -> None:
         mine = self.table.claim(UNIVERSE[rows], owner)
         for row, answer in zip(rows, mine.tolist(), strict=True):
-            assert answer == (row not in self.stored and row not in self.claims)
+            holder = self.claims.get(row)
+            free = holder is None or (holder != owner and holder in self.released)
+            assert answer == (row not in self.stored and free)
             if answer:
                 self.claims[row] = owner
 
     @rule(owner=owners)
     def release(self, owner: str) -> None:
         self.table.release(owner)
+        self.released.add(owner)
         self.claims = {row: holder for row, holder in self.claims.items() if holder != owner}
 
     @rule(rows=numbers)
