@@ -1,6 +1,6 @@
 """A reader of repositories written from docs/format.md alone: no code of ours, and no care for speed.
 
-It uses the standard library, cryptography and zstandard. What it does not check are the BLAKE3 checksums.
+It uses the standard library, cryptography, zstandard and pyarrow. What it does not check are the BLAKE3 checksums.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ import json
 import struct
 import unicodedata
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import pyarrow as pa
 import zstandard
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 Read = Callable[[str], bytes]
+Row = dict[str, Any]
 
 
 def mac(key: bytes, data: bytes) -> bytes:
@@ -129,7 +132,7 @@ def stretch(password: str, salt: bytes, costs: dict[str, int]) -> bytes:
 
 
 def recovery_key(code: str) -> bytes:
-    raw = base64.b32decode(code.replace("-", ""))
+    raw = base64.b32decode(code.replace("-", "").replace(" ", "").upper().translate(str.maketrans("018", "OIB")))
     assert raw[32:] == hashlib.sha256(b"lox recovery code" + raw[:32]).digest()[:3]
     return raw[:32]
 
@@ -184,41 +187,65 @@ class Pack:
     pack_id: bytes
     kind: int
     segments: list[bytes] = field(default_factory=list)
+    codecs: list[int] = field(default_factory=list)
     chunks: dict[bytes, bytes] = field(default_factory=dict)
 
 
-def open_pack(data: bytes, keys: Keys) -> Pack:
-    magic, version, kind, cipher, recipients, repo_id, pack_id, commitment = struct.unpack_from(
-        "<4sBBBB16s16s32s", data
-    )
-    assert (magic, version, repo_id) == (b"LOXP", 1, keys.repo_id)
-    pack_key = b""
-    if cipher:
+@dataclass
+class PackHeader:
+    """What the header of a pack says: enough to open its segments."""
+
+    repo_id: bytes
+    pack_id: bytes
+    kind: int
+    cipher: int
+    pack_key: bytes
+
+    @classmethod
+    def open(cls, data: bytes, keys: Keys) -> PackHeader:
+        magic, version, kind, cipher, recipients, repo_id, pack_id, commitment = struct.unpack_from(
+            "<4sBBBB16s16s32s", data
+        )
+        assert (magic, version, repo_id) == (b"LOXP", 1, keys.repo_id)
+        if not cipher:
+            return cls(repo_id, pack_id, kind, cipher, b"")
         scheme, length, nonce, wrapped = struct.unpack_from("<BB6x12s48s", data, 72)
         assert (recipients, scheme, length) == (1, 1, 60)
         wrapping = keys["data packs" if kind == 1 else "meta packs"]
         pack_key = AESGCM(wrapping).decrypt(nonce, wrapped, data[:72])
         assert commitment == hashlib.sha256(b"lox pack key" + pack_key + pack_id).digest()
+        return cls(repo_id, pack_id, kind, cipher, pack_key)
 
-    def unseal(ordinal: int, codec: int, size: int, sealed: bytes) -> bytes:
-        identity = struct.pack("<4sBBBB16s16s", b"LOXS", 1, cipher, codec, kind, repo_id, pack_id)
-        aad = identity + struct.pack("<III", ordinal, size, len(sealed))
+    def associated(self, ordinal: int, codec: int, size: int, stored: int) -> bytes:
+        """The AAD of a segment."""
+        identity = struct.pack("<4sBBBB", b"LOXS", 1, self.cipher, codec, self.kind) + self.repo_id + self.pack_id
+        return identity + struct.pack("<III", ordinal, size, stored)
+
+    def unseal(self, ordinal: int, codec: int, size: int, sealed: bytes) -> bytes:
+        """The plain content of a segment or footer."""
         assert struct.unpack_from("<I", sealed)[0] == ordinal
-        body = AESGCM(pack_key).decrypt(sealed[:12], sealed[12:], aad) if cipher else sealed[12:-16]
+        body = sealed[12:-16]
+        if self.cipher:
+            aad = self.associated(ordinal, codec, size, len(sealed))
+            body = AESGCM(self.pack_key).decrypt(sealed[:12], sealed[12:], aad)
         return decompress(codec, body, size)
 
+
+def open_pack(data: bytes, keys: Keys) -> Pack:
+    header = PackHeader.open(data, keys)
     magic, codec, size, stored = struct.unpack_from("<4sB3xII", data, len(data) - 48)
     assert magic == b"LOXT"
     begin = len(data) - 48 - stored
-    footer = unseal(0xFFFFFFFF, codec, size, data[begin : begin + stored])
+    footer = header.unseal(0xFFFFFFFF, codec, size, data[begin : begin + stored])
     k, m = struct.unpack_from("<II", footer)
-    pack = Pack(pack_id, kind)
+    pack = Pack(header.pack_id, header.kind)
     end = 512
     for ordinal in range(k):
         offset, stored, size, codec = struct.unpack_from("<IIIB3x", footer, 8 + 16 * ordinal)
         assert offset == end
         end = offset + stored
-        pack.segments.append(unseal(ordinal, codec, size, data[offset:end]))
+        pack.segments.append(header.unseal(ordinal, codec, size, data[offset:end]))
+        pack.codecs.append(codec)
     assert end == begin
     ids = 8 + 16 * k
     columns = struct.unpack_from(f"<{3 * m}I", footer, ids + 32 * m)
@@ -232,7 +259,70 @@ def open_pack(data: bytes, keys: Keys) -> Pack:
     return pack
 
 
-# §5
+# §9
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Where a segment lies."""
+
+    pack_id: bytes
+    ordinal: int
+    offset: int
+    stored: int
+    size: int
+    codec: int
+
+    @property
+    def pack_name(self) -> str:
+        name = self.pack_id.hex()
+        return f"packs/{name[:2]}/{name}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a chunk lies in its decompressed segment."""
+
+    segment: Segment
+    offset: int
+    length: int
+
+
+def read_index(plain: bytes) -> dict[bytes, Place]:
+    """Where each chunk of an index object lies."""
+    version, _, packs, segments, chunks, _ = struct.unpack_from("<IIIIQQ", plain)
+    assert version == 1
+    at = 32
+    pack_ids = [plain[at + 24 * row : at + 24 * row + 16] for row in range(packs)]
+    at += 24 * packs
+    rows = []
+    for row in range(segments):
+        pack, *place = struct.unpack_from("<IIIIIB3x", plain, at + 24 * row)
+        rows.append(Segment(pack_ids[pack], *place))
+    at += 24 * segments
+    ids = [plain[at + 32 * row : at + 32 * row + 32] for row in range(chunks)]
+    assert ids == sorted(ids)
+    columns = struct.unpack_from(f"<{3 * chunks}I", plain, at + 32 * chunks)
+    assert len(plain) == at + 44 * chunks
+    places = zip(ids, columns[:chunks], columns[chunks : 2 * chunks], columns[2 * chunks :], strict=True)
+    return {chunk_id: Place(rows[segment], offset, length) for chunk_id, segment, offset, length in places}
+
+
+# §10
+
+
+def table(plain: bytes) -> list[Row]:
+    rows: list[Row] = pa.ipc.open_stream(plain).read_all().to_pylist()
+    return rows
+
+
+def order(path: bytes) -> tuple[bytes, bytes]:
+    """What entries are sorted by."""
+    directory, _, name = path.rpartition(b"/")
+    return directory.replace(b"/", b"\0"), name
+
+
+# §5 and all of it together
 
 
 @dataclass
@@ -243,6 +333,7 @@ class Repository:
     read: Read
     keys: Keys
     config: dict[str, Any]
+    _opened: dict[Segment, bytes] = field(default_factory=dict)
 
     @classmethod
     def open(cls, names: list[str], read: Read, secret: str | None, kind: str = "password") -> Repository:
@@ -258,3 +349,74 @@ class Repository:
 
     def packs(self) -> list[Pack]:
         return [open_pack(self.read(name), self.keys) for name in self.names if name.startswith("packs/")]
+
+    def snapshots(self) -> dict[str, dict[str, Any]]:
+        """Every snapshot by its id."""
+        names = [name for name in self.names if name.startswith("snapshots/")]
+        return {name.partition("/")[2]: json.loads(self.open_object(3, name)) for name in names}
+
+    @cached_property
+    def index(self) -> dict[bytes, Place]:
+        found: dict[bytes, Place] = {}
+        for name in self.names:
+            if name.startswith("index/"):
+                found |= read_index(self.open_object(2, name))
+        return found
+
+    def chunk(self, chunk_id: bytes) -> bytes:
+        place = self.index[chunk_id]
+        segment = place.segment
+        if segment not in self._opened:
+            data = self.read(segment.pack_name)
+            header = PackHeader.open(data, self.keys)
+            assert header.pack_id == segment.pack_id
+            sealed = data[segment.offset : segment.offset + segment.stored]
+            self._opened[segment] = header.unseal(segment.ordinal, segment.codec, segment.size, sealed)
+        chunk = self._opened[segment][place.offset : place.offset + place.length]
+        assert self.keys.chunk_id(chunk) == chunk_id
+        return chunk
+
+    def entries(self, snapshot: dict[str, Any]) -> list[Row]:
+        """All rows of a snapshot."""
+        root = snapshot["manifest"]
+        tables = [self.chunk(bytes.fromhex(chunk["id"])) for chunk in root["chunks"]]
+        assert [len(plain) for plain in tables] == [chunk["length"] for chunk in root["chunks"]]
+        parts = [part for plain in tables for part in table(plain)]
+        rows: list[Row] = []
+        for part in parts:
+            plain = self.chunk(part["id"])
+            more = table(plain)
+            assert (len(plain), len(more)) == (part["length"], part["rows"])
+            assert (more[0]["path"], more[-1]["path"]) == (part["first"], part["last"])
+            rows += more
+        keys = [order(row["path"]) for row in rows]
+        assert keys == sorted(set(keys))
+        assert (len(parts), len(rows)) == (root["parts"], root["rows"])
+        assert sum(part["length"] for part in parts) == root["bytes"]
+        return rows
+
+    def chunks(self, row: Row) -> Iterator[bytes]:
+        """The chunks of an entry's content."""
+        pairs = list(zip(row["chunks"], row["lengths"], strict=True))
+        if row["depth"] == 1:
+            lists = [self.chunk(list_id) for list_id, _ in pairs]
+            assert [len(records) for records in lists] == [length for _, length in pairs]
+            pairs = list(struct.iter_unpack("<32sI", b"".join(lists)))
+        for chunk_id, length in pairs:
+            chunk = self.chunk(chunk_id)
+            assert len(chunk) == length
+            yield chunk
+
+    def content(self, row: Row) -> bytes:
+        """The bytes of a file, holes included."""
+        data = b"".join(self.chunks(row))
+        if row["extents"] is None:
+            assert len(data) == row["size"]
+            return data
+        content, at = bytearray(row["size"]), 0
+        for extent in row["extents"]:
+            begin, length = extent["offset"], extent["length"]
+            content[begin : begin + length] = data[at : at + length]
+            at += length
+        assert (at, len(content)) == (len(data), row["size"])
+        return bytes(content)

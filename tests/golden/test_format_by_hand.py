@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import random
 import re
+import stat
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from blake3 import blake3
 
 import kernels
 from model.batches import Segment
@@ -20,6 +27,9 @@ from repository.repository import Repository
 from repository.seal import ObjectKind
 from repository.store import MemoryStore
 from tests.golden import by_hand
+from tests.golden.expected import EXPECTED, V1, WAYS
+from tests.golden.make_v1 import KINDS, decoded
+from tests.packaging import project
 
 PAGE = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
 PARAMS = ChunkerParams(minimum=256, average=1024, maximum=4096)
@@ -124,3 +134,135 @@ def test_the_vectors_of_the_page() -> None:
     stretched = by_hand.stretch("password", bytes(range(16)), {"memory_kib": 64, "iterations": 1, "lanes": 1}).hex()
     assert rows.pop("slot key of `password`, salt `00 .. 0f`, m 64, t 1, p 1") + rows.pop("its check") == stretched
     assert not rows
+
+
+def test_reading_by_hand_uses_no_code_of_ours() -> None:
+    foreign = project.imports(Path(by_hand.__file__)) - set(sys.stdlib_module_names)
+    assert foreign == {"cryptography", "pyarrow", "zstandard"}
+
+
+def golden(name: str, key: str) -> by_hand.Repository:
+    """A repository of v1/, opened by the secret that expected.json has under `key`."""
+    folder, secret = V1 / name, EXPECTED["repositories"][name][key]
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    kind = "recovery" if key == "recovery_code" else "password"
+    return by_hand.Repository.open(names, lambda name: (folder / name).read_bytes(), secret, kind)
+
+
+def described(repository: by_hand.Repository, row: by_hand.Row) -> dict[str, Any]:
+    """An entry as expected.json has it, but for hard links."""
+    kind = KINDS[stat.S_IFMT(row["mode"])]
+    assert kind == ("file", "directory", "symlink", "fifo")[row["kind"]]
+    assert row["problem"] is None
+    entry: dict[str, Any] = {
+        "kind": kind,
+        "mode": f"{stat.S_IMODE(row['mode']):04o}",
+        "mtime": row["mtime"],
+        "owner": f"{row['uid']}:{row['gid']}",
+    }
+    if kind == "symlink":
+        entry["target"] = decoded(row["target"])
+    if kind == "file":
+        entry |= {"size": row["size"], "sha256": hashlib.sha256(repository.content(row)).hexdigest()}
+        if row["nlink"] > 1:
+            entry["links"] = row["nlink"]
+    if row["xattrs"] is not None:
+        entry["xattrs"] = {decoded(pair["name"]): pair["value"].hex() for pair in row["xattrs"]}
+    return entry
+
+
+@pytest.mark.parametrize(("name", "key"), WAYS)
+def test_the_golden_repositories_from_config_to_content(name: str, key: str) -> None:
+    expected, found = EXPECTED["repositories"][name], golden(name, key)
+    assert sorted(found.snapshots()) == sorted(facts["id"] for facts in expected["snapshots"])
+    root = os.fsencode(EXPECTED["root"])
+    for facts, tree in zip(expected["snapshots"], EXPECTED["trees"], strict=True):
+        snapshot = found.snapshots()[facts["id"]]
+        assert (snapshot["version"], snapshot["host"], snapshot["tags"]) == (1, "golden", [facts["codec"]])
+        assert (snapshot["parent"], snapshot["problems"]) == (facts["parent"], 0)
+        assert [bytes.fromhex(path) for path in snapshot["paths"]] == [b"/" + root]
+        rows = {row["path"]: row for row in found.entries(snapshot)}
+        below = {decoded(path[len(root) + 1 :]): row for path, row in rows.items() if path.startswith(root + b"/")}
+        assert all(root.startswith(path) for path in rows if not path.startswith(root + b"/"))
+        first: dict[tuple[int, int], str] = {}
+        entries = {path: described(found, row) for path, row in below.items()}
+        for path, entry in sorted(entries.items(), key=lambda pair: os.fsencode(pair[0])):
+            if "links" in entry:
+                entry["linked"] = first.setdefault((below[path]["device"], below[path]["ino"]), path)
+        assert entries == tree
+        files = {path: row for path, row in below.items() if row["kind"] == 0}
+        chunks = {path: [len(chunk) for chunk in found.chunks(row)] for path, row in files.items()}
+        assert {path: len(lengths) for path, lengths in chunks.items()} == facts["chunks"]
+        extents = {path: row["extents"] for path, row in files.items() if row["extents"] is not None}
+        assert {path: [list(pair.values()) for pair in pairs] for path, pairs in extents.items()} == facts["extents"]
+        for path in chunks.keys() - {"large"}:
+            data = b"".join(found.chunks(files[path]))
+            assert list(map(len, by_hand.cut(data, found.config["chunker"], found.keys["chunker"]))) == chunks[path]
+    assert (rows[root + b"/large"]["depth"] == 1) == (name == "plain")
+    assert {(row["uid"], row["user"]) for row in below.values()} == {(0, b"root"), (1234, b"")}
+
+
+@pytest.mark.parametrize(("name", "key"), WAYS)
+def test_golden_packs_by_their_footers(name: str, key: str) -> None:
+    """They hold what the index says, under every codec there is."""
+    found = golden(name, key)
+    packs = found.packs()
+    assert {chunk_id for pack in packs for chunk_id in pack.chunks} == found.index.keys()
+    assert {codec for pack in packs if pack.kind == 1 for codec in pack.codecs} == {0, 1, 2, 3}
+    assert {place.segment.pack_id for place in found.index.values()} == {pack.pack_id for pack in packs}
+
+
+@pytest.mark.parametrize(("name", "key"), WAYS[1:])
+def test_golden_checksums(name: str, key: str) -> None:
+    """The part that reading by hand leaves out, for want of BLAKE3 in the libraries it uses."""
+    found = golden(name, key)
+    for data in (found.read(object_name) for object_name in found.names if not object_name.startswith("keys/")):
+        assert data[-32:] == blake3(data[:-32]).digest()
+        if data.startswith(b"LOXP"):
+            assert data[496:512] == blake3(data[:496]).digest(16)
+    if name == "plain":  # where the tags of segments are BLAKE3, too
+        for segment in {place.segment for place in found.index.values()}:
+            data = found.read(segment.pack_name)
+            sealed = data[segment.offset : segment.offset + segment.stored]
+            aad = by_hand.PackHeader.open(data, found.keys).associated(
+                segment.ordinal, segment.codec, segment.size, segment.stored
+            )
+            assert sealed[-16:] == blake3(aad + sealed[:-16]).digest(16)
+
+
+def rows_of(title: str) -> list[tuple[list[str], str]]:
+    """Of the rows of the page's tables below `title`: the names in the first column, and the text of the second."""
+    section = re.split(r"^##+ ", PAGE.partition(f" {title}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
+    rows = re.findall(r"^\| (`[^|]*) \|([^|]*)\|", section, re.MULTILINE)
+    return [(re.findall(r"`(.+?)`", names), text.strip()) for names, text in rows]
+
+
+@pytest.mark.parametrize(("name", "key"), WAYS[1:])
+def test_the_page_lists_every_field(name: str, key: str) -> None:
+    found = golden(name, key)
+
+    def listed(title: str) -> set[str]:
+        return {field for names, _ in rows_of(title) for field in names}
+
+    assert found.config.keys() == listed("5. Config")
+    for object_name in found.names:
+        if object_name.startswith("keys/"):
+            assert json.loads(found.read(object_name)).keys() | {"argon2id"} == listed("4.2 Key slots")
+    for snapshot in found.snapshots().values():
+        assert snapshot.keys() == listed("11. Snapshot")
+        (root,) = snapshot["manifest"]["chunks"]
+        table_of_parts = found.chunk(bytes.fromhex(root["id"]))
+        part = found.chunk(by_hand.table(table_of_parts)[0]["id"])
+        assert columns(table_of_parts) == listed_columns("10.2 Table of parts")
+        assert columns(part) == listed_columns("10.3 Entries")
+
+
+def columns(plain: bytes) -> list[str]:
+    """The columns of an Arrow stream as the page writes them."""
+    fields = [(field.name, str(field.type), field.nullable) for field in pa.ipc.open_stream(plain).schema]
+    written = [(name, kind.replace("item: ", "").replace("[32]", "(32)"), nullable) for name, kind, nullable in fields]
+    return [f"{name} {kind}{'' if nullable else ' not null'}" for name, kind, nullable in written]
+
+
+def listed_columns(title: str) -> list[str]:
+    return [f"{field} {text.replace('`', '')}" for names, text in rows_of(title) for field in names]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from model.entries import STAT, Fresh, Paths
@@ -26,32 +24,6 @@ from tests.repository.samples import FILE, random_ids, receipt_of
 LONG = 3 * CHUNKS_INLINE
 
 
-def read_index(plain: bytes) -> dict[bytes, tuple[bytes, int, int, int, int, int, int]]:
-    """Chunk id → pack id, segment's ordinal, offset, stored length, plain length; chunk's offset and length."""
-    version, _, packs, segments, chunks, _ = struct.unpack_from("<IIIIQQ", plain)
-    assert version == 1
-    at = 32
-    pack_ids = [plain[at + 24 * row : at + 24 * row + 16] for row in range(packs)]
-    at += 24 * packs
-    rows = [struct.unpack_from("<IIIIIB3x", plain, at + 24 * row) for row in range(segments)]
-    at += 24 * segments
-    ids = [plain[at + 32 * row : at + 32 * row + 32] for row in range(chunks)]
-    assert ids == sorted(ids)
-    columns = struct.unpack_from(f"<{3 * chunks}I", plain, at + 32 * chunks)
-    assert len(plain) == at + 44 * chunks
-    found = {}
-    for number, chunk_id in enumerate(ids):
-        segment, offset, length = (columns[number + chunks * column] for column in range(3))
-        pack, ordinal, begin, stored, size, _ = rows[segment]
-        found[chunk_id] = (pack_ids[pack], ordinal, begin, stored, size, offset, length)
-    return found
-
-
-def table(plain: bytes) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = pa.ipc.open_stream(plain).read_all().to_pylist()
-    return rows
-
-
 @pytest.mark.parametrize("password", ["secret", None], ids=["encrypted", "not encrypted"])
 def test_a_snapshot_is_read_by_the_page(password: str | None) -> None:
     repository, store, _ = make(password)
@@ -62,18 +34,13 @@ def test_a_snapshot_is_read_by_the_page(password: str | None) -> None:
     assert [bytes.fromhex(path) for path in document["paths"]] == [b"/srv/\xff"]
 
     (index_name,) = [name for name, _ in store.list("index/")]
-    index = read_index(found.open_object(2, index_name))
+    index = by_hand.read_index(found.open_object(2, index_name))
     chunks = chunks_of(found.packs())
-    for chunk_id, (_, _, _, _, size, offset, length) in index.items():
-        assert offset + length <= size
-        assert chunk_id not in chunks or len(chunks[chunk_id]) == length
+    for chunk_id, place in index.items():
+        assert place.offset + place.length <= place.segment.size
+        assert chunk_id not in chunks or len(chunks[chunk_id]) == place.length
 
-    root = document["manifest"]
-    parts = [part for chunk in root["chunks"] for part in table(chunks[bytes.fromhex(chunk["id"])])]
-    entries = [entry for part in parts for entry in table(chunks[part["id"]])]
-    assert len(parts) == root["parts"]
-    assert len(entries) == root["rows"] == sum(part["rows"] for part in parts)
-    assert root["bytes"] == sum(part["length"] for part in parts)
+    entries = found.entries(document)
     assert [entry["path"] for entry in entries] == [b"srv", b"srv/\xff"]
     long = entries[1]
     assert long["depth"] == 1
