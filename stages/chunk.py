@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterator
 from typing import Protocol
@@ -14,7 +15,9 @@ from model.chunking import WINDOW, ChunkerParams
 from model.entries import I64
 from model.orders import Joined, Verified
 from runtime.stage import Context, Stage
+from sources.files.opening import NotRegularError
 from sources.files.read import read_range
+from sources.files.trouble import REPLACED, describe
 from stages.access import RepositoryAccess
 from stages.ledger import UNKNOWN
 
@@ -62,7 +65,8 @@ class Chunker(Stage[Blocks, Chunked]):
         start, length = int(blocks.start[0]), int(blocks.length[0])
         known = length + blocks.after
         candidates = self._candidates(blocks.body, start, known)
-        begin = self._begin(blocks.listing, piece) - piece.offset
+        # A file that was cut short and has grown again may have lost bytes before this piece: it has a problem then.
+        begin = max(0, self._begin(blocks.listing, piece) - piece.offset)
         body, ends = blocks.body, np.zeros(0, dtype=np.int64)
         if begin < length:
             owned = self._owned(candidates, begin, length, known, at_end=blocks.after < OVERREAD)
@@ -92,7 +96,7 @@ class Chunker(Stage[Blocks, Chunked]):
         start, length = int(blocks.start[0]), int(blocks.length[0])
         have = length + blocks.after
         want = self._params.maximum + OVERREAD - blocks.after
-        more = read_range(self.root, blocks.listing.fresh.paths[0], piece, piece.offset + have, want)
+        more = self._read(blocks.listing, piece, piece.offset + have, want)
         body = memoryview(bytes(blocks.body[: start + have]) + more)
         known = have + len(more)
         ends = self._owned(self._candidates(body, start, known), begin, length, known, len(more) < want)
@@ -108,21 +112,32 @@ class Chunker(Stage[Blocks, Chunked]):
             time.sleep(0.0005)
         return start
 
+    def _read(self, listing: Listing, piece: Piece, offset: int, length: int) -> bytes:
+        """More of the file than the piece brought; what cannot be read any more counts as cut off."""
+        fresh = listing.fresh
+        try:
+            return read_range(self.root, fresh.paths[0], piece, offset, length)
+        except NotRegularError:
+            fresh.problems.setdefault(0, REPLACED)
+        except OSError as error:
+            fresh.problems.setdefault(0, describe(error.errno or errno.EIO))
+        return b""
+
     def _begin_alone(self, listing: Listing, piece: Piece) -> int:
-        path = listing.fresh.paths[0]
         index, start = self._ledger.latest_before(piece.file, piece.index)
         while index < piece.index:
             offset = index * BODY_MAX
-            if start < offset + BODY_MAX:
+            begin = max(0, start - offset)
+            if begin < BODY_MAX:
                 context = min(WINDOW - 1, offset)
                 want = BODY_MAX + self._params.maximum
-                data = read_range(self.root, path, piece, offset - context, context + want)
-                candidates = kernels.candidates(data, self._table, self._params, context)
+                data = self._read(listing, piece, offset - context, context + want)
                 known = len(data) - context
-                at_end = known < want
-                ends = self._owned(candidates, start - offset, min(BODY_MAX, known), known, at_end)
-                if ends is not None and len(ends):
-                    start = offset + int(ends[-1])
+                if begin < known:
+                    candidates = kernels.candidates(data, self._table, self._params, context)
+                    ends = self._owned(candidates, begin, min(BODY_MAX, known), known, at_end=known < want)
+                    if ends is not None and len(ends):
+                        start = offset + int(ends[-1])
             index += 1
             self._ledger.publish(piece.file, index, start)
         return start

@@ -11,7 +11,8 @@ from __future__ import annotations
 import threading
 
 UNKNOWN = -1
-KEPT = 256  # pieces of one file whose start is remembered: far more than can be under way at once
+KEPT = 8192  # pieces of one file whose start is remembered: more than can be under way, or given out again, at once
+FILES_KEPT = 8192  # files, likewise
 
 
 class CutLedger:
@@ -38,6 +39,8 @@ class CutLedger:
         """Piece `index` of `file` begins its first chunk at content offset `start`."""
         with self._lock:
             starts = self._starts.setdefault(file, {})
+            if len(self._starts) > FILES_KEPT:
+                del self._starts[min(self._starts)]
             starts[index] = start
             if len(starts) > KEPT:
                 del starts[min(starts)]
