@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from model.batches import Content, Listing, Receipt, Stored
-from model.entries import U8, U32, Bool, Fresh, Kind
+from model.entries import I64, STAT, U8, Bool, Fresh, Kind
 from model.errors import Damaged
+from repository.entry_rows import INCOMPLETE
 from repository.index import save_index
 from repository.manifest import ChunkLists, ManifestRoot, ManifestWriter, fresh_table
 from repository.metadata import MetadataStore
@@ -70,7 +71,7 @@ class Commit:
         self._next = 0
         self._receipts: list[Receipt] = []
         self._since_checkpoint = 0
-        self._links: dict[tuple[int, int], tuple[int, U8, U32]] = {}
+        self._links: dict[tuple[int, int], _FirstLink] = {}
         self._large: list[Content] = []
         self._list_ids: list[bytes] = []  # chunks that hold the chunk lists of long files
         self.counts = CommitCounts()
@@ -127,13 +128,14 @@ class Commit:
         self.counts.bytes_new += content.new_bytes
         self.counts.bytes_read += int(content.length.sum(dtype=np.int64))
         if listing.piece is not None:
-            self._large.append(content)
+            self._large.append(content if listing.piece.index == 0 else _bare(content))
             if listing.piece.index < listing.piece.count - 1:
                 return
             content, self._large = _joined(self._large), []
             listing = content.listing
         lists = ChunkLists.of_rows(len(listing.fresh), content.row, content.ids, content.length)
-        lists = self._linked(listing.fresh, lists).deepened(self._store_list)
+        fresh = self._linked(listing.fresh, lists)
+        listing, lists = replace(listing, fresh=fresh), lists.deepened(self._store_list)
         rows = self._rows(listing, lists)
         self._manifest.add(rows, listing.borders)
         self._count(rows)
@@ -186,20 +188,69 @@ class Commit:
             for row in listing.carried.select(["path", "size"]).to_pylist():
                 self._on_item(row["path"], "unchanged", row["size"])
 
-    def _linked(self, fresh: Fresh, lists: ChunkLists) -> ChunkLists:
-        """Later members of a hard-link group were not read: they get the chunks of the first."""
-        stat = fresh.stat
-        for row in np.flatnonzero((stat["nlink"] > 1) & (fresh.kinds == Kind.FILE)).tolist():
-            key = (int(fresh.device[row]), int(stat["ino"][row]))
+    def _linked(self, fresh: Fresh, lists: ChunkLists) -> Fresh:
+        """Later members of a hard-link group were not read: what was read of the first is true of them as well."""
+        linked = np.flatnonzero((fresh.stat["nlink"] > 1) & (fresh.kinds == Kind.FILE))
+        if fresh.same_as.any():
+            fresh = _own(fresh)
+        for row in linked.tolist():
+            key = (int(fresh.device[row]), int(fresh.stat["ino"][row]))
             if not fresh.same_as[row]:
-                ids, length = lists.row(row)
-                self._links[key] = (int(stat["nlink"][row]) - 1, ids, length)
-            elif key in self._links:
-                left, ids, length = self._links.pop(key)
-                lists = lists.with_row(row, ids, length)
-                if left > 1:
-                    self._links[key] = (left - 1, ids, length)
-        return lists
+                self._links[key] = _FirstLink.of(fresh, row, lists)
+            elif (first := self._links.get(key)) is not None and row not in fresh.problems:
+                first.tell(fresh, lists, row)
+                if first.left == 0:
+                    del self._links[key]
+        return fresh
+
+
+@dataclass(slots=True, eq=False)
+class _FirstLink:
+    """What was read of the first member of a hard-link group, for the `left` members that may still come."""
+
+    left: int
+    ids: bytes  # not arrays: of files that are linked from elsewhere there may be very many
+    length: bytes
+    stat: bytes
+    xattrs: list[tuple[bytes, bytes]] | None
+    extents: I64 | None
+    problem: str | None
+
+    @classmethod
+    def of(cls, fresh: Fresh, row: int, lists: ChunkLists) -> _FirstLink:
+        ids, length = lists.row(row)
+        left, stat = int(fresh.stat["nlink"][row]) - 1, fresh.stat[row].tobytes()
+        xattrs, extents, problem = fresh.xattrs.get(row), fresh.extents.get(row), fresh.problems.get(row)
+        return cls(left, ids.tobytes(), length.tobytes(), stat, xattrs, extents, problem)
+
+    def tell(self, fresh: Fresh, lists: ChunkLists, row: int) -> None:
+        """Make `row`, another name of the same inode, say the same."""
+        self.left -= 1
+        lists.with_row(row, np.frombuffer(self.ids, np.uint8).reshape(-1, 32), np.frombuffer(self.length, np.uint32))
+        fresh.stat[row] = np.frombuffer(self.stat, STAT)[0]
+        if self.xattrs is not None:
+            fresh.xattrs[row] = self.xattrs
+        if self.extents is not None:
+            fresh.extents[row] = self.extents
+        if self.problem is not None:
+            fresh.problems[row] = self.problem
+
+
+def _own(fresh: Fresh) -> Fresh:
+    """A copy whose rows may be changed."""
+    return replace(
+        fresh,
+        stat=fresh.stat.copy(),
+        xattrs=dict(fresh.xattrs),
+        extents=dict(fresh.extents),
+        problems=dict(fresh.problems),
+    )
+
+
+def _bare(content: Content) -> Content:
+    """A later piece of a large file without what the first says already: there may be very many of them."""
+    listing = content.listing
+    return replace(content, listing=replace(listing, fresh=replace(listing.fresh, extents={}), piece=None))
 
 
 def _joined(pieces: list[Content]) -> Content:
@@ -207,6 +258,10 @@ def _joined(pieces: list[Content]) -> Content:
     first = pieces[0].listing
     length = np.concatenate([piece.length for piece in pieces])
     problems = {row: text for piece in reversed(pieces) for row, text in piece.listing.fresh.problems.items()}
+    extents = first.fresh.extents.get(0)
+    wanted = first.fresh.stat["size"][0] if extents is None else extents[:, 1].sum()
+    if length.sum(dtype=np.int64) != wanted:  # of long lists nobody after us can tell
+        problems.setdefault(0, INCOMPLETE)
     fresh = replace(first.fresh, problems=problems)
     if problems and 0 not in fresh.extents:
         # It changed while it was read, or could not be read to its end: it is as long as what was read of it.

@@ -46,6 +46,12 @@ class Compressor(Stage[Claimed, Compressed]):
         while done < len(mine):
             base = int(ends[done - 1]) if done else 0
             fit = int(np.searchsorted(ends, base + self.segment_bytes - self._used, side="right"))
+            if fit == done and not self._used:  # a chunk longer than a segment is one by itself
+                begin, size = int(start[done]), int(length[done])
+                self._gathered.append((ids[done : done + 1], np.zeros(1, np.uint32), length[done : done + 1]))
+                yield self._segment(item.body[begin : begin + size])
+                done += 1
+                continue
             if fit > done:
                 whole = self._whole_segment(item.body, start[done:fit], length[done:fit], last=fit == len(mine))
                 offsets = (ends[done:fit] - length[done:fit] - base + self._used).astype(np.uint32)
