@@ -41,7 +41,8 @@ from stages.locate import Wanted, locate, missing_files
 from stages.upload import Downloader
 from stages.write import Writer
 
-WINDOW_ROWS = 1 << 16  # entries planned at once: what bounds the memory of a restore, whatever the snapshot's size
+WINDOW_FIRST = 1 << 12  # entries planned before the lanes have something to do; every further window is twice as large,
+WINDOW_ROWS = 1 << 16  # up to this: it bounds the memory of a restore, whatever the size of the snapshot
 LOST = "a chunk of it is in no index: lox check lists what is lost"
 
 
@@ -186,19 +187,19 @@ class _Orders:
 
 
 def windows(reader: ManifestReader, paths: tuple[bytes, ...]) -> Iterator[pa.Table]:
-    """The wanted entries in manifest order, `WINDOW_ROWS` at a time, with the folders above them."""
+    """The wanted entries in manifest order, up to `WINDOW_ROWS` at a time, with the folders above them."""
     held: list[pa.Table] = []
-    rows = 0
+    rows, limit = 0, WINDOW_FIRST
     for table in _selected(reader, paths):
         at = 0
         while at < table.num_rows:
-            part = table.slice(at, WINDOW_ROWS - rows)
+            part = table.slice(at, limit - rows)
             at += part.num_rows
             held.append(part)
             rows += part.num_rows
-            if rows == WINDOW_ROWS:
+            if rows == limit:
                 yield pa.concat_tables(held)
-                held, rows = [], 0
+                held, rows, limit = [], 0, min(2 * limit, WINDOW_ROWS)
     if held:
         yield pa.concat_tables(held)
 

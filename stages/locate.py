@@ -18,8 +18,9 @@ from model.orders import Order
 from repository.entry_table import paths_of
 from repository.index import Locations, SegmentTable
 
-ORDER_BYTES = 8 << 20  # stored bytes one order fetches
-ORDER_PLAIN = 16 << 20  # plain bytes one order opens to, unless a single segment is larger: zeros compress without end
+ORDER_BYTES = 4 << 20  # stored bytes one order fetches
+ORDER_PLAIN = 4 << 20  # plain bytes one order opens to, unless a single segment is larger: what is still in the
+# processor's cache when it is written; and zeros compress without end
 GAP_BYTES = 128 << 10  # bytes not wanted that are fetched rather than asking twice
 
 
