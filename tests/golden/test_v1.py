@@ -36,12 +36,13 @@ def files_of(folder: Path) -> list[Path]:
 
 def comparable(tree: dict[str, dict[str, Any]], place: Path) -> dict[str, dict[str, Any]]:
     """Without what this user or the file system of `place` cannot restore."""
-    dropped = set() if os.geteuid() == 0 else {"owner"}
+    dropped, modes = (set(), 0o7777) if os.geteuid() == 0 else ({"owner"}, 0o1777)  # no setuid without its owner
     try:
         os.setxattr(place, "user.probe", b"")
     except OSError:
         dropped.add("xattrs")
-    return {path: {key: entry[key] for key in entry.keys() - dropped} for path, entry in tree.items()}
+    kept = {path: {key: entry[key] for key in entry.keys() - dropped} for path, entry in tree.items()}
+    return {path: entry | {"mode": int(entry["mode"], 8) & modes} for path, entry in kept.items()}
 
 
 @pytest.mark.parametrize("mode", [0o400, 0o644], ids=["as written", "as checked out"])
