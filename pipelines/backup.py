@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow as pa
 from model import __version__
 from model.batches import Listing
 from model.entries import Bool
-from model.errors import Interrupted, UsageError
+from model.errors import Damaged, Interrupted, UsageError
 from pipelines.keeping import selection_of
 from pipelines.options import EngineOptions, Progress, Watch
 from pipelines.runs import unwrapped
@@ -134,7 +135,7 @@ def backup(repository: Repository, request: BackupRequest, engine: EngineOptions
         report = _Progress(watch, commit.counts, scanner.stats, parent)
         control = Control(stop=watch.stop, on_tick=report.tick)
         try:
-            trace = unwrapped(lambda: executor.run(plan, scanner, commit, control))
+            trace = unwrapped(lambda: executor.run(plan, report.following(scanner), commit, control))
         except Interrupted:
             commit.write_index()
             raise
@@ -172,12 +173,17 @@ def _scanner(request: BackupRequest, parent: Snapshot | None, access: Repository
     if parent is None:
         return Scanner(request.paths, options)
     fetcher = ChunkFetcher(access.repository, access.index)
-    reader = ManifestReader(parent.root, fetcher.fetch, parent.name)
+    try:
+        reader = ManifestReader(parent.root, fetcher.fetch, parent.name)
+    except Damaged as error:  # a damaged parent costs time, not the backup
+        scanner = Scanner(request.paths, options)
+        scanner.stats.parent_trouble = error
+        return scanner
 
     def stored(rows: pa.Table) -> Bool:
         """Rows whose content is all in the index: a file with a lost chunk is read again, which heals it."""
-        lists = reader.content(rows)
         whole = np.ones(rows.num_rows, dtype=bool)
+        lists = reader.content(rows, lambda row, _: whole.__setitem__(row, False))
         lost = np.flatnonzero(~access.index.contains(lists.ids))
         whole[np.searchsorted(lists.offsets, lost, side="right") - 1] = False
         return whole
@@ -193,6 +199,14 @@ class _Progress:
         self._counts = counts
         self._scan = scan
         self._parent = parent
+        self._current = b""
+
+    def following(self, listings: Iterable[Listing]) -> Iterator[Listing]:
+        """The listings, with an eye on where they are."""
+        for listing in listings:
+            if len(listing.fresh):
+                self._current = listing.fresh.paths[len(listing.fresh) - 1]
+            yield listing
 
     def tick(self, trace: Trace) -> None:
         # Rows are committed pack by pack, which looks like standing still: what was read moves steadily. The scan is
@@ -207,7 +221,7 @@ class _Progress:
                 files_total=scan.files if scan.finished else known.get("files"),
                 bytes_total=scan.bytes_total if scan.finished else known.get("bytes_total"),
                 problems=len(counts.problems),
-                current=counts.current,
+                current=self._current,
                 limiting_stage=trace.limiting().name,
             )
         )

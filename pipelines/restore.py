@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 import kernels
 from model.entries import I32, order_key
-from model.errors import NotFound
+from model.errors import Damaged, NotFound
 from model.orders import Order
 from pipelines.keeping import keeper
 from pipelines.options import EngineOptions, Progress, Watch
@@ -44,6 +44,7 @@ from stages.write import Writer
 WINDOW_FIRST = 1 << 12  # entries planned before the lanes have something to do; every further window is twice as large,
 WINDOW_ROWS = 1 << 16  # up to this: it bounds the memory of a restore, whatever the size of the snapshot
 LOST = "a chunk of it is in no index: lox check lists what is lost"
+UNREADABLE = "the list of its chunks is damaged: lox check lists what is lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,11 @@ class _Orders:
         rows = plan.fetch
         if not len(rows):
             return []
-        lists, file = content_of(self._reader, plan.entries, rows)
+        unreadable: list[int] = []
+        lists, file = content_of(self._reader, plan.entries, rows, lambda row, _: unreadable.append(row))
+        for row in unreadable:
+            self._target.fail(plan, int(rows[row]), UNREADABLE)
+            self.damaged = True
         extents = {new: plan.extents[row] for new, row in enumerate(rows.tolist()) if row in plan.extents}
         paths = plan.entries["path"].take(pa.array(rows)).combine_chunks()
         wanted = Wanted(number, rows, paths, plan.stat[rows], file, lists.ids, lists.length, extents)
@@ -227,9 +232,11 @@ def _selected(reader: ManifestReader, paths: tuple[bytes, ...]) -> Iterator[pa.T
                 yield below
 
 
-def content_of(reader: ManifestReader, entries: pa.Table, rows: I32) -> tuple[ChunkLists, I32]:
+def content_of(
+    reader: ManifestReader, entries: pa.Table, rows: I32, on_damage: Callable[[int, Damaged], None] | None = None
+) -> tuple[ChunkLists, I32]:
     """The chunks of these rows, and for each chunk which of the rows it belongs to."""
-    lists = reader.content(entries.take(pa.array(rows)))
+    lists = reader.content(entries.take(pa.array(rows)), on_damage)
     return lists, np.repeat(np.arange(len(rows), dtype=np.int32), np.diff(lists.offsets))
 
 
@@ -240,7 +247,7 @@ def _verify(access: RepositoryAccess, reader: ManifestReader, target: Target, re
         rows, sizes, extents = target.to_verify(table)
         if not len(rows):
             continue
-        lists, file = content_of(reader, table, rows)
+        lists, file = content_of(reader, table, rows, lambda row, error: None)
         paths = table["path"].take(pa.array(rows))
         check = Check(rows, target.paths_of(paths), sizes, file, lists.ids, lists.length, extents)
         target.verify(check, lambda body, start, length: kernels.hash_chunks(key, body, start, length))

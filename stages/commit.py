@@ -40,7 +40,6 @@ class CommitCounts:
     bytes_new: int = 0
     bytes_stored: int = 0
     problems: list[tuple[bytes, str]] = field(default_factory=list)
-    current: bytes = b""
 
 
 class Commit:
@@ -141,8 +140,6 @@ class Commit:
         self._count(rows)
         if self._on_item is not None:
             self._tell_items(listing)
-        if len(listing.fresh):
-            self.counts.current = listing.fresh.paths[len(listing.fresh) - 1]
 
     def _store_list(self, plain: bytes) -> bytes:
         chunk_id = self._metadata.store(plain)

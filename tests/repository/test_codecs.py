@@ -51,7 +51,7 @@ def test_compression_is_repeatable() -> None:
 
 
 def test_names_and_levels() -> None:
-    assert by_name("zstd") == (Codec.ZSTD, 3)
+    assert by_name("zstd") == (Codec.ZSTD, 2)
     assert by_name("gzip", 9) == (Codec.GZIP, 9)
     for name, level in (("brotli", None), ("zstd", 20), ("gzip", 0), ("lz4", -1), ("none", 1)):
         with pytest.raises(ConfigError) as caught:
