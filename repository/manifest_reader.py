@@ -17,7 +17,7 @@ from repository.manifest import ManifestRoot
 from repository.part_codec import TABLE_ROWS, PartRef, decode_part, decode_parts
 
 CHUNK_MAX = 64 << 20  # bytes of a chunk; as `ChunkerParams`
-LIST_CHUNKS_MAX = 1 << 24  # chunks of one file that are expanded at once
+LIST_CHUNKS_MAX = 1 << 28  # chunks of one file: 32 TiB at 128 KiB each
 
 Fetch = Callable[[Sequence[bytes]], list[bytes]]
 """Chunks by id, each checked to be what its id says; `ChunkFetcher.fetch`."""
@@ -123,8 +123,11 @@ class ManifestReader:
         row = pc.index(table["path"], pa.scalar(path, pa.binary())).as_py()
         return table.slice(row, 1) if row >= 0 else None
 
-    def content(self, table: pa.Table) -> ChunkLists:
-        """The chunks of content of each row of `table`: lists of long files are fetched. Raises Damaged."""
+    def content(self, table: pa.Table, on_damage: Callable[[int, Damaged], None] | None = None) -> ChunkLists:
+        """The chunks of content of each row of `table`: lists of long files are fetched.
+
+        Raises Damaged for a list that cannot be read; with `on_damage` such rows are told to it and have no chunks.
+        """
         lists = chunks_of(table)
         long = np.flatnonzero(lists.depth == 1).tolist()
         if not long:
@@ -132,9 +135,15 @@ class ManifestReader:
         wanted = content_sizes(table)
         flawed = table["problem"].is_valid().to_numpy()
         for row in long:
-            ids, length = self._expand(*lists.row(row))
-            if int(length.sum(dtype=np.int64)) != int(wanted[row]) and not flawed[row]:
-                raise self._damaged("the chunks of a long file do not add up to its size")
+            try:
+                ids, length = self._expand(*lists.row(row))
+                if int(length.sum(dtype=np.int64)) != int(wanted[row]) and not flawed[row]:
+                    raise self._damaged("the chunks of a long file do not add up to its size")
+            except Damaged as error:
+                if on_damage is None:
+                    raise
+                on_damage(row, error)
+                ids, length = np.zeros((0, 32), np.uint8), np.zeros(0, np.uint32)
             lists.with_row(row, ids, length)
         settled = lists.settled()
         return ChunkLists(settled.offsets, settled.ids, settled.length, np.zeros_like(settled.depth))

@@ -14,19 +14,19 @@ from repository.repository import Repository
 
 SEGMENT_BYTES = 4 << 20  # plain bytes from which a segment is sealed
 PACK_BYTES = 16 << 20
-OWNER = "metadata"
 
 
 class Claims(Protocol):
-    """What is stored already or promised to be: `ClaimTable` or a proxy of it."""
+    """What is stored already: `ClaimTable` or a proxy of it."""
 
-    def claim(self, ids: U8, owner: str) -> Bool: ...
+    def resolved(self, ids: U8) -> Bool: ...
 
 
 class MetadataStore:
     """Stores plain bytes as chunks. For one thread; the receipts are the caller's to report and to index.
 
-    In a dry run all is done but storing.
+    Nothing is claimed and no claim is trusted: a file may hold the very bytes of a manifest, and whoever stores the
+    one must not wait for the other, which may be stored last of all. In a dry run all is done but storing.
     """
 
     def __init__(self, repository: Repository, claims: Claims, dry_run: bool = False) -> None:
@@ -38,12 +38,15 @@ class MetadataStore:
         self._chunks: list[tuple[bytes, bytes]] = []  # id and bytes, of the segment under way
         self._size = 0
         self._pack: PackWriter | None = None
+        self._taken: set[bytes] = set()
         self._receipts: list[Receipt] = []
 
     def store(self, plain: bytes) -> bytes:
         """The id of `plain` as a chunk; it is durable once a receipt says so. Raises StoreError."""
         chunk_id = self._repository.keys.chunk_id(plain)
-        if self._claims.claim(np.frombuffer(chunk_id, np.uint8).reshape(1, 32), OWNER)[0]:
+        known = chunk_id in self._taken or self._claims.resolved(np.frombuffer(chunk_id, np.uint8).reshape(1, 32))[0]
+        if not known:
+            self._taken.add(chunk_id)
             self._chunks.append((chunk_id, plain))
             self._size += len(plain)
             if self._size >= SEGMENT_BYTES:

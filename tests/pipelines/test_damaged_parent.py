@@ -1,0 +1,71 @@
+"""Damage in what earlier backups stored: it costs the files it hits, never the next backup, never other files."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.chunking import MIB, ChunkerParams
+from model.entries import U8
+from repository import metadata
+from repository.entry_table import chunks_of
+from repository.index import ChunkIndex
+from repository.pack import pack_name
+from tests.pipelines.helpers import Place
+
+MANY_CHUNKS = ChunkerParams(minimum=1024, average=4096, maximum=65536)
+
+
+def flip(place: Place, chunk_id: U8) -> None:
+    """Change a byte in the segment that holds a chunk."""
+    index = ChunkIndex.load(place.repository, None)
+    where = index.lookup(chunk_id.reshape(1, 32))
+    segment = int(where.segment[0])
+    path = place.path / pack_name(index.packs[int(index.segments.pack[segment])])
+    data = bytearray(path.read_bytes())
+    data[int(index.segments.offset[segment]) + 20] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "disk").write_bytes(random.Random(5).randbytes(30 * MIB))
+    (tree / "small").write_bytes(b"as it was")
+    time.sleep(0.1)  # or both are too young to be trusted unread
+    return tree
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.setattr(metadata, "SEGMENT_BYTES", 1)  # every list and part in a segment of its own
+    return Place(tmp_path / "repository", chunker=MANY_CHUNKS)
+
+
+def test_a_damaged_chunk_list_concerns_one_file(tree: Path, place: Place, tmp_path: Path) -> None:
+    snapshot = place.backup(tree).snapshot
+    assert snapshot is not None
+    rows = place.rows(snapshot, tree)
+    (long,) = np.flatnonzero(rows["depth"].to_numpy()).tolist()
+    flip(place, chunks_of(rows).row(long)[0][0])
+    report = place.restore(snapshot, tmp_path / "out", verify=True)
+    assert report.damaged and [path for path, _ in report.problems] == [os.fsencode(tree / "disk")[1:]]
+    out = tmp_path / "out" / os.fspath(tree)[1:]
+    assert (out / "small").read_bytes() == b"as it was" and not (out / "disk").exists()
+    again = place.backup(tree)
+    assert again.snapshot is not None and again.files_unchanged == 1  # the other one is read
+
+
+def test_a_damaged_table_of_parts_costs_the_comparison(tree: Path, place: Place) -> None:
+    snapshot = place.backup(tree).snapshot
+    assert snapshot is not None
+    flip(place, snapshot.root.ids[0])
+    again = place.backup(tree)
+    assert again.snapshot is not None and again.problems == [] and again.files_unchanged == 0
