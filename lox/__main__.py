@@ -10,7 +10,7 @@ import click
 
 from lox import signals
 from lox.app import build
-from lox.output import close_stdout, utf8_streams
+from lox.output import close_stdout, open_missing_streams, utf8_streams
 from lox.settings import Settings, early_settings
 from lox.trouble import report
 from model.exits import ExitCode
@@ -19,6 +19,7 @@ from model.exits import ExitCode
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code; as a console script, that is what the process exits with."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    open_missing_streams()
     utf8_streams(sys.stdout, sys.stderr)
     signals.install()
     settings = early_settings(given)

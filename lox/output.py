@@ -121,6 +121,26 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], right: Iterabl
     return lines
 
 
+def open_missing_streams() -> None:
+    """Puts /dev/null where the caller closed a standard stream (``>&-``).
+
+    Python has no object for such a stream, and the first file opened would take its number: what something prints
+    would then end up in a pack.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            stream = os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False)
+            setattr(sys, name, stream)
+
+
 def utf8_streams(*streams: TextIO) -> None:
     """Makes streams print what their encoding lacks as escapes instead of failing (``LANG=C`` over ssh)."""
     for stream in streams:

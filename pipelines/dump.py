@@ -22,6 +22,7 @@ from repository.snapshot import Snapshot
 
 AHEAD = 64  # chunks fetched at once: some 8 MiB
 ZEROS = bytes(1 << 20)
+NANOSECONDS = 10**9
 
 _TAR_TYPES = {
     Kind.DIRECTORY: tarfile.DIRTYPE,
@@ -53,7 +54,9 @@ def dump_tar(repository: Repository, snapshot: Snapshot, path: bytes, out: Binar
     source = _Source(repository, snapshot)
     found = False
     links: dict[tuple[int, int], str] = {}
-    with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, errors="surrogateescape") as archive:
+    with tarfile.open(
+        fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape"
+    ) as archive:
         for table in source.manifest.subtree(path):
             for row in range(table.num_rows):
                 found = True
@@ -130,31 +133,53 @@ class _Stream(io.RawIOBase):
         return size
 
 
+class _Member(tarfile.TarInfo):
+    """A member of an archive whose extended attributes may have names of any bytes; tarfile itself wants UTF-8."""
+
+    @classmethod
+    def _create_pax_generic_header(cls, pax_headers: dict[str, str], type: bytes, encoding: str) -> bytes:
+        body = b"".join([_pax_record(_bytes(name), _bytes(value)) for name, value in pax_headers.items()])
+        if any(map(_is_not_text, pax_headers.values())):
+            body = _pax_record(b"hdrcharset", b"BINARY") + body
+        head = tarfile.TarInfo("././@PaxHeader")
+        head.type, head.size = type, len(body)
+        return head.tobuf(tarfile.USTAR_FORMAT, "ascii", "replace") + body + bytes(-len(body) % tarfile.BLOCKSIZE)
+
+
+def _pax_record(keyword: bytes, value: bytes) -> bytes:
+    """``length keyword=value``, where the length counts its own digits."""
+    rest = b" " + keyword + b"=" + value + b"\n"
+    length = len(rest)
+    while length != len(rest) + len(str(length)):
+        length = len(rest) + len(str(length))
+    return str(length).encode() + rest
+
+
 def _add(archive: tarfile.TarFile, source: _Source, entry: pa.Table, links: dict[tuple[int, int], str]) -> None:
     row = entry.slice(0, 1).to_pylist()[0]
     kind = Kind(row["kind"])
     name = row["path"].decode("utf-8", "surrogateescape")
     if kind is Kind.SOCKET or kind is Kind.UNKNOWN:
         return
-    info = tarfile.TarInfo(name)
+    info = _Member(name)
     info.type = _TAR_TYPES.get(kind, tarfile.REGTYPE)
     info.mode, info.uid, info.gid = row["mode"] & 0o7777, row["uid"], row["gid"]
     info.uname, info.gname = row["user"].decode(errors="replace"), row["group"].decode(errors="replace")
-    info.mtime = row["mtime"] / 1e9
-    info.pax_headers = _xattr_headers(row["xattrs"])
+    info.mtime = row["mtime"] // NANOSECONDS
+    info.pax_headers = _xattr_headers(row["xattrs"]) | {"mtime": _decimal(row["mtime"])}
     if kind is Kind.SYMLINK:
         info.linkname = row["target"].decode("utf-8", "surrogateescape")
     if kind in (Kind.CHAR_DEVICE, Kind.BLOCK_DEVICE):
         info.devmajor, info.devminor = _major_minor(row["rdev"])
-    if kind is not Kind.FILE:
-        archive.addfile(info)
-        return
-    if row["nlink"] > 1:
+    if row["nlink"] > 1 and kind is not Kind.DIRECTORY:
         first = links.setdefault((row["device"], row["ino"]), name)
         if first != name:
             info.type, info.linkname = tarfile.LNKTYPE, first
             archive.addfile(info)
             return
+    if kind is not Kind.FILE:
+        archive.addfile(info)
+        return
     info.size = _readable_size(entry, row["size"])
     archive.addfile(info, io.BufferedReader(_Stream(source.content(entry)), 1 << 20))
 
@@ -168,12 +193,27 @@ def _readable_size(entry: pa.Table, size: int) -> int:
 
 
 def _xattr_headers(xattrs: list[dict[str, bytes]] | None) -> dict[str, str]:
-    """Extended attributes as GNU tar and libarchive keep them."""
-    return {"SCHILY.xattr." + _text(pair["name"]): _text(pair["value"]) for pair in xattrs or ()}
+    """Extended attributes as GNU tar and libarchive keep them; an equals sign would end the keyword."""
+    names = {pair["name"].replace(b"%", b"%25").replace(b"=", b"%3D"): pair["value"] for pair in xattrs or ()}
+    return {"SCHILY.xattr." + _text(name): _text(value) for name, value in names.items()}
+
+
+def _decimal(nanoseconds: int) -> str:
+    """Seconds with all nine digits: a float has not enough of them, and shows small numbers as 1e-09."""
+    seconds, rest = divmod(abs(nanoseconds), NANOSECONDS)
+    return f"{'-' if nanoseconds < 0 else ''}{seconds}.{rest:09}"
 
 
 def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _is_not_text(text: str) -> bool:
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _major_minor(rdev: int) -> tuple[int, int]:

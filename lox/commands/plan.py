@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
 from lox.engine import engine_of, engine_options
@@ -26,7 +28,9 @@ def command(ctx: click.Context, /, what: str, format_: str, executor: str, lanes
     engine = engine_of(executor, lanes, memory)
     plan = backup_plan(engine) if what == "backup" else restore_plan(engine)
     output = output_of(ctx)
-    if output.json or format_ == "json":
-        click.echo(plan.json())
+    if output.json:
+        output.event("plan", **json.loads(plan.json()))
+    elif format_ == "json":
+        output.line(plan.json())
     else:
         output.line(plan.mermaid() if format_ == "mermaid" else plan.text())

@@ -148,6 +148,47 @@ def test_dump_gives_exact_bytes(shell: Shell, tree: Path, tmp_path: Path) -> Non
     assert "archive" in shell("dump", "latest", tree).ok(ExitCode.USAGE).err
 
 
+def test_a_tar_archive_keeps_odd_attributes_links_and_every_nanosecond(shell: Shell, tmp_path: Path) -> None:
+    root = tmp_path / "odd"
+    root.mkdir()
+    (root / "file").write_text("x")
+    os.symlink("nowhere", root / "link")
+    os.link(root / "link", root / "zlink", follow_symlinks=False)
+    attributes = {b"user.n\xff": b"v\xfe", b"user.a=b%c": b"=", b"user.plain": b""}
+    try:
+        for name, value in attributes.items():
+            os.setxattr(root / "file", name, value)
+    except OSError as error:
+        pytest.skip(f"no extended attributes here: {error}")
+    os.utime(root / "file", ns=(1, 1_234_567_890_123_456_789))
+    os.utime(root / "link", ns=(1, 1), follow_symlinks=False)
+    shell("backup", root).ok()
+    archive = tmp_path / "odd.tar"
+    environment = {"LOX_REPOSITORY": str(shell.repository), "LOX_PASSWORD": PASSWORD}
+    command = [sys.executable, "-m", "lox", "dump", "latest", root, "--archive", "tar"]
+    with archive.open("wb") as out:
+        subprocess.run(command, stdout=out, env={**os.environ, **environment}, cwd=ROOT, check=True)
+    with tarfile.open(archive) as opened:
+        members = {Path(member.name).name: member for member in opened}
+    assert members["file"].pax_headers["mtime"] == "1234567890.123456789"
+    assert members["link"].pax_headers["mtime"] == "0.000000001"
+    assert members["zlink"].islnk() and members["zlink"].linkname == members["link"].name
+    kept = {os.fsencode(key): os.fsencode(value) for key, value in members["file"].pax_headers.items()}
+    assert kept[b"SCHILY.xattr.user.n\xff"] == b"v\xfe"
+    assert kept[b"SCHILY.xattr.user.a%3Db%25c"] == b"="
+    assert kept[b"SCHILY.xattr.user.plain"] == b""
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_no_reason_to_fail(shell: Shell, tree: Path, closed: str) -> None:
+    environment = {**os.environ, "LOX_REPOSITORY": str(shell.repository), "LOX_PASSWORD": PASSWORD}
+    for arguments in (["backup", str(tree)], ["snapshots"]):
+        command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "lox", *arguments]
+        ended = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert (ended.returncode, ended.stderr.replace("1 snapshot\n", "")) == (0, "")
+    assert shell.json("check", "--read-data")[-1]["sound"]
+
+
 def test_patterns_from_options_and_files(shell: Shell, tree: Path, tmp_path: Path) -> None:
     (tmp_path / "patterns").write_bytes(b"# comment\n\n*.log\n\xff*\n!keep.txt\n")
     shell("backup", tree, "--exclude-file", tmp_path / "patterns", "--exclude", "sub/").ok()
@@ -255,6 +296,8 @@ def test_plans_are_shown_without_a_repository(what: str, empty: Shell) -> None:
     assert "encrypt" in empty("plan", "backup").ok().out
     assert empty("plan", what, "--format", "mermaid").ok().out.startswith("flowchart")
     plan = json.loads(empty("plan", what, "--format", "json", "--lanes", "3").ok().out)
+    (line,) = empty.json("plan", what, "--lanes", "3")
+    assert line["strands"] == plan["strands"]
     assert plan["name"] == what and plan["strands"][0]["lanes"] == 3
 
 
