@@ -17,7 +17,7 @@ class ChunkerParams:
 
     kind: str = "gear"
     minimum: int = 4 * KIB
-    average: int = 128 * KIB
+    average: int = 64 * KIB
     maximum: int = 4 * MIB
     normalization: int = 2  # strict asks for so many bits more than log2(average), loose for so many fewer
 
