@@ -51,7 +51,7 @@ test: $(DEV_STAMP)
 	@"$(BIN)/python" -m pytest -n auto $(ARGS)
 
 test-all: test
-	@"$(BIN)/python" -m pytest -m "slow and not ray" $(ARGS)
+	@"$(BIN)/python" -m pytest -n auto -m "slow and not ray" $(ARGS)
 	@"$(BIN)/python" -m pytest -m ray $(ARGS)
 
 coverage: $(DEV_STAMP)

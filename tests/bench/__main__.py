@@ -39,6 +39,10 @@ def main() -> int:
     rows += cases.memory(rows)
     report.save(options.json, rows, everyone, settings)
     print(report.markdown(rows))
+    if options.readme:
+        report.write_readme(
+            options.readme, report.readme_section(rows, {tool.name: tool.version() for tool in everyone})
+        )
     return 1 if any(row.met is False for row in rows) else 0
 
 
@@ -54,6 +58,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repositories", type=Path, help="where repositories lie (default: the work folder)")
     parser.add_argument("--tmpfs", type=Path, default=Path("/dev/shm"))
     parser.add_argument("--json", type=Path, default=Path("bench-out/bench.json"))
+    parser.add_argument("--readme", type=Path, help="also put a short table between the markers of this page")
     return parser.parse_args()
 
 

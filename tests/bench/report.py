@@ -58,6 +58,55 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+
+
+def readme_section(rows: Sequence[Row], versions: dict[str, str]) -> str:
+    """A line per case: our time beside each peer's and how many times ours that is."""
+    cases: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        cases.setdefault(row.work, {})[row.tool] = row
+    rivals = list(dict.fromkeys(row.tool for row in rows if not row.tool.startswith("lox")))
+    facts = host()
+    lines = [
+        f"{facts['cores']} cores of {facts['cpu']}, {facts['system']}, Python {facts['python']}; "
+        + ", ".join(f"{name}: {version}" for name, version in versions.items() if name != "lox")
+        + ".",
+        "",
+        f"| work | LOX | {' | '.join(rivals)} | LOX besides |".replace("|  |", "|"),
+        f"|---|---:|{'---:|' * len(rivals)}---|",
+    ]
+    for work, tools in cases.items():
+        for name in [name for name in tools if name.startswith("lox")]:
+            ours = tools[name]
+            cells = [f"{work} {name.removeprefix('lox')}".strip(), f"{ours.seconds:.2f} s" if ours.seconds else ""]
+            cells += [_beside(tools.get(rival)) if name == "lox" else "" for rival in rivals]
+            lines.append(f"| {' | '.join(cells)} | {_besides(ours, tools)} |")
+    return "\n".join(lines)
+
+
+def _beside(row: Row | None) -> str:
+    return f"{row.seconds:.2f} s (× {row.ratio:.2f})" if row is not None and row.ratio is not None else ""
+
+
+def _besides(ours: Row, tools: dict[str, Row]) -> str:
+    parts = [ours.note] if ours.note else []
+    if ours.repository and "restic" in tools and ours.work.startswith("first"):
+        parts.append(f"repository {ours.repository / 1e6:,.0f} MB, restic {tools['restic'].repository / 1e6:,.0f} MB")
+    if ours.peak:
+        parts.append(f"peak {ours.peak / MIB:,.0f} MiB")
+    return "; ".join(parts)
+
+
+def write_readme(page: Path, section: str) -> None:
+    """Put the table between the markers of the page."""
+    head, _, rest = page.read_text().partition(BEGIN)
+    _, found, tail = rest.partition(END)
+    if not found:
+        raise SystemExit(f"{page}: the markers {BEGIN} and {END} are missing")
+    page.write_text(f"{head}{BEGIN}\n{section}\n{END}{tail}")
+
+
 def save(path: Path, rows: Sequence[Row], tools: Sequence[Tool], settings: dict[str, Any]) -> None:
     """Everything measured, with every sample, as one JSON document."""
     document = {

@@ -10,6 +10,7 @@ import sysconfig
 import venv
 import zipfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,6 @@ def test_wheel_works_among_foreign_folders_with_our_names(installed: Path, forei
 
 
 @pytest.mark.ray
+@pytest.mark.skipif(find_spec("ray") is None, reason="needs ray: pip install ray")
 def test_ray_workers_import_ours_too(installed: Path, foreign: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="needs ray: pip install ray")
     round_trip(installed, foreign, tmp_path, "ray")
