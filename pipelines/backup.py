@@ -133,7 +133,8 @@ def backup(repository: Repository, request: BackupRequest, engine: EngineOptions
         scanner = _scanner(request, parent, access)
         plan = backup_plan(access, request, engine)
         report = _Progress(watch, commit.counts, scanner.stats, parent)
-        control = Control(stop=watch.stop, on_tick=report.tick)
+        open_max = engine.batches_open(engine.resolved_lanes())
+        control = Control(stop=watch.stop, unacked_max=open_max, on_tick=report.tick)
         try:
             trace = unwrapped(lambda: executor.run(plan, report.following(scanner), commit, control))
         except Interrupted:

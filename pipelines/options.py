@@ -11,6 +11,7 @@ from model.errors import UsageError
 MIB = 1 << 20
 BASE_MEMORY = 200 * MIB  # interpreter, libraries, allocator and page tables, measured; the rest is for batches
 PACK_MIN, PACK_MAX = 8 * MIB, 64 * MIB
+BATCH_ROWS = MIB  # what a full batch of rows takes while it waits for its turn in the manifest
 LANE_BUFFERS = 32 * MIB  # what a lane holds beside its packs: body, segment, compressed, read back
 
 
@@ -35,6 +36,11 @@ class EngineOptions:
         """Size of a pack: every lane holds one being filled and one on its way to the store."""
         share = (self.memory - BASE_MEMORY) // lanes - LANE_BUFFERS
         return int(max(PACK_MIN, min(PACK_MAX, share // 3)))
+
+    def batches_open(self, lanes: int) -> int:
+        """Batches that may be under way at once. Rows leave in order: while the first waits for its pack to fill,
+        those of all others wait behind it, so from this many on the packs are closed early."""
+        return int(max(16 * lanes, (self.memory - BASE_MEMORY) // 3 // BATCH_ROWS))
 
 
 @dataclass(slots=True)
