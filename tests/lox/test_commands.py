@@ -165,7 +165,7 @@ def test_a_tar_archive_keeps_odd_attributes_links_and_every_nanosecond(shell: Sh
     shell("backup", root).ok()
     archive = tmp_path / "odd.tar"
     environment = {"LOX_REPOSITORY": str(shell.repository), "LOX_PASSWORD": PASSWORD}
-    command = [sys.executable, "-m", "lox", "dump", "latest", root, "--archive", "tar"]
+    command = [sys.executable, "-m", "lox", "dump", "latest", os.fspath(root), "--archive", "tar"]
     with archive.open("wb") as out:
         subprocess.run(command, stdout=out, env={**os.environ, **environment}, cwd=ROOT, check=True)
     with tarfile.open(archive) as opened:

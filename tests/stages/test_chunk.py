@@ -47,7 +47,8 @@ def cut(stage: Chunker, listing: Listing) -> list[int]:
     body = bytearray(BODY_MAX + OVERREAD + WINDOW)
     (chunked,) = stage.push(read_listing(root, listing, body))
     os.close(root)
-    return chunked.length.tolist()
+    lengths: list[int] = chunked.length.tolist()
+    return lengths
 
 
 @pytest.mark.parametrize("kind", ["noise", "zeros", "mixed"])

@@ -44,7 +44,8 @@ def run(batches: list[Claimed], segment_bytes: int = 4096, codec: Codec = Codec.
 @given(st.lists(st.lists(st.tuples(st.integers(1, 4096), st.booleans()), max_size=12), max_size=6))
 def test_every_new_chunk_comes_back_from_exactly_one_segment(shape: list[list[tuple[int, bool]]]) -> None:
     rng = random.Random(1)
-    batches, expected = [], {}
+    batches: list[Claimed] = []
+    expected: dict[bytes, list[bytes]] = {}
     for chunks in shape:
         body = rng.randbytes(sum(size for size, _ in chunks))
         batch = claimed(body, [size for size, _ in chunks], [mine for _, mine in chunks])
