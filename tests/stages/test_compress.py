@@ -64,8 +64,8 @@ def test_every_new_chunk_comes_back_from_exactly_one_segment(shape: list[list[tu
             for number in range(len(segment.ids)):
                 at, size = int(segment.offset[number]), int(segment.length[number])
                 found.setdefault(segment.ids[number].tobytes(), []).append(plain[at : at + size])
-    for chunks in (*found.values(), *expected.values()):
-        chunks.sort()
+    for pieces in (*found.values(), *expected.values()):
+        pieces.sort()
     assert found == expected
 
 
