@@ -9,8 +9,8 @@ until the stage that received it returns, so whoever keeps it longer copies it (
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -57,6 +57,17 @@ class Listing:
     borders: I32 = field(default_factory=lambda: np.zeros(0, dtype=np.int32))  # rows where a manifest part may begin
     piece: Piece | None = None
 
+    def __getstate__(self) -> dict[str, object]:
+        # Arrow pickles a slice with all of the table it was cut from.
+        state = {column.name: getattr(self, column.name) for column in fields(self)}
+        return state | {"carried": None if self.carried is None else _stream_of(self.carried)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+        if self.carried is not None:
+            self.carried = _table_of(self.carried)
+
     @property
     def rows(self) -> int:
         if self.piece is not None and self.piece.index > 0:
@@ -72,6 +83,21 @@ class Listing:
     def nbytes(self) -> int:
         """Bytes of content to read, as far as the scan knows."""
         return self.piece.length if self.piece is not None else int(self.fresh.stat["size"][self._to_read].sum())
+
+
+def _stream_of(table: pa.Table) -> pa.Buffer:
+    from pyarrow import BufferOutputStream, ipc  # with the table it is loaded already
+
+    stream = BufferOutputStream()
+    with ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table)
+    return stream.getvalue()
+
+
+def _table_of(stream: pa.Buffer) -> pa.Table:
+    from pyarrow import ipc
+
+    return ipc.open_stream(stream).read_all()
 
 
 @dataclass(slots=True, eq=False)
