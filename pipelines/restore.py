@@ -19,7 +19,8 @@ from pipelines.options import EngineOptions, Progress, Watch
 from pipelines.runs import unwrapped
 from repository.entry_table import ChunkLists
 from repository.fetch import ChunkFetcher
-from repository.manifest_reader import ManifestReader
+from repository.manifest_reader import ManifestReader, OnLost
+from repository.part_codec import PartRef
 from repository.repository import Repository
 from repository.snapshot import Snapshot
 from runtime.drive import Control
@@ -160,7 +161,8 @@ class _Orders:
 
     def __iter__(self) -> Iterator[Order]:
         seq = 0
-        for number, table in enumerate(windows(self._reader, self._request.paths)):
+        on_lost = None if self._request.delete else self._lost  # what is not known to be there is not known to be gone
+        for number, table in enumerate(windows(self._reader, self._request.paths, on_lost)):
             plan = self._target.prepare(table)
             if self._request.dry_run:
                 continue
@@ -168,6 +170,12 @@ class _Orders:
             seq += len(orders)
             self._finish.expect(number, plan, orders)
             yield from orders
+
+    def _lost(self, part: PartRef, error: Damaged) -> None:
+        """Entries that cannot even be named; the others are restored."""
+        last = part.last.decode("utf-8", "backslashreplace")
+        self._target.summary.problems.append((part.first, f"lost with all {part.rows} entries up to {last}: {error}"))
+        self.damaged = True
 
     def _orders(self, number: int, plan: WindowPlan, seq: int) -> list[Order]:
         rows = plan.fetch
@@ -191,11 +199,11 @@ class _Orders:
         return orders
 
 
-def windows(reader: ManifestReader, paths: tuple[bytes, ...]) -> Iterator[pa.Table]:
+def windows(reader: ManifestReader, paths: tuple[bytes, ...], on_lost: OnLost | None = None) -> Iterator[pa.Table]:
     """The wanted entries in manifest order, up to `WINDOW_ROWS` at a time, with the folders above them."""
     held: list[pa.Table] = []
     rows, limit = 0, WINDOW_FIRST
-    for table in _selected(reader, paths):
+    for table in _selected(reader, paths, on_lost):
         at = 0
         while at < table.num_rows:
             part = table.slice(at, limit - rows)
@@ -209,9 +217,9 @@ def windows(reader: ManifestReader, paths: tuple[bytes, ...]) -> Iterator[pa.Tab
         yield pa.concat_tables(held)
 
 
-def _selected(reader: ManifestReader, paths: tuple[bytes, ...]) -> Iterator[pa.Table]:
+def _selected(reader: ManifestReader, paths: tuple[bytes, ...], on_lost: OnLost | None) -> Iterator[pa.Table]:
     if not paths or b"" in paths:
-        yield from reader
+        yield from reader.tables(on_lost=on_lost)
         return
     chosen: list[bytes] = []
     for path in sorted(set(paths), key=order_key):
@@ -226,7 +234,7 @@ def _selected(reader: ManifestReader, paths: tuple[bytes, ...]) -> Iterator[pa.T
     rows = [parts[path] for path in sorted(parts, key=order_key)]
     yield pa.concat_tables(rows)
     for path in sorted(chosen, key=lambda path: path.replace(b"/", b"\0")):
-        for table in reader.subtree(path):
+        for table in reader.subtree(path, on_lost):
             below = table.slice(1) if table["path"][0].as_py() == path else table
             if below.num_rows:
                 yield below
@@ -243,7 +251,7 @@ def content_of(
 def _verify(access: RepositoryAccess, reader: ManifestReader, target: Target, request: RestoreRequest) -> None:
     """Read everything that was to be restored again and compare."""
     key = access.repository.keys.id_key
-    for table in windows(reader, request.paths):
+    for table in windows(reader, request.paths, lambda part, error: None):  # told already
         rows, sizes, extents = target.to_verify(table)
         if not len(rows):
             continue

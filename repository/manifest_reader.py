@@ -22,6 +22,9 @@ LIST_CHUNKS_MAX = 1 << 28  # chunks of one file: 32 TiB at 128 KiB each
 Fetch = Callable[[Sequence[bytes]], list[bytes]]
 """Chunks by id, each checked to be what its id says; `ChunkFetcher.fetch`."""
 
+OnLost = Callable[[PartRef, Damaged], None]
+"""Told of a part that cannot be read."""
+
 
 class ManifestReader:
     """The entries of one snapshot. Every table it gives has been checked: sorted, with possible paths and sizes."""
@@ -64,27 +67,37 @@ class ManifestReader:
             raise self._damaged("a part has another length than recorded")
         return decode_part(plain, ref, self.subject)
 
-    def tables(self, start: int = 0, end: int | None = None) -> Iterator[pa.Table]:
-        """Parts `start` up to `end`, in order; the next one is made ready while the caller works on this one."""
+    def tables(self, start: int = 0, end: int | None = None, on_lost: OnLost | None = None) -> Iterator[pa.Table]:
+        """Parts `start` up to `end`, in order; the next one is made ready while the caller works on this one.
+
+        Raises Damaged for a part that cannot be read; with `on_lost` such parts are told to it and left out.
+        """
         numbers = range(len(self.parts))[start:end]
-        if len(numbers) <= 1:
-            yield from map(self.part, numbers)
+        if not numbers:
             return
         with ThreadPoolExecutor(1, thread_name_prefix="manifest") as pool:
             ahead = pool.submit(self.part, numbers[0])
-            for number in numbers[1:]:
-                table = ahead.result()
-                ahead = pool.submit(self.part, number)
-                yield table
-            yield ahead.result()
+            for number in numbers:
+                here = ahead
+                here.exception()  # done: one part is made ready at a time
+                if number != numbers[-1]:
+                    ahead = pool.submit(self.part, number + 1)
+                try:
+                    table = here.result()
+                except Damaged as error:
+                    if on_lost is None:
+                        raise
+                    on_lost(self.parts[number], error)
+                else:
+                    yield table
 
     def __iter__(self) -> Iterator[pa.Table]:
         return self.tables()
 
-    def subtree(self, path: bytes) -> Iterator[pa.Table]:
-        """Rows at `path` and below it, in order. ``b""`` is everything."""
+    def subtree(self, path: bytes, on_lost: OnLost | None = None) -> Iterator[pa.Table]:
+        """Rows at `path` and below it, in order. ``b""`` is everything. `on_lost` as of `tables`."""
         if not path:
-            yield from self.tables()
+            yield from self.tables(on_lost=on_lost)
             return
         if (entry := self.find(path)) is not None:
             yield entry
@@ -92,7 +105,7 @@ class ManifestReader:
         low = (path.replace(b"/", b"\0"), b"")
         high = (low[0] + b"\1", b"")
         start, end = bisect_left(self._lasts, low), bisect_right(self._firsts, high)
-        for table in self.tables(start, end):
+        for table in self.tables(start, end, on_lost):
             below = _one_run(pc.starts_with(table["path"], path + b"/").to_numpy())
             if below.stop > below.start:
                 yield table.slice(below.start, below.stop - below.start)

@@ -12,9 +12,12 @@ import pytest
 
 from model.chunking import MIB, ChunkerParams
 from model.entries import U8
-from repository import metadata
+from model.errors import Damaged
+from repository import manifest, metadata
 from repository.entry_table import chunks_of
+from repository.fetch import ChunkFetcher
 from repository.index import ChunkIndex
+from repository.manifest_reader import ManifestReader
 from repository.pack import pack_name
 from tests.pipelines.helpers import Place
 
@@ -69,3 +72,29 @@ def test_a_damaged_table_of_parts_costs_the_comparison(tree: Path, place: Place)
     flip(place, snapshot.root.ids[0])
     again = place.backup(tree)
     assert again.snapshot is not None and again.problems == [] and again.files_unchanged == 0
+
+
+def test_a_damaged_part_costs_its_own_entries(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest, "PART_ROWS_MAX", 16)
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for number in range(100):
+        (tree / f"file{number:03}").write_bytes(b"%d" % number)
+    snapshot = place.backup(tree).snapshot
+    assert snapshot is not None
+    reader = ManifestReader(
+        snapshot.root, ChunkFetcher(place.repository, ChunkIndex.load(place.repository, None)).fetch
+    )
+    assert len(reader.parts) > 4
+    lost = reader.parts[3]
+    flip(place, np.frombuffer(lost.id, np.uint8))
+    report = place.restore(snapshot, tmp_path / "out", verify=True)
+    assert report.damaged and [path for path, _ in report.problems] == [lost.first]
+    restored = {path.name for path in (tmp_path / "out" / os.fspath(tree)[1:]).iterdir()}
+    assert len(restored) == 100 - lost.rows and os.fsdecode(lost.last.rpartition(b"/")[2]) not in restored
+    extra = tmp_path / "out" / os.fspath(tree)[1:] / os.fsdecode(lost.last.rpartition(b"/")[2])
+    extra.write_bytes(b"of an earlier restore")
+    with pytest.raises(Damaged):
+        place.restore(snapshot, tmp_path / "out", delete=True)
+    assert extra.exists()  # nobody knows whether it is in the snapshot
+    assert place.backup(tree).problems == []
