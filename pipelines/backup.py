@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,7 @@ import pyarrow as pa
 from model import __version__
 from model.batches import Listing
 from model.entries import Bool
-from model.errors import Damaged, Interrupted, UsageError
+from model.errors import Damaged, Interrupted, LoxError, UsageError
 from pipelines.keeping import selection_of
 from pipelines.options import EngineOptions, Progress, Watch
 from pipelines.runs import unwrapped
@@ -137,10 +138,14 @@ def backup(repository: Repository, request: BackupRequest, engine: EngineOptions
         control = Control(stop=watch.stop, unacked_max=open_max, on_tick=report.tick)
         try:
             trace = unwrapped(lambda: executor.run(plan, report.following(scanner), commit, control))
+            root = commit.finish()
         except Interrupted:
             commit.write_index()
             raise
-        root = commit.finish()
+        except LoxError:
+            with contextlib.suppress(Exception):  # what is stored need not be sent again; why we failed is what counts
+                commit.write_index()
+            raise
     snapshot = Snapshot(
         time=started,
         started=started,

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from model.chunking import KIB, MIB
-from model.errors import Interrupted, StoreFull
+from model.errors import Interrupted, Refused, StoreFull
+from pipelines import options
 from pipelines.options import Progress, Watch
 from repository.index import ChunkIndex
 from repository.snapshot import load_all
@@ -78,6 +79,25 @@ def test_a_full_store_fails_the_run_and_commits_nothing(tmp_path: Path) -> None:
     place.repository.store = whole
     assert load_all(place.repository) == []
     assert place.backup(tree).problems == []
+
+
+@pytest.mark.parametrize(("prefix", "skip"), [("packs/", 4), ("snapshots/", 0)])
+def test_what_a_failed_run_stored_is_not_sent_again(
+    prefix: str, skip: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(options, "PACK_MAX", 8 * MIB)
+    tree = noise(tmp_path / "tree", 30, 2 * MIB)
+    place = Place(tmp_path / "repository", lanes=1)
+    whole = place.repository.store
+    place.repository.store = FaultyStore(whole, [Fault("put", prefix, Refused("not now", subject="test"), skip=skip)])
+    with pytest.raises(Refused):
+        place.backup(tree)
+    place.repository.store = whole
+    assert load_all(place.repository) == []
+    assert len(stored_ids(place)) > 0
+    assert place.backup(tree).problems == []
+    ids = stored_ids(place)
+    assert len(np.unique(ids, axis=0)) == len(ids)
 
 
 BACKUP = """
