@@ -19,6 +19,7 @@ from sources.files.opening import open_directory
 from sources.files.trouble import describe
 
 _GET_FLAGS = 0x80006601 | struct.calcsize("l") << 16  # FS_IOC_GETFLAGS
+XATTRS_MAX = 4 << 20  # bytes of one entry's attributes: any user may set as many as XFS will hold
 _NO_XATTRS = frozenset({errno.ENOTSUP, errno.ENODATA, errno.ENOSYS})
 
 
@@ -56,11 +57,15 @@ def read_xattrs(where: int | bytes) -> tuple[list[tuple[bytes, bytes]], str]:
     """Extended attributes of an open file or of a path whose last component is not followed, sorted by name; and
     what went wrong with one of them, or ``""``. OSError if they cannot even be listed."""
     follow = isinstance(where, int)
-    found = []
-    problem = ""
+    found: list[tuple[bytes, bytes]] = []
+    problem, size = "", 0
     for name in _listed(where, follow):
         try:
-            found.append((os.fsencode(name), os.getxattr(where, name, follow_symlinks=follow)))
+            value = os.getxattr(where, name, follow_symlinks=follow)
+            size += len(name) + len(value)
+            if size > XATTRS_MAX:
+                return sorted(found), f"more than {XATTRS_MAX >> 20} MiB of extended attributes: only some were kept"
+            found.append((os.fsencode(name), value))
         except OSError as error:
             if error.errno not in _NO_XATTRS:
                 problem = f"extended attribute {name!r}: {describe(error.errno or errno.EIO)}"

@@ -13,6 +13,7 @@ import pytest
 
 from model.batches import Blocks
 from model.entries import INODE_FLAGS
+from sources.files import attributes
 from tests.sources.harness import as_nobody, contents, problems, public_directory, read, scan
 
 SET_FLAGS = 0x40006602 | struct.calcsize("l") << 16  # FS_IOC_SETFLAGS
@@ -137,3 +138,12 @@ def test_an_entry_that_vanishes_before_its_attributes_are_read(tmp_path: Path) -
     (tmp_path / "dir").rmdir()
     (tmp_path / "fifo").unlink()
     assert problems(read(tmp_path, listings)) == dict.fromkeys([b"dir", b"fifo", b"link"], "vanished while reading")
+
+
+def test_attributes_without_end_are_a_problem_of_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attributes, "XATTRS_MAX", 100)
+    (tmp_path / "file").write_bytes(b"")
+    for number in range(9):
+        os.setxattr(tmp_path / "file", f"user.{number}", bytes(20))
+    found, problem = attributes.read_xattrs(os.fsencode(tmp_path / "file"))
+    assert len(found) == 3 and "extended attributes" in problem
