@@ -161,7 +161,7 @@ def backup(repository: Repository, request: BackupRequest, engine: EngineOptions
         problems=len(_problems(scanner.stats, commit.counts)),
         stats=_stats(scanner.stats, commit.counts),
         program=f"lox {__version__}",
-        extra=selection_of(request),
+        extra=selection_of(request, [path for path, _ in scanner.stats.problems]),
     )
     if not request.dry_run:
         snapshot = snapshot.save(repository)

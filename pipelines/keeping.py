@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from sources.files.mounts import pseudo_devices
 from sources.files.patterns import Patterns
 
 if TYPE_CHECKING:
@@ -18,12 +19,18 @@ if TYPE_CHECKING:
     from repository.snapshot import Snapshot
 
 SELECTION = "selection"  # the field of a snapshot
+UNLISTED_BYTES = 1 << 20  # of paths a snapshot remembers
 CACHE_TAG = b"CACHEDIR.TAG"
 
 
-def selection_of(request: BackupRequest) -> Mapping[str, object]:
-    """What a snapshot has to remember of a request beside its excludes; only what was asked for."""
+def selection_of(request: BackupRequest, unlisted: Sequence[bytes] = ()) -> Mapping[str, object]:
+    """What a snapshot has to remember beside its excludes: what was asked for, and folders nobody could look into."""
     selection: dict[str, object] = {}
+    if request.one_file_system:
+        selection["one_file_system"] = True
+    if unlisted:  # too many to name: then nothing is known to be gone
+        named = unlisted if sum(map(len, unlisted)) <= UNLISTED_BYTES else [b""]
+        selection["unlisted"] = [b64encode(path).decode() for path in named]
     if request.includes:
         selection["includes"] = [b64encode(line).decode() for line in request.includes]
     if request.exclude_caches:
@@ -41,6 +48,9 @@ def keeper(snapshot: Snapshot, target: bytes, repository_url: str) -> Callable[[
     patterns = Patterns.compile(snapshot.excludes, includes, roots)
     largest = selection.get("exclude_larger_than")
     caches = bool(selection.get("exclude_caches"))
+    unlisted = tuple(b64decode(path) for path in selection.get("unlisted", ()))
+    pseudo = pseudo_devices()
+    own_devices = {_device(os.path.join(target, root)) for root in roots} if "one_file_system" in selection else None
     own = os.path.realpath(os.fsencode(repository_url.removeprefix("file://")))
 
     @lru_cache(maxsize=4096)
@@ -49,8 +59,18 @@ def keeper(snapshot: Snapshot, target: bytes, repository_url: str) -> Callable[[
             return True
         return len(directory) > len(target) and in_cache(os.path.dirname(directory))
 
+    @lru_cache(maxsize=4096)
+    def elsewhere(directory: bytes) -> bool:
+        """On a file system that the backup did not enter."""
+        device = _device(directory)
+        return device in pseudo or (own_devices is not None and device not in own_devices)
+
     def keep(path: bytes, is_directory: bool) -> bool:
         whole = os.path.join(target, path)
+        if elsewhere(os.path.dirname(whole)):
+            return True
+        if any(not above or path.startswith(above + b"/") for above in unlisted):
+            return True
         if own == whole or own.startswith(whole + b"/") or whole.startswith(own + b"/"):
             return True
         if patterns.excludes(path, is_directory):
@@ -67,3 +87,10 @@ def _size(path: bytes) -> int:
         return os.lstat(path).st_size
     except OSError:
         return 0
+
+
+def _device(path: bytes) -> int | None:
+    try:
+        return os.lstat(path).st_dev
+    except OSError:
+        return None
