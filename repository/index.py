@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from model.batches import Receipt
 from model.entries import I64, U8, U32, Bool
 from model.errors import Damaged
-from repository.cache import INDEX_PREFIX, default_cache_dir, load_tables
+from repository.cache import INDEX_PREFIX, default_cache_dir, list_packs, load_tables, unlisted_packs
 from repository.index_table import PACK, SEGMENT, IndexTable, Records, decode_index, encode_index
 from repository.repository import Repository
 from repository.seal import ObjectKind
@@ -24,6 +25,7 @@ __all__ = [
     "INDEX_PREFIX",
     "ChunkIndex",
     "Locations",
+    "ReadingIndex",
     "SegmentTable",
     "decode_index",
     "default_cache_dir",
@@ -124,14 +126,23 @@ class ChunkIndex:
 
     @classmethod
     def load(
-        cls, repository: Repository, cache_dir: Path | None, on_damage: Callable[[Damaged], None] | None = None
+        cls,
+        repository: Repository,
+        cache_dir: Path | None,
+        on_damage: Callable[[Damaged], None] | None = None,
+        only_present: bool = False,
     ) -> ChunkIndex:
         """The index as it is in the store now, through the cache in `cache_dir` (None: in memory only).
 
         Raises Damaged for an index object that does not open. With `on_damage` such objects are reported to it and
-        left out, and packs that no readable object names are asked themselves for what they hold.
+        left out, and packs that no readable object names are asked themselves for what they hold. With `only_present`
+        chunks of packs that are missing or of the wrong length do not count: they are stored again when they are met.
         """
-        return cls(load_tables(repository, cache_dir, on_damage))
+        tables = load_tables(repository, cache_dir, on_damage)
+        if only_present and any(len(table.packs) for table in tables):
+            sizes = dict(list_packs(repository))
+            tables = [_present(table, sizes) for table in tables]
+        return cls(tables)
 
     def __len__(self) -> int:
         return sum(len(table) for table in self._tables)
@@ -159,3 +170,48 @@ class ChunkIndex:
             segment[open_rows] = table.segment[rows].astype(np.int64) + base
             offset[open_rows], length[open_rows] = table.offset[rows], table.length[rows]
         return Locations(segment >= 0, segment, offset, length, self.segments, self.packs)
+
+
+def _present(table: IndexTable, sizes: Mapping[bytes, int]) -> IndexTable:
+    """The table without the chunks of packs that are not in the store as they were stored."""
+    known = zip(table.packs["id"], table.packs["size"].tolist(), strict=True)
+    lost = [row for row, (pack_id, size) in enumerate(known) if sizes.get(pack_id.tobytes()) != size]
+    if not lost:
+        return table
+    keep = ~np.isin(table.segments["pack"], lost)[table.segment]
+    columns = table.segment[keep], table.offset[keep], table.length[keep]
+    return IndexTable(table.packs, table.segments, table.ids[keep], *columns)
+
+
+class ReadingIndex:
+    """The index for those who only read: what index objects no longer say is asked of the packs themselves.
+
+    Damaged index objects are reported to `on_damage` and left out. Packs that no index object names are asked once, as
+    soon as a chunk is looked for in vain; if that helps, an index object is missing, which is reported too. Thread-safe.
+    """
+
+    def __init__(self, repository: Repository, cache_dir: Path | None, on_damage: Callable[[Damaged], None]) -> None:
+        self._repository = repository
+        self._on_damage = on_damage
+        self._index = ChunkIndex.load(repository, cache_dir, on_damage, only_present=True)
+        self._lock = threading.Lock()
+        self._asked = False
+
+    def lookup(self, ids: U8) -> Locations:
+        """Where ``ids[m, 32]`` lie; rows of segments keep their numbers from one call to the next."""
+        where = self._index.lookup(ids)
+        if where.found.all():
+            return where
+        with self._lock:
+            if not self._asked:
+                self._asked = True
+                self._ask_packs(ids[~where.found])
+        return self._index.lookup(ids)
+
+    def _ask_packs(self, missed: U8) -> None:
+        tables = self._index.tables
+        unlisted = ChunkIndex(unlisted_packs(self._repository, tables, self._on_damage))
+        self._index = ChunkIndex([*tables, *unlisted.tables])
+        if unlisted.contains(missed).any():
+            why = f"no index object names {len(unlisted.packs)} packs that are needed; they were asked themselves"
+            self._on_damage(Damaged("an index object is missing", subject=INDEX_PREFIX, why=why))

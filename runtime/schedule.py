@@ -128,7 +128,7 @@ class Scheduler:
             if ticket in self._unacked:
                 del self._unacked[ticket]
                 self._tries.pop(ticket, None)
-                self._fruitless = 0
+                self._fruitless = self._rounds = 0
 
     def pushed(self, lane: Lane) -> None:
         """The lane is done with its oldest job, a push."""
@@ -273,10 +273,8 @@ class Scheduler:
     def _wave_over(self) -> None:
         if self._stopping or (self._exhausted and not self._unacked):
             self.finished = True
-        elif self._exhausted:
+        elif self._exhausted or len(self._unacked) >= self.unacked_max:
             self._next_round()
-        elif len(self._unacked) >= self.unacked_max:
-            self._fail(f"{len(self._unacked)} items wait for an acknowledgement that a flush did not bring")
 
     def _next_round(self) -> None:
         """Everything is flushed and some tickets are still open: their data went missing on the way."""

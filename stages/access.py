@@ -41,9 +41,9 @@ class RepositoryAccess:
 
     @property
     def index(self) -> ChunkIndex:
-        """The index as it was when it was first asked for in this process."""
+        """The index as it was when it was first asked for in this process, without packs that are lost."""
         if self._index is None:
-            self._index = ChunkIndex.load(self.repository, default_cache_dir())
+            self._index = ChunkIndex.load(self.repository, default_cache_dir(), only_present=True)
         return self._index
 
     def secure(self, directory: str) -> None:

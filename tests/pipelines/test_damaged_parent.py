@@ -19,7 +19,7 @@ from repository.fetch import ChunkFetcher
 from repository.index import ChunkIndex
 from repository.manifest_reader import ManifestReader
 from repository.pack import pack_name
-from tests.pipelines.helpers import Place
+from tests.pipelines.helpers import Place, differences
 
 MANY_CHUNKS = ChunkerParams(minimum=1024, average=4096, maximum=65536)
 
@@ -66,6 +66,20 @@ def test_a_damaged_chunk_list_concerns_one_file(tree: Path, place: Place, tmp_pa
     assert again.snapshot is not None and again.files_unchanged == 1  # the other one is read
 
 
+@pytest.mark.parametrize("harm", ["flipped", "deleted"])
+def test_a_lost_index_object_costs_no_file(harm: str, tree: Path, place: Place, tmp_path: Path) -> None:
+    snapshot = place.backup(tree).snapshot
+    assert snapshot is not None
+    for path in (place.path / "index").iterdir():
+        path.chmod(0o600)
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data) if harm == "flipped" else path.unlink()
+    report = place.restore(snapshot, tmp_path / "out", verify=True)
+    assert report.damaged and report.problems == [] and any("index" in note for note in report.notes)
+    assert differences(tree, tmp_path / "out" / os.fspath(tree)[1:]) == ""
+
+
 def test_a_damaged_table_of_parts_costs_the_comparison(tree: Path, place: Place) -> None:
     snapshot = place.backup(tree).snapshot
     assert snapshot is not None
@@ -98,3 +112,23 @@ def test_a_damaged_part_costs_its_own_entries(place: Place, tmp_path: Path, monk
         place.restore(snapshot, tmp_path / "out", delete=True)
     assert extra.exists()  # nobody knows whether it is in the snapshot
     assert place.backup(tree).problems == []
+
+
+def test_what_was_in_a_lost_pack_is_stored_again(tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    for number in range(3):
+        (root / f"file{number}").write_bytes(random.Random(number).randbytes(300_000))
+    time.sleep(0.1)
+    place = Place(tmp_path / "repository")
+    first = place.backup(root)
+    data = [path for path in (tmp_path / "repository" / "packs").glob("*/*") if path.stat().st_size > 800_000]
+    assert len(data) == 1
+    data[0].unlink()
+    healed = place.backup(root)
+    assert healed.bytes_new == 900_000 and healed.snapshot is not None and first.snapshot is not None
+    for snapshot in (first.snapshot, healed.snapshot):
+        report = place.restore(snapshot, tmp_path / snapshot.id)
+        assert report.problems == []
+        assert differences(root, tmp_path / snapshot.id / os.fspath(root)[1:]) == ""
+    assert place.backup(root).bytes_new == 0
