@@ -9,8 +9,8 @@ import click
 
 from lox.escape import safe
 from lox.opening import open_repository
-from lox.output import Output
-from model.errors import LoxError
+from lox.output import Output, json_line, output_of
+from model.errors import Damaged, LoxError
 from model.exits import ExitCode
 
 if TYPE_CHECKING:
@@ -27,15 +27,17 @@ ID_SHOWN = 8  # digits of a snapshot id in text; any unique prefix is understood
 class Catalogue:
     """The snapshots of one repository and their manifests. The index is loaded when the first manifest is opened."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, output: Output) -> None:
         self.repository = repository
+        self._output = output
+        self._told: set[str] = set()
         self._index: ChunkIndex | None = None
         self._fetcher: ChunkFetcher | None = None
 
     @classmethod
     def open(cls, ctx: click.Context, modules: Sequence[str] = MODULES) -> Catalogue:
         """The catalogue of the repository this command line names; `modules` are those it will need."""
-        return cls(open_repository(ctx, modules))
+        return cls(open_repository(ctx, modules), output_of(ctx))
 
     def snapshots(self) -> Snapshots:
         """All of them, oldest first, and those that cannot be read."""
@@ -56,17 +58,27 @@ class Catalogue:
             from repository.cache import default_cache_dir
             from repository.index import ChunkIndex
 
-            self._index = ChunkIndex.load(self.repository, default_cache_dir())
+            self._index = ChunkIndex.load(self.repository, default_cache_dir(), self.tell_damage)
         return self._index
 
     @property
     def fetcher(self) -> ChunkFetcher:
         """Gets chunks by id."""
         if self._fetcher is None:
+            from repository.cache import default_cache_dir
             from repository.fetch import ChunkFetcher
+            from repository.index import ReadingIndex
 
-            self._fetcher = ChunkFetcher(self.repository, self.index)
+            index = ReadingIndex(self.repository, default_cache_dir(), self.tell_damage)
+            self._fetcher = ChunkFetcher(self.repository, index)
         return self._fetcher
+
+    def tell_damage(self, error: Damaged) -> None:
+        """A warning about damage that does not keep the answer from being given; each is told once."""
+        if (text := safe(str(error))) not in self._told:
+            self._told.add(text)
+            fields: dict[str, object] = {"message": text, "exit_code": int(error.exit_code)}
+            click.echo(json_line("problem", fields) if self._output.json else f"lox: {text}", err=True)
 
     def manifest(self, snapshot: Snapshot) -> ManifestReader:
         """The table of entries of `snapshot`."""

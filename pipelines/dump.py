@@ -5,17 +5,17 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 
 from model.entries import I64, Kind
-from model.errors import NotFound, UsageError
+from model.errors import Damaged, NotFound, UsageError
 from repository.cache import default_cache_dir
 from repository.fetch import ChunkFetcher
-from repository.index import ChunkIndex
+from repository.index import ReadingIndex
 from repository.manifest_reader import ManifestReader
 from repository.repository import Repository
 from repository.snapshot import Snapshot
@@ -23,6 +23,8 @@ from repository.snapshot import Snapshot
 AHEAD = 64  # chunks fetched at once: some 8 MiB
 ZEROS = bytes(1 << 20)
 NANOSECONDS = 10**9
+
+OnDamage = Callable[[Damaged], None]  # told of damage that what was asked for could be had in spite of
 
 _TAR_TYPES = {
     Kind.DIRECTORY: tarfile.DIRTYPE,
@@ -33,9 +35,11 @@ _TAR_TYPES = {
 }
 
 
-def dump(repository: Repository, snapshot: Snapshot, path: bytes, out: BinaryIO) -> None:
+def dump(
+    repository: Repository, snapshot: Snapshot, path: bytes, out: BinaryIO, on_damage: OnDamage = lambda error: None
+) -> None:
     """Write the content of the file at `path`; holes come as zeros. Raises NotFound, UsageError, Damaged."""
-    source = _Source(repository, snapshot)
+    source = _Source(repository, snapshot, on_damage)
     entry = source.manifest.find(path)
     if entry is None:
         raise _not_found(snapshot, path)
@@ -49,9 +53,11 @@ def dump(repository: Repository, snapshot: Snapshot, path: bytes, out: BinaryIO)
     out.flush()
 
 
-def dump_tar(repository: Repository, snapshot: Snapshot, path: bytes, out: BinaryIO) -> None:
+def dump_tar(
+    repository: Repository, snapshot: Snapshot, path: bytes, out: BinaryIO, on_damage: OnDamage = lambda error: None
+) -> None:
     """Write `path` and all below it as a POSIX (pax) tar archive. Sockets are left out, as tar has none."""
-    source = _Source(repository, snapshot)
+    source = _Source(repository, snapshot, on_damage)
     found = False
     links: dict[tuple[int, int], str] = {}
     with tarfile.open(
@@ -69,8 +75,8 @@ def dump_tar(repository: Repository, snapshot: Snapshot, path: bytes, out: Binar
 class _Source:
     """The manifest of a snapshot and the content of its files."""
 
-    def __init__(self, repository: Repository, snapshot: Snapshot) -> None:
-        self._fetcher = ChunkFetcher(repository, ChunkIndex.load(repository, default_cache_dir()))
+    def __init__(self, repository: Repository, snapshot: Snapshot, on_damage: OnDamage) -> None:
+        self._fetcher = ChunkFetcher(repository, ReadingIndex(repository, default_cache_dir(), on_damage))
         self.manifest = ManifestReader(snapshot.root, self._fetcher.fetch, snapshot.name)
 
     def content(self, entry: pa.Table) -> Iterator[bytes]:

@@ -17,8 +17,10 @@ from model.orders import Order
 from pipelines.keeping import keeper
 from pipelines.options import EngineOptions, Progress, Watch
 from pipelines.runs import unwrapped
+from repository.cache import default_cache_dir
 from repository.entry_table import ChunkLists
 from repository.fetch import ChunkFetcher
+from repository.index import ReadingIndex
 from repository.manifest_reader import ManifestReader, OnLost
 from repository.part_codec import PartRef
 from repository.repository import Repository
@@ -103,7 +105,9 @@ def restore(repository: Repository, request: RestoreRequest, engine: EngineOptio
     """
     begin = time.monotonic()
     access = RepositoryAccess(repository)
-    fetcher = ChunkFetcher(repository, access.index)
+    index_damage: list[Damaged] = []
+    index = ReadingIndex(repository, default_cache_dir(), index_damage.append)
+    fetcher = ChunkFetcher(repository, index)
     reader = ManifestReader(request.snapshot.root, fetcher.fetch, request.snapshot.name)
     options = RestoreOptions(
         overwrite=request.overwrite,
@@ -114,7 +118,7 @@ def restore(repository: Repository, request: RestoreRequest, engine: EngineOptio
     )
     with Target(request.target, options) as target:
         finish = Finish(target)
-        feed = _Orders(access, reader, target, finish, request)
+        feed = _Orders(index, reader, target, finish, request)
         plan = restore_plan(access, target.writer(), engine)
         progress = _Progress(watch, finish, target, request)
         control = Control(stop=watch.stop, on_tick=progress.tick)
@@ -133,11 +137,11 @@ def restore(repository: Repository, request: RestoreRequest, engine: EngineOptio
         skipped=summary.skipped,
         deleted=summary.deleted,
         problems=summary.problems,
-        notes=dict(summary.notes),
+        notes=dict(summary.notes) | {str(error): 1 for error in index_damage},
         seconds=time.monotonic() - begin,
         trace=trace,
         bottleneck=trace.bottleneck(),
-        damaged=finish.damaged or feed.damaged,
+        damaged=finish.damaged or feed.damaged or bool(index_damage),
     )
 
 
@@ -146,13 +150,13 @@ class _Orders:
 
     def __init__(
         self,
-        access: RepositoryAccess,
+        index: ReadingIndex,
         reader: ManifestReader,
         target: Target,
         finish: Finish,
         request: RestoreRequest,
     ) -> None:
-        self._access = access
+        self._index = index
         self._reader = reader
         self._target = target
         self._finish = finish
@@ -189,7 +193,7 @@ class _Orders:
         extents = {new: plan.extents[row] for new, row in enumerate(rows.tolist()) if row in plan.extents}
         paths = plan.entries["path"].take(pa.array(rows)).combine_chunks()
         wanted = Wanted(number, rows, paths, plan.stat[rows], file, lists.ids, lists.length, extents)
-        where = self._access.index.lookup(wanted.ids)
+        where = self._index.lookup(wanted.ids)
         for lost in missing_files(wanted, where.found).tolist():
             self._target.fail(plan, int(rows[lost]), LOST)
             self.damaged = True

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from model.entries import I32, I64
+from model.entries import I32, I64, U8, Bool
 from model.errors import LoxError
 from repository.entry_table import ChunkLists, column
 from repository.fetch import ChunkFetcher
@@ -65,7 +65,10 @@ class Losses:
 
 
 class Survey:
-    """Follows the manifests of all snapshots; a part that several share is followed once."""
+    """Follows the manifests of all snapshots; a part that several share is followed once.
+
+    `used` are the segments of the index that some snapshot needs, as far as manifests could be followed.
+    """
 
     def __init__(
         self,
@@ -75,8 +78,9 @@ class Survey:
         report: Report,
         progress: Callable[[str, int, int], None],
     ) -> None:
-        self._fetcher = ChunkFetcher(repository, index)
+        self._fetcher = ChunkFetcher(repository, self)
         self._index = index
+        self.used: Bool = np.zeros(len(index.segments), dtype=bool)
         self._losses = losses
         self._report = report
         self._progress = progress
@@ -102,6 +106,12 @@ class Survey:
             self._follow(*readers[part], owner)
             done += part.rows
         return done
+
+    def lookup(self, ids: U8) -> Locations:
+        """Where chunks lie that a snapshot needs."""
+        where = self._index.lookup(ids)
+        self.used[where.segment[where.found]] = True
+        return where
 
     def _follow(self, reader: ManifestReader, number: int, owners: list[str]) -> None:
         part = reader.parts[number]
@@ -131,7 +141,7 @@ class Survey:
                 finding.affect(owners, [entry["path"][0].as_py()])
 
     def _locate(self, table: pa.Table, lists: ChunkLists, owners: list[str]) -> None:
-        where = self._index.lookup(lists.ids)
+        where = self.lookup(lists.ids)
         lost = self._losses.of(where, lists.ids.tobytes())
         wrong = ~where.found | (where.length != lists.length)
         if not wrong.any() and (lost < 0).all():

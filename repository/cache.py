@@ -77,7 +77,7 @@ def load_tables(repository: Repository, cache_dir: Path | None, on_damage: Repor
     elif len(tables) > 1:
         tables = [merge_tables(tables)]
     if len(read) < len(fresh):
-        tables = [*tables, *_unlisted(repository, tables, on_damage)]
+        tables = [*tables, *unlisted_packs(repository, tables, on_damage)]
     return tables
 
 
@@ -98,7 +98,7 @@ def _read_objects(
     return tables, read
 
 
-def _unlisted(repository: Repository, tables: Sequence[IndexTable], on_damage: Report | None) -> list[IndexTable]:
+def unlisted_packs(repository: Repository, tables: Sequence[IndexTable], on_damage: Report | None) -> list[IndexTable]:
     """What the packs that no table names say of themselves: stands in for index objects that are damaged."""
     listed = {row.tobytes() for table in tables for row in table.packs["id"]}
     receipts = []

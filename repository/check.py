@@ -101,6 +101,7 @@ class _Check:
         self._report = CheckReport(level)
         self._listed: dict[bytes, int] = {}  # packs in the store, and their sizes
         self._index_names: list[str] = []
+        self._strays: set[bytes] = set()  # packs that no index object names, though all of these can be read
 
     def run(self) -> CheckReport:
         report = self._report
@@ -115,6 +116,7 @@ class _Check:
         report.snapshots, report.chunks = len(snapshots), len(index)
         survey = Survey(self._repository, index, losses, self._finding, self._progress)
         report.entries = survey.run(snapshots)
+        self._tell_strays(index, survey)
         return report
 
     def _finding(self, subject: str, what: str) -> Finding:
@@ -174,10 +176,20 @@ class _Check:
         for pack_id, size in self._listed.items():
             if pack_id not in named and (receipt := self._footer(pack_id, size)):
                 receipts.append(receipt)
-        if receipts and len(tables) == len(names):
-            stray = ", ".join(pack_name(receipt.pack_id) for receipt in receipts[:3])
-            self._report.notes.append(f"{len(receipts)} packs are in no index, from interrupted backups: {stray} ...")
+        if len(tables) == len(names):
+            self._strays = {receipt.pack_id for receipt in receipts}
         return ChunkIndex([*tables, gather_receipts(receipts)])
+
+    def _tell_strays(self, index: ChunkIndex, survey: Survey) -> None:
+        """Packs in no index are harmless if nothing needs them; otherwise an index object was lost."""
+        used = {index.packs[row] for row in np.unique(index.segments.pack[survey.used]).tolist()}
+        if needed := sorted(self._strays & used):
+            names = ", ".join(map(pack_name, needed[:3]))
+            what = f"an index object is missing: none names {len(needed)} packs that snapshots need: {names} ..."
+            self._finding(INDEX_PREFIX, what)
+        if strays := sorted(self._strays - used):
+            names = ", ".join(map(pack_name, strays[:3]))
+            self._report.notes.append(f"{len(strays)} packs are in no index, from interrupted backups: {names} ...")
 
     def _footer(self, pack_id: bytes, size: int) -> Receipt | None:
         try:

@@ -186,8 +186,8 @@ def _present(table: IndexTable, sizes: Mapping[bytes, int]) -> IndexTable:
 class ReadingIndex:
     """The index for those who only read: what index objects no longer say is asked of the packs themselves.
 
-    Damaged index objects are reported to `on_damage` and left out. Packs that no index object names are asked once, as
-    soon as a chunk is looked for in vain; if that helps, an index object is missing, which is reported too. Thread-safe.
+    Damaged index objects are reported to `on_damage` and left out. Packs that no index object names are asked once,
+    when a chunk is first looked for in vain; if that helps, an index object is missing: reported too. Thread-safe.
     """
 
     def __init__(self, repository: Repository, cache_dir: Path | None, on_damage: Callable[[Damaged], None]) -> None:

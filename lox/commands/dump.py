@@ -36,4 +36,4 @@ def command(ctx: click.Context, /, snapshot: str, path: bytes, archive: str | No
     # A buffered writer of our own: click and the locale have no say in bytes.
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=1 << 20) as out:
         write = dump if archive is None else dump_tar
-        write(catalogue.repository, found, wanted, out)
+        write(catalogue.repository, found, wanted, out, catalogue.tell_damage)

@@ -5,10 +5,10 @@ import random
 import numpy as np
 import pytest
 
-from model.errors import Interrupted, LoxError, Refused, UsageError
+from model.errors import Damaged, Interrupted, LoxError, Refused, UsageError
 from repository.check import CheckReport, check
 from repository.fetch import ChunkFetcher
-from repository.index import INDEX_PREFIX, ChunkIndex
+from repository.index import INDEX_PREFIX, ChunkIndex, ReadingIndex
 from repository.manifest_reader import ManifestReader
 from repository.pack import pack_name
 from repository.repository import Repository
@@ -204,6 +204,24 @@ def test_chunks_in_no_index_are_found(repository: Repository) -> None:
             repository.store.delete(name)
     report = check(repository)
     assert any(snapshot.id in finding.snapshots for finding in report.findings)
+
+
+def test_a_missing_index_object_is_found_and_costs_readers_nothing(repository: Repository) -> None:
+    snapshot = back_up(repository, TREE)
+    for name in objects(repository.store):
+        if name.startswith("index/"):
+            repository.store.delete(name)
+    report = check(reopened(repository))
+    assert [finding.subject for finding in report.findings] == ["index/"] and report.notes == []
+    told: list[Damaged] = []
+    fetcher = ChunkFetcher(repository, ReadingIndex(repository, None, told.append))
+    reader = ManifestReader(snapshot.root, fetcher.fetch)
+    for path, content in TREE.items():
+        if content is not None:
+            entry = reader.find(path)
+            assert entry is not None
+            assert b"".join(fetcher.fetch([row.tobytes() for row in reader.content(entry).ids])) == content
+    assert [error.what for error in told] == ["an index object is missing"]
 
 
 def test_a_share_of_the_data_is_read() -> None:
