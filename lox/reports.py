@@ -100,7 +100,7 @@ def finish_restore(output: Output, request: RestoreRequest, report: RestoreRepor
     if output.quiet < 2:
         output.lines(_restore_lines(output, request, report))
         for text, count in report.notes.items():
-            output.note(f"note: {safe(text)} ({format_count(count)} times)")
+            output.note(f"note: {safe(text)} ({format_count(count)} times)" if count > 1 else f"note: {safe(text)}")
         if report.damaged:
             output.note("Hint: the repository is damaged; lox check --read-data tells what else it concerns")
         if output.verbose:

@@ -165,10 +165,12 @@ def resolve(repository: Repository, wanted: str) -> Snapshot:
     """
     snapshots = load_all(repository)
     if wanted == "latest":
+        if snapshots.unreadable:  # nobody knows how new that one is, and the wrong state must not pass for the latest
+            name, error = snapshots.unreadable[0]
+            hint = "name one by its id; lox snapshots lists them"
+            raise type(error)("which snapshot is the latest cannot be told", subject=name, why=error.what, hint=hint)
         if snapshots:
             return snapshots[-1]
-        if snapshots.unreadable:
-            raise snapshots.unreadable[0][1]
         raise NotFound("there is no snapshot yet", subject=repository.store.url, hint="lox backup makes one")
     found = [snapshot for snapshot in snapshots if wanted and snapshot.id.startswith(wanted.lower())]
     broken = [

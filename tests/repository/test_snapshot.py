@@ -79,6 +79,11 @@ def test_a_snapshot_is_named_by_the_beginning_of_its_id(repository: Repository) 
         repository.put_object(ObjectKind.SNAPSHOT, "snapshots/" + name, replace(PLAIN, time=1).encode())
     assert resolve(repository, "latest") == first
     assert resolve(repository, first.id) == first
+    repository.store.put("snapshots/" + "e" * 32, [b"not a snapshot"])
+    with pytest.raises(Damaged, match="cannot be told"):
+        resolve(repository, "latest")  # the damaged one may be newer
+    assert resolve(repository, first.id) == first
+    repository.store.delete("snapshots/" + "e" * 32)
     assert resolve(repository, "ABC").id == "ab" + "c" * 30
     with pytest.raises(NotFound, match="several"):
         resolve(repository, "a")
