@@ -40,7 +40,15 @@ from sources.files.target_files import begin, compare, finish, look_after, make_
 from sources.files.target_folders import Folders, Names, complete_below, is_below
 from sources.files.target_nodes import Links, make_name, make_node
 from sources.files.target_options import RestoreOptions, TargetSummary
-from sources.files.target_plan import WRITE_LATER, Action, Ownership, WindowPlan, plan_window, runs_by_directory
+from sources.files.target_plan import (
+    WRITE_LATER,
+    Action,
+    Ownership,
+    WindowPlan,
+    plan_window,
+    runs_by_directory,
+    unlisted_folders,
+)
 from sources.files.target_verify import Check, HashChunks, verify
 from sources.files.target_writer import TargetWriter, is_simple, open_root
 
@@ -121,6 +129,7 @@ class Target:
         self._links.join(plan)
         mark_replaced(plan)
         self._note_troubles(plan, plan.problems)
+        self._note_troubles(plan, unlisted_folders(plan))
         self.summary.skipped += len(plan.rows(Kind.FILE, Action.SAME, Action.KEEP))
         if self.options.dry_run:
             self._count_as_if(plan)

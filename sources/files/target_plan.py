@@ -245,6 +245,13 @@ def _refuse_unsound(plan: WindowPlan) -> None:
         plan.fail(row, "the snapshot's record of its content is inconsistent")
 
 
+def unlisted_folders(plan: WindowPlan) -> dict[int, str]:
+    """Directories the backup could not look into, as far as that goes: they are restored, and some of them is not."""
+    problems = plan.entries.column("problem")
+    rows = np.flatnonzero((plan.kinds == Kind.DIRECTORY) & problems.is_valid().to_numpy()).tolist()
+    return {row: f"not all of it is in the snapshot: {_display(problems[row].as_py())}" for row in rows}
+
+
 def _content_of(table: pa.Table) -> tuple[I64, I64, U8]:
     """Of each row: number of chunks, their bytes, depth of the chunk list."""
     lists = _array(table.column("lengths"))

@@ -14,6 +14,7 @@ _TEXTS = {
     errno.ESTALE: VANISHED,
     errno.ELOOP: REPLACED,  # what O_NOFOLLOW answers for a symbolic link
     errno.ENOTDIR: REPLACED,
+    errno.EINVAL: REPLACED,  # what readlink answers for what is no symbolic link any more
     errno.EXDEV: REPLACED,  # what openat2 answers for a way out
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",

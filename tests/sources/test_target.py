@@ -321,7 +321,10 @@ def test_delete_removes_only_what_the_snapshot_knows_to_be_gone(tmp_path: Path) 
         "data/file", "data/lost", "data/unread", "data/unread/z", "other",
     ]  # fmt: skip
     assert summary.deleted == 4
-    assert [path for path, _ in summary.problems] == [b"data/lost"]
+    assert dict(summary.problems) == {
+        b"data/lost": "not in the snapshot: permission denied",
+        b"data/unread": "not all of it is in the snapshot: permission denied",
+    }
     assert restore(snapshot, out, delete=True).deleted == 0
 
 
