@@ -29,7 +29,8 @@ def command(ctx: click.Context, /, snapshot: str, path: bytes, archive: str | No
     if sys.stdout.isatty():
         raise UsageError("the terminal is no place for this", hint="send it to a file with >, or through a pipe")
     catalogue = Catalogue.open(ctx)
-    from pipelines.dump import dump, dump_tar
+    from pipelines.archive import dump_tar
+    from pipelines.dump import dump
 
     found = catalogue.snapshot(snapshot)
     sys.stdout.flush()

@@ -10,6 +10,7 @@ import pty
 import random
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tarfile
@@ -162,6 +163,12 @@ def test_a_tar_archive_keeps_odd_attributes_links_and_every_nanosecond(shell: Sh
         pytest.skip(f"no extended attributes here: {error}")
     os.utime(root / "file", ns=(1, 1_234_567_890_123_456_789))
     os.utime(root / "link", ns=(1, 1), follow_symlinks=False)
+    entries = ((0x01, 6, -1), (0x02, 4, 1234), (0x04, 4, -1), (0x10, 7, -1), (0x20, 0, -1))
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    os.setxattr(root / "file", "system.posix_acl_access", acl)
+    for name in ("a/inner", "b", "c/inner"):
+        (root / name).mkdir(parents=True)
+        (root / name / "file").touch()
     shell("backup", root).ok()
     archive = tmp_path / "odd.tar"
     environment = {"LOX_REPOSITORY": str(shell.repository), "LOX_PASSWORD": PASSWORD}
@@ -169,7 +176,10 @@ def test_a_tar_archive_keeps_odd_attributes_links_and_every_nanosecond(shell: Sh
     with archive.open("wb") as out:
         subprocess.run(command, stdout=out, env={**os.environ, **environment}, cwd=ROOT, check=True)
     with tarfile.open(archive) as opened:
-        members = {Path(member.name).name: member for member in opened}
+        members = {Path(member.name).name: member for member in opened if Path(member.name).parent.name == "odd"}
+        names = [name.partition("/odd/")[2] for name in opened.getnames()]
+    assert names[-8:] == ["a", "a/inner", "a/inner/file", "b", "b/file", "c", "c/inner", "c/inner/file"]
+    assert members["file"].pax_headers["SCHILY.acl.access"] == "user::rw-,user:1234:r--,group::r--,mask::rwx,other::---"
     assert members["file"].pax_headers["mtime"] == "1234567890.123456789"
     assert members["link"].pax_headers["mtime"] == "0.000000001"
     assert members["zlink"].islnk() and members["zlink"].linkname == members["link"].name
