@@ -165,8 +165,10 @@ def resolve(repository: Repository, wanted: str) -> Snapshot:
     """
     snapshots = load_all(repository)
     if wanted == "latest":
-        if snapshots.unreadable:  # nobody knows how new that one is, and the wrong state must not pass for the latest
-            name, error = snapshots.unreadable[0]
+        parents = {f"{SNAPSHOT_PREFIX}{snapshot.parent}" for snapshot in snapshots}
+        for name, error in snapshots.unreadable:
+            if name in parents:
+                continue  # older than its child; of others nobody knows, and an old state must not pass for the latest
             hint = "name one by its id; lox snapshots lists them"
             raise type(error)("which snapshot is the latest cannot be told", subject=name, why=error.what, hint=hint)
         if snapshots:

@@ -83,6 +83,9 @@ def test_a_snapshot_is_named_by_the_beginning_of_its_id(repository: Repository) 
     with pytest.raises(Damaged, match="cannot be told"):
         resolve(repository, "latest")  # the damaged one may be newer
     assert resolve(repository, first.id) == first
+    child = replace(PLAIN, parent="e" * 32, time=PLAIN.time + 1).save(repository)
+    assert resolve(repository, "latest") == child  # which is newer than its parent
+    repository.store.delete(child.name)
     repository.store.delete("snapshots/" + "e" * 32)
     assert resolve(repository, "ABC").id == "ab" + "c" * 30
     with pytest.raises(NotFound, match="several"):
