@@ -17,6 +17,7 @@ native = Extension(
     sources=sorted(glob("kernels/*.c")),
     depends=sorted(glob("kernels/*.h")),
     extra_compile_args=["/O2"] if sys.platform == "win32" else UNIX_FLAGS,
+    libraries=["dl"] if sys.platform == "linux" else [],  # where libc does not have dlopen itself
     optional=True,
 )
 

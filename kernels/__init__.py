@@ -11,7 +11,6 @@ import os
 from importlib import import_module
 
 from kernels.chunk import PUBLIC_KEY, gear_table
-from kernels.ids import hash_chunks
 from kernels.tree_files import SETTABLE_FLAGS, WRITE_MODE, WRITE_OWNER, WRITE_TIMES
 from model.errors import ConfigError
 
@@ -40,6 +39,7 @@ if VARIANT == "native":
         create_directories,
         cut_files,
         find_ids,
+        hash_chunks,
         join_sorted,
         list_directory,
         open_beneath,
@@ -52,7 +52,7 @@ if VARIANT == "native":
     )
 else:
     from kernels.chunk import candidates, cut_files, select
-    from kernels.ids import find_ids
+    from kernels.ids import find_ids, hash_chunks
     from kernels.tree import (
         join_sorted,
         list_directory,

@@ -88,6 +88,8 @@ static PyMethodDef methods[] = {
     {"create_directories", native_create_directories, METH_VARARGS, NULL},
     {"join_sorted", native_join_sorted, METH_VARARGS, NULL},
     {"find_ids", native_find_ids, METH_VARARGS, NULL},
+    {"can_hash", native_can_hash, METH_NOARGS, NULL},
+    {"hash_chunks", native_hash_chunks, METH_VARARGS, NULL},
     {"candidates", native_candidates, METH_VARARGS, NULL},
     {"select", native_select, METH_VARARGS, NULL},
     {"cut_files", native_cut_files, METH_VARARGS, NULL},

@@ -100,6 +100,8 @@ PyObject *native_join_sorted(PyObject *self, PyObject *args);
 
 /* ids.c, chunk.c */
 PyObject *native_find_ids(PyObject *self, PyObject *args);
+PyObject *native_can_hash(PyObject *self, PyObject *args);
+PyObject *native_hash_chunks(PyObject *self, PyObject *args);
 PyObject *native_candidates(PyObject *self, PyObject *args);
 PyObject *native_select(PyObject *self, PyObject *args);
 PyObject *native_cut_files(PyObject *self, PyObject *args);

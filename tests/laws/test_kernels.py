@@ -218,3 +218,18 @@ def _reference() -> Any:
         scan_directory = staticmethod(tree.scan_directory)
 
     return Reference
+
+
+@given(st.binary(max_size=3000), st.one_of(st.none(), st.binary(max_size=100)), st.data())
+def test_hash_chunks(body: bytes, key: bytes | None, data: st.DataObject) -> None:
+    ranges = data.draw(st.lists(st.tuples(st.integers(0, len(body)), st.integers(0, 3000)), max_size=20))
+    start = np.array([first for first, _ in ranges], dtype=np.int64)
+    length = np.array([min(size, len(body) - first) for first, size in ranges], dtype=np.uint32)
+    expected = ids.hash_chunks(key, body, start, length)
+    assert np.array_equal(native.hash_chunks(key, body, start, length), expected)
+
+
+def test_hash_chunks_refuses_what_does_not_lie_in_the_body() -> None:
+    for first, size in ((-1, 1), (0, 11), (11, 0), (10, 1), (2**63 - 1, 2**32 - 1)):
+        with pytest.raises(ValueError, match="body"):
+            native.hash_chunks(b"key", bytes(10), np.array([first]), np.array([size], dtype=np.uint32))

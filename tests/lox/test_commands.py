@@ -166,9 +166,9 @@ def test_a_tar_archive_keeps_odd_attributes_links_and_every_nanosecond(shell: Sh
     entries = ((0x01, 6, -1), (0x02, 4, 1234), (0x04, 4, -1), (0x10, 7, -1), (0x20, 0, -1))
     acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
     os.setxattr(root / "file", "system.posix_acl_access", acl)
-    for name in ("a/inner", "b", "c/inner"):
-        (root / name).mkdir(parents=True)
-        (root / name / "file").touch()
+    for folder in ("a/inner", "b", "c/inner"):
+        (root / folder).mkdir(parents=True)
+        (root / folder / "file").touch()
     shell("backup", root).ok()
     archive = tmp_path / "odd.tar"
     environment = {"LOX_REPOSITORY": str(shell.repository), "LOX_PASSWORD": PASSWORD}
