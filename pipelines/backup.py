@@ -20,7 +20,7 @@ from pipelines.options import EngineOptions, Progress, Watch
 from pipelines.runs import unwrapped
 from repository.codecs import by_name
 from repository.fetch import ChunkFetcher
-from repository.manifest import ManifestWriter
+from repository.manifest import ManifestRoot, ManifestWriter
 from repository.manifest_reader import ManifestReader
 from repository.metadata import MetadataStore
 from repository.repository import Repository
@@ -146,7 +146,21 @@ def backup(repository: Repository, request: BackupRequest, engine: EngineOptions
             with contextlib.suppress(Exception):  # what is stored need not be sent again; why we failed is what counts
                 commit.write_index()
             raise
-    snapshot = Snapshot(
+    snapshot = None
+    if not request.dry_run:
+        snapshot = _snapshot(request, parent, root, started, scanner.stats, commit.counts).save(repository)
+    return _report(snapshot, scanner.stats, commit.counts, trace, time.monotonic() - begin)
+
+
+def _snapshot(
+    request: BackupRequest,
+    parent: Snapshot | None,
+    root: ManifestRoot,
+    started: int,
+    scan: ScanStats,
+    counts: CommitCounts,
+) -> Snapshot:
+    return Snapshot(
         time=started,
         started=started,
         finished=time.time_ns(),
@@ -158,14 +172,11 @@ def backup(repository: Repository, request: BackupRequest, engine: EngineOptions
         parent=parent.id if parent else None,
         tags=request.tags,
         excludes=request.excludes,
-        problems=len(_problems(scanner.stats, commit.counts)),
-        stats=_stats(scanner.stats, commit.counts),
+        problems=len(_problems(scan, counts)),
+        stats=_stats(scan, counts),
         program=f"lox {__version__}",
-        extra=selection_of(request, [path for path, _ in scanner.stats.problems]),
+        extra=selection_of(request, [path for path, _ in scan.problems]),
     )
-    if not request.dry_run:
-        snapshot = snapshot.save(repository)
-    return _report(None if request.dry_run else snapshot, scanner.stats, commit.counts, trace, time.monotonic() - begin)
 
 
 def _scanner(request: BackupRequest, parent: Snapshot | None, access: RepositoryAccess) -> Scanner:
