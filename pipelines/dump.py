@@ -96,4 +96,5 @@ def _display(path: bytes) -> str:
 
 
 def not_found(snapshot: Snapshot, path: bytes) -> NotFound:
+    """The error for a path that a snapshot does not have."""
     return NotFound("no such path in the snapshot", subject=_display(path), hint=f"lox ls {snapshot.short_id}")

@@ -29,7 +29,6 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from kernels import list_directory
 from model.entries import I32, I64, Kind, kinds_of
 from model.errors import UsageError
 from model.orders import Written
@@ -50,7 +49,7 @@ from sources.files.target_plan import (
     unlisted_folders,
 )
 from sources.files.target_verify import Check, HashChunks, verify
-from sources.files.target_writer import TargetWriter, is_simple, open_root
+from sources.files.target_writer import TargetWriter, is_simple, open_or_make
 
 __all__ = [
     "Action",
@@ -81,7 +80,7 @@ class Target:
         self.options = options
         self.summary = TargetSummary()
         self.deleted: list[bytes] = []
-        self.root_fd, self.fresh = _open_or_make(self.path, options.dry_run)
+        self.root_fd, self.fresh = open_or_make(self.path, options.dry_run)
         found = os.fstat(self.root_fd) if self.root_fd >= 0 else None
         self._writer = TargetWriter(self.path, (found.st_dev, found.st_ino) if found else (0, 0))
         self._applier = Applier(self.summary.notes, privileges=options.privileges)
@@ -320,17 +319,3 @@ class Target:
         new = sorted(problems.keys() - plan.reported)
         plan.reported.update(new)
         self.summary.problems += [(plan.paths[row], problems[row]) for row in new]
-
-
-def _open_or_make(path: bytes, dry_run: bool) -> tuple[int, bool]:
-    """A descriptor of the target (-1 if it does not exist and nothing may be made) and whether it is empty."""
-    try:
-        if not os.path.lexists(path):
-            if dry_run:
-                return -1, True
-            os.makedirs(path, mode=0o700)
-        fd = open_root(path)
-        names, _ = list_directory(fd)
-    except OSError as error:
-        raise UsageError("cannot restore to this place", subject=os.fsdecode(path), why=str(error.strerror)) from error
-    return fd, set(names) <= {b"lost+found"}

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels import WRITE_MODE, WRITE_OWNER, WRITE_TIMES, open_beneath, write_files
+from kernels import WRITE_MODE, WRITE_OWNER, WRITE_TIMES, list_directory, open_beneath, write_files
 from model.entries import I64, Bool, Paths, Stats
 from model.errors import UsageError
 from model.orders import Joined, Written
@@ -231,3 +231,17 @@ def _write_all(fd: int, data: memoryview, place: int) -> None:
     while data:
         count = os.pwrite(fd, data, place)
         data, place = data[count:], place + count
+
+
+def open_or_make(path: bytes, dry_run: bool) -> tuple[int, bool]:
+    """A descriptor of the target (-1 if it does not exist and nothing may be made) and whether it is empty."""
+    try:
+        if not os.path.lexists(path):
+            if dry_run:
+                return -1, True
+            os.makedirs(path, mode=0o700)
+        fd = open_root(path)
+        names, _ = list_directory(fd)
+    except OSError as error:
+        raise UsageError("cannot restore to this place", subject=os.fsdecode(path), why=str(error.strerror)) from error
+    return fd, set(names) <= {b"lost+found"}
