@@ -40,11 +40,6 @@ def safe(text: str) -> str:
     return "".join([_one(letter, double=False) for letter in text])
 
 
-def safe_lines(text: str) -> str:
-    """As `safe`, but line breaks stay: for texts of ours with several lines."""
-    return "\n".join([safe(line) for line in text.split("\n")])
-
-
 def _one(letter: str, *, double: bool) -> str:
     code = ord(letter)
     if letter == "\\":
