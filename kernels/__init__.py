@@ -2,7 +2,8 @@
 
 ``LOX_KERNELS`` chooses once, at import: ``native``, ``reference``, or ``auto`` (native if it was built). `VARIANT` says
 which it is. Both variants have the same signatures and give the same results; ``chunk.py``, ``tree.py``,
-``tree_files.py`` and ``ids.py`` hold the reference, which is the specification, and ``native.py`` is the face of C.
+``tree_files.py``, ``ids.py`` and ``buffers.py`` hold the reference, which is the specification, and ``native.py`` is
+the face of C.
 """
 
 from __future__ import annotations
@@ -39,11 +40,13 @@ if VARIANT == "native":
         create_directories,
         cut_files,
         find_ids,
+        gather,
         hash_chunks,
         join_sorted,
         list_directory,
         open_beneath,
         read_files,
+        same_bytes,
         scan_directory,
         select,
         stat_names,
@@ -51,6 +54,7 @@ if VARIANT == "native":
         write_files,
     )
 else:
+    from kernels.buffers import gather, same_bytes
     from kernels.chunk import candidates, cut_files, select
     from kernels.ids import find_ids, hash_chunks
     from kernels.tree import (
@@ -74,12 +78,14 @@ __all__ = [
     "create_directories",
     "cut_files",
     "find_ids",
+    "gather",
     "gear_table",
     "hash_chunks",
     "join_sorted",
     "list_directory",
     "open_beneath",
     "read_files",
+    "same_bytes",
     "scan_directory",
     "select",
     "stat_names",

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from model.entries import I64, Paths
+from model.entries import I64, U8, U32, Paths
 
 Bytes: TypeAlias = bytes | bytearray | memoryview | mmap.mmap | npt.NDArray[np.uint8]
 
@@ -43,4 +43,24 @@ def check_items(column: npt.NDArray[Any], items: int, what: str) -> None:
         raise ValueError(f"{what} must have {items} items, not {len(column)}")
 
 
-__all__ = ["I64", "Bytes", "bytes_of", "check_items", "check_ranges", "rows_of"]
+def gather(body: Bytes, start: I64, length: U32, room: bytearray | memoryview | U8) -> int:
+    """Copy ``body[start : start + length]`` of each row into `room`, side by side in row order; bytes written.
+
+    ValueError, and nothing written, unless each row lies in the body and all of them fit into the room.
+    """
+    source, target, at = bytes_of(body), bytes_of(room), 0
+    check_ranges(start, length, len(source))
+    if int(length.sum(dtype=np.int64)) > len(target):
+        raise ValueError("the ranges do not fit into the room")
+    for begin, size in zip(start.tolist(), length.tolist(), strict=True):
+        target[at : at + size] = source[begin : begin + size]
+        at += size
+    return at
+
+
+def same_bytes(one: Bytes, other: Bytes) -> bool:
+    """Whether both hold the same bytes. (Comparing memoryviews goes item by item.)"""
+    return np.array_equal(bytes_of(one), bytes_of(other))
+
+
+__all__ = ["I64", "Bytes", "bytes_of", "check_items", "check_ranges", "gather", "rows_of", "same_bytes"]

@@ -87,6 +87,8 @@ static PyMethodDef methods[] = {
     {"write_files", native_write_files, METH_VARARGS, NULL},
     {"create_directories", native_create_directories, METH_VARARGS, NULL},
     {"join_sorted", native_join_sorted, METH_VARARGS, NULL},
+    {"gather", native_gather, METH_VARARGS, NULL},
+    {"same_bytes", native_same_bytes, METH_VARARGS, NULL},
     {"find_ids", native_find_ids, METH_VARARGS, NULL},
     {"can_hash", native_can_hash, METH_NOARGS, NULL},
     {"hash_chunks", native_hash_chunks, METH_VARARGS, NULL},

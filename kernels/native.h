@@ -23,6 +23,7 @@
 
 /* Columns may start at any address, so their items are read through types without alignment. */
 typedef int32_t __attribute__((aligned(1), may_alias)) any_i32;
+typedef uint32_t __attribute__((aligned(1), may_alias)) any_u32;
 typedef int64_t __attribute__((aligned(1), may_alias)) any_i64;
 typedef uint64_t __attribute__((aligned(1), may_alias)) any_u64;
 
@@ -98,7 +99,9 @@ PyObject *native_write_files(PyObject *self, PyObject *args);
 PyObject *native_create_directories(PyObject *self, PyObject *args);
 PyObject *native_join_sorted(PyObject *self, PyObject *args);
 
-/* ids.c, chunk.c */
+/* buffers.c, ids.c, hash.c, chunk.c */
+PyObject *native_gather(PyObject *self, PyObject *args);
+PyObject *native_same_bytes(PyObject *self, PyObject *args);
 PyObject *native_find_ids(PyObject *self, PyObject *args);
 PyObject *native_can_hash(PyObject *self, PyObject *args);
 PyObject *native_hash_chunks(PyObject *self, PyObject *args);

@@ -60,6 +60,16 @@ def hash_chunks(key: bytes | None, body: Bytes, start: I64, length: U32) -> U8:
     return digests
 
 
+def gather(body: Bytes, start: I64, length: U32, room: bytearray | memoryview | U8) -> int:
+    """As `kernels.buffers.gather`."""
+    return _native.gather(body, _column(start, np.int64), _column(length, np.uint32), room)
+
+
+def same_bytes(one: Bytes, other: Bytes) -> bool:
+    """As `kernels.buffers.same_bytes`."""
+    return _native.same_bytes(one, other)
+
+
 def find_ids(table: Bytes, queries: U8) -> I64:
     """As `kernels.ids.find_ids`."""
     rows = np.empty(queries.size // 32, dtype=np.int64)

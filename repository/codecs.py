@@ -54,9 +54,7 @@ def compressor(codec: int, level: int | None = None) -> Compressor:
     """
     codec, level = by_name(Codec(codec).name.lower(), level)
     if codec is Codec.ZSTD:
-        return zstandard.ZstdCompressor(
-            level=level, write_content_size=True, write_checksum=False, write_dict_id=False
-        ).compress
+        return zstandard.ZstdCompressor(compression_params=_zstd_parameters(level)).compress
     if codec is Codec.LZ4:
         return _lz4_compressor(level)
     if codec is Codec.GZIP:
@@ -121,6 +119,15 @@ def _guarded(decode: Callable[[], R]) -> R:
         return decode()
     except (zstandard.ZstdError, zlib.error, RuntimeError, ValueError) as error:
         raise Damaged("compressed data does not decode", why=type(error).__name__) from error
+
+
+def _zstd_parameters(level: int) -> zstandard.ZstdCompressionParameters:
+    # What zstd calls level 2 is made for small buffers; with a segment as the window, longer matches and a table that
+    # stays in the cache it is an eighth faster both ways (docs/decisions/008).
+    tuned = {"window_log": 22, "hash_log": 15, "min_match": 7} if level == LEVELS[Codec.ZSTD][1] else {}
+    return zstandard.ZstdCompressionParameters.from_level(
+        level, write_content_size=True, write_checksum=False, write_dict_id=False, **tuned
+    )
 
 
 def _lz4_compressor(level: int) -> Compressor:

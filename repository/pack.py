@@ -17,6 +17,7 @@ from typing import TypeVar
 import numpy as np
 from blake3 import blake3
 
+import kernels
 from model.batches import PackBytes, Receipt, Segment
 from model.errors import Damaged, RunFailed
 from repository.codecs import Codec, compressor, decompress, decompress_into
@@ -42,6 +43,7 @@ R = TypeVar("R")
 PACK_TARGET = 64 << 20  # bytes at which a pack is full
 TRAILER_SIZE = 16 + CHECKSUM_SIZE
 
+_PAGE = 4096
 _TAIL = 64 << 10  # bytes read from the end of a pack: most footers are within
 _TRAILER_MAGIC = b"LOXT"
 _TRAILER = struct.Struct("<4sB3sII")  # magic codec zero plain stored, of the footer
@@ -178,7 +180,7 @@ class PackWriter:
         if codec != Codec.NONE:
             opened = _scratch.plain(plain.nbytes)
             _decoded(self._keys, ordinal, lambda: decompress_into(codec, packed, opened))
-        if not _equal(opened, plain):
+        if not kernels.same_bytes(opened, plain):
             raise self._keys.damaged(ordinal, "it does not open to what was put in; memory or processor may fail")
 
     def _receipt(self) -> Receipt:
@@ -276,14 +278,8 @@ def _check_lengths(keys: PackKeys, ordinal: int, plain_length: int, sealed: Byte
 
 
 def _room(size: int) -> memoryview:
-    # Unlike bytearray, NumPy does not write zeros into it: pages nobody uses are never touched.
-    return np.empty(size, np.uint8).data
-
-
-def _equal(one: memoryview, other: memoryview) -> bool:
-    # As words: comparing memoryviews goes item by item.
-    if one.nbytes != other.nbytes:
-        return False
-    whole = one.nbytes & ~7
-    words, others = np.frombuffer(one[:whole], np.uint64), np.frombuffer(other[:whole], np.uint64)
-    return np.array_equal(words, others) and bytes(one[whole:]) == bytes(other[whole:])
+    # Unlike bytearray, NumPy does not write zeros into it: pages nobody uses are never touched. It begins on a page,
+    # so that a store may hand it to the device as it is.
+    room = np.empty(size + _PAGE, np.uint8)
+    skip = -room.ctypes.data % _PAGE
+    return room[skip : skip + size].data

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+import kernels
 from model.batches import Claimed, Compressed, Content, Segment
 from model.entries import I64, U8, U32
 from model.errors import RepositoryError
@@ -80,14 +81,7 @@ class Compressor(Stage[Claimed, Compressed]):
         return body[begin:end]
 
     def _copy(self, body: memoryview, start: I64, length: U32) -> None:
-        ends = start + length
-        breaks = np.flatnonzero(start[1:] != ends[:-1]) + 1
-        firsts = np.concatenate([[0], breaks])
-        lasts = np.concatenate([breaks, [len(start)]]) - 1
-        for begin, end in zip(start[firsts].tolist(), ends[lasts].tolist(), strict=True):
-            size = end - begin
-            self._buffer[self._used : self._used + size] = body[begin:end]
-            self._used += size
+        self._used += kernels.gather(body, start, length, self._buffer[self._used :])
 
     def _segment(self, plain: memoryview) -> Compressed:
         codec, data = self._best(plain)

@@ -79,6 +79,7 @@ class Lox(Tool):
             "LOX_REPOSITORY": str(self.repository(home)),
             "LOX_PASSWORD": PASSWORD,
             "LOX_CACHE_DIR": str(home / "cache"),
+            "PYTHONDONTWRITEBYTECODE": "",  # an installed package has its bytecode
         }
 
     def init(self, home: Path) -> Sequence[str | Path]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import kernels.buffers
 import kernels.chunk
 import kernels.ids
 import kernels.tree
@@ -18,7 +19,7 @@ NO_COMPILER = "kernels._native is not built: apt install gcc python3-dev && pip 
 REFERENCE = SimpleNamespace(
     **{
         name: getattr(module, name)
-        for module in (kernels.chunk, kernels.ids, kernels.tree, kernels.tree_files)
+        for module in (kernels.buffers, kernels.chunk, kernels.ids, kernels.tree, kernels.tree_files)
         for name in kernels.__all__
         if hasattr(module, name)
     }

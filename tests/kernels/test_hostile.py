@@ -33,6 +33,8 @@ def calls(root: int) -> dict[str, list[Any]]:
         "candidates": [bytes(3000), table, PARAMS, 5],
         "select": [TWO, PARAMS, 0, 3000, True],
         "cut_files": [bytes(3000), TWO, TWO, table, PARAMS, small],
+        "gather": [bytes(10), TWO, small, bytearray(10)],
+        "same_bytes": [bytes(10), bytes(10)],
         "find_ids": [ids, ids, numbers],
         "hash_chunks": [bytes(128), bytes(10), TWO, small, np.zeros(64, dtype=np.uint8)],
         "open_beneath": [root, b"a", os.O_RDONLY, 0],

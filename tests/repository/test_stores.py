@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import mmap
 import os
 import stat
 import subprocess
@@ -64,6 +66,32 @@ def full_disk() -> Iterator[Path]:
     yield place
     subprocess.run(["umount", str(place)], check=True)
     place.rmdir()
+
+
+@pytest.mark.parametrize("size", [(1 << 20) - 1, 1 << 20, (3 << 20) + 4097, 5 << 20])
+@pytest.mark.parametrize("skip", [0, 1])
+@pytest.mark.parametrize("refused", [None, errno.EINVAL])
+def test_large_objects_go_past_the_page_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, skip: int, refused: int | None
+) -> None:
+    """Whatever their size and place in memory, and whether or not the file system can do it."""
+    memory = mmap.mmap(-1, size + 4096)
+    memory[:] = os.urandom(len(memory))
+    data = memoryview(memory)[skip : skip + size]
+    direct: list[int] = []
+    write = os.write
+
+    def watched(fd: int, some: memoryview) -> int:
+        direct.append(len(some))
+        if refused and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT:
+            raise OSError(refused, os.strerror(refused))
+        return write(fd, some)
+
+    monkeypatch.setattr(os, "write", watched)
+    store = LocalStore(str(tmp_path / "repo"))
+    store.put("packs/aa/one", [data, b"tail"])
+    assert store.get("packs/aa/one") == bytes(data) + b"tail"
+    assert bool(direct) == (size >= 1 << 20 and skip == 0)
 
 
 def test_files_are_private_and_read_only(tmp_path: Path) -> None:
