@@ -49,14 +49,20 @@ _Static_assert(sizeof(row_t) == 88, "STAT has 88 bytes");
 #define READ_CHANGED (1u << 30)
 #define READ_NOT_REGULAR (1u << 29)
 
-/* A directory below `root` kept open while consecutive rows lie in it. */
+/* The directory below `root` that holds consecutive rows, and some of those above it: what comes next is near. */
+#define CURSOR_LEVELS 32
 typedef struct {
     int root;
-    int fd; /* -1: not open; may be `root` itself */
+    int fd; /* of the directory path[0 .. length), or -1; the last level's or `root` itself */
     int error;
     const char *path;
     size_t length;
     bool entered;
+    int depth;
+    struct {
+        int fd;
+        size_t length; /* it is path[0 .. length) */
+    } levels[CURSOR_LEVELS];
 } cursor_t;
 
 /* Bytes that grow; `failed` after memory ran out, when nothing more is added. */

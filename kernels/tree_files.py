@@ -29,8 +29,8 @@ _VERSION = ["ino", "dev", "size", "mtime", "ctime"]
 def read_files(root_fd: int, paths: Paths, limits: I64, body: bytearray | memoryview | U8) -> tuple[Stats, I64]:
     """Reads n files back to back into `body`, at most `limits` bytes of each: (STAT[n], int64[n] bytes read).
 
-    A limit is the size the caller expects; a negative one asks for metadata alone. Rows are the lstat from just before
-    the read, so a later change differs from them. In their flags: READ_NOT_REGULAR (nothing was opened or read),
+    A limit is the size the caller expects; a negative one asks for metadata alone. Rows are the status from just before
+    the read, so a later change differs from them. In their flags: READ_NOT_REGULAR (nothing was read),
     READ_HAS_XATTRS, READ_CHANGED (the file moved while it was read, or its size is not the limit, unless that is
     negative), and the inode flags chattr(1) can set. A row with an errno has length 0; its metadata is there if
     lstat worked. Never waits for FIFOs or devices; access times are kept where that is allowed. ValueError
@@ -55,38 +55,43 @@ def _read_row(root_fd: int, path: bytes, limit: int, room: memoryview) -> tuple[
     except OSError as error:
         return error_row(error), 0
     try:
-        row = lstat_row(directory, name)
-        if row["errno"][0]:
-            return row, 0
-        if not stat.S_ISREG(int(row["mode"][0])):  # not opened at all: opening a device can act on it
-            row["flags"] |= READ_NOT_REGULAR
-            return row, 0
-        return _read_regular(directory, name, row, limit, room)
+        try:
+            fd = _open_to_read(directory, name)
+        except OSError as error:
+            return _unopened(directory, name, error), 0
+        try:
+            return _read_open(fd, limit, room)
+        finally:
+            os.close(fd)
     finally:
         os.close(directory)
 
 
-def _read_regular(directory: int, name: bytes, row: Stats, limit: int, room: memoryview) -> tuple[Stats, int]:
-    try:
-        fd = _open_to_read(directory, name)
-    except OSError as error:
+def _unopened(directory: int, name: bytes, error: OSError) -> Stats:
+    """Why it could not be opened, unless it is no file (a link, a socket), which says more."""
+    row = lstat_row(directory, name)
+    if not row["errno"][0] and not stat.S_ISREG(int(row["mode"][0])):
+        row["flags"] |= READ_NOT_REGULAR
+    else:
         row["errno"] = error.errno or errno.EIO
-        return row, 0
+    return row
+
+
+def _read_open(fd: int, limit: int, room: memoryview) -> tuple[Stats, int]:
+    row = row_of(os.fstat(fd))
     try:
+        if not stat.S_ISREG(int(row["mode"][0])):
+            row["flags"] |= READ_NOT_REGULAR
+            return row, 0
         row["flags"] |= _attributes_of(fd)
         got = _read_all(fd, room)
         after = row_of(os.fstat(fd))
-        if not stat.S_ISREG(int(after["mode"][0])):
-            row["flags"] |= READ_NOT_REGULAR
-            got = 0
-        elif (after[_VERSION] != row[_VERSION])[0] or (limit >= 0 and after["size"][0] != limit):
+        if (after[_VERSION] != row[_VERSION])[0] or (limit >= 0 and after["size"][0] != limit):
             row["flags"] |= READ_CHANGED
         return row, got
     except OSError as error:
         row["errno"] = error.errno or errno.EIO
         return row, 0
-    finally:
-        os.close(fd)
 
 
 def _open_to_read(directory: int, name: bytes) -> int:

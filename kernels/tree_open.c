@@ -151,12 +151,59 @@ cursor_t cursor_at(int root)
     return (cursor_t){.root = root, .fd = -1};
 }
 
+/* Closes the levels from `depth` on. */
+static void close_levels(cursor_t *cursor, int depth)
+{
+    while (cursor->depth > depth)
+        close(cursor->levels[--cursor->depth].fd);
+}
+
 void cursor_close(cursor_t *cursor)
 {
-    if (cursor->fd >= 0 && cursor->fd != cursor->root)
-        close(cursor->fd);
+    close_levels(cursor, 0);
     cursor->fd = -1;
     cursor->entered = false;
+}
+
+/* Levels above or equal to path[0 .. n): how many of those that are open. */
+static int shared_levels(const cursor_t *cursor, const char *path, size_t n)
+{
+    int depth = cursor->depth;
+    for (; depth; depth--) {
+        size_t length = cursor->levels[depth - 1].length;
+        if ((length == n || (length < n && path[length] == '/')) && memcmp(cursor->path, path, length) == 0)
+            break;
+    }
+    return depth;
+}
+
+/* Opens path[0 .. n) from the last level and makes it a level; 0 or an errno. */
+static int add_level(cursor_t *cursor, const char *path, size_t n)
+{
+    if (cursor->depth == CURSOR_LEVELS)
+        close_levels(cursor, 0);
+    size_t above = cursor->depth ? cursor->levels[cursor->depth - 1].length + 1 : 0;
+    int at = cursor->depth ? cursor->levels[cursor->depth - 1].fd : cursor->root;
+    int fd = open_below(at, path + above, n - above, O_PATH | O_DIRECTORY, 0);
+    if (fd < 0)
+        return errno;
+    cursor->levels[cursor->depth].fd = fd;
+    cursor->levels[cursor->depth++].length = n;
+    return 0;
+}
+
+/* Opens path[0 .. n) and the directory above it, from which its neighbours are one step; 0 or an errno. */
+static int open_levels(cursor_t *cursor, const char *path, size_t n)
+{
+    if (!is_canonical(path, n))
+        return EINVAL;
+    close_levels(cursor, shared_levels(cursor, path, n));
+    size_t reached = cursor->depth ? cursor->levels[cursor->depth - 1].length : 0;
+    size_t above = parent_length(path, n);
+    if (reached == n)
+        return 0;
+    int error = above > reached ? add_level(cursor, path, above) : 0;
+    return error ? error : add_level(cursor, path, n);
 }
 
 /* Opens the directory that holds `path` unless it is open already and copies the last component to `name`.
@@ -175,9 +222,8 @@ int cursor_enter(cursor_t *cursor, const char *path, size_t length, char name[NA
         return error;
     if (cursor->entered && cursor->length == n && memcmp(cursor->path, path, n) == 0)
         return cursor->error;
-    cursor_close(cursor);
-    cursor->fd = n ? open_below(cursor->root, path, n, O_PATH | O_DIRECTORY, 0) : cursor->root;
-    cursor->error = n && cursor->fd < 0 ? errno : 0;
+    cursor->error = n ? open_levels(cursor, path, n) : 0;
+    cursor->fd = cursor->error ? -1 : n ? cursor->levels[cursor->depth - 1].fd : cursor->root;
     cursor->path = path;
     cursor->length = n;
     cursor->entered = true;

@@ -64,33 +64,45 @@ static bool is_same_version(const row_t *row, const struct stat *now)
            row->ctime == after.ctime;
 }
 
+/* What could not be opened: why, unless it is no file (a link, a socket), which says more. */
+static void note_unopened(row_t *row, int directory, const char *name)
+{
+    int error = errno;
+    row_lstat(row, directory, name);
+    if (!row->error && !S_ISREG(row->mode))
+        row->flags |= READ_NOT_REGULAR;
+    else
+        row->error = error;
+}
+
 /* Fills the row from before the read (so that a later backup sees a change that came after it); bytes read. */
 static int64_t read_row(row_t *row, int directory, const char *name, char *body, int64_t limit)
 {
-    row_lstat(row, directory, name);
-    if (row->error)
-        return 0;
-    if (!S_ISREG(row->mode)) { /* not opened at all: opening a device can act on it */
-        row->flags |= READ_NOT_REGULAR;
-        return 0;
-    }
+    struct stat before, after;
+    int64_t got = 0;
     int fd = open_to_read(directory, name);
     if (fd < 0) {
-        row->error = errno;
+        note_unopened(row, directory, name);
         return 0;
     }
+    if (fstat(fd, &before) < 0) {
+        row->error = errno;
+        goto done;
+    }
+    row_from_stat(row, &before);
+    if (!S_ISREG(before.st_mode)) {
+        row->flags |= READ_NOT_REGULAR;
+        goto done;
+    }
     row->flags |= attributes_of(fd);
-    struct stat after;
-    int64_t got = read_up_to(fd, body, limit);
+    got = read_up_to(fd, body, limit);
     if (got < 0 || fstat(fd, &after) < 0) {
         row->error = errno;
-        got = 0;
-    } else if (!S_ISREG(after.st_mode)) {
-        row->flags |= READ_NOT_REGULAR;
         got = 0;
     } else if (!is_same_version(row, &after) || (limit >= 0 && after.st_size != limit)) {
         row->flags |= READ_CHANGED;
     }
+done:
     close(fd);
     return got;
 }

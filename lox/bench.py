@@ -17,7 +17,7 @@ import numpy as np
 
 import kernels
 from lox.sample import Sample
-from model.batches import Segment
+from model.batches import PackBytes, Segment
 from model.chunking import ChunkerParams
 from model.entries import I64
 from repository.codecs import Codec, by_name, compressor
@@ -163,19 +163,19 @@ class Bench:
         buffers, total = PackBuffers(), sum(len(plain) for plain, _, _ in segments)
         no_chunks = np.zeros((0, 32), np.uint8), np.zeros(0, np.uint32), np.zeros(0, np.uint32)
 
-        def fill(verify: bool) -> PackWriter:
+        def fill(verify: bool) -> PackBytes:
             writer = PackWriter(self._keys, PackKind.DATA, buffers=buffers)
             for plain, codec, data in segments:
                 segment = Segment(codec, len(plain), data, *no_chunks)
                 writer.add(segment, verify_against=plain if verify else None)
-            return writer
+            return writer.finish()
 
-        fill(verify=True)  # touches the buffers for the first time
-        sealed = _best(lambda: fill(verify=False))
-        checked = _best(lambda: fill(verify=True))
+        fill(verify=True).release()  # touches the buffers for the first time
+        sealed = _best(lambda: fill(verify=False).release())
+        checked = _best(lambda: fill(verify=True).release())
         self._done("encrypt", total, sealed)
         self._done("verify", total, (max(0.0, checked[0] - sealed[0]), max(0.0, checked[1] - sealed[1])))
-        pack = fill(verify=False).finish()
+        pack = fill(verify=False)
         self._roofline.stored = pack.size
         store = LocalStore(self._folder)
         names = (pack_name(os.urandom(16)) for _ in range(PASSES))

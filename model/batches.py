@@ -9,6 +9,7 @@ until the stage that received it returns, so whoever keeps it longer copies it (
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -231,14 +232,24 @@ class Compressed:
         return sum(len(segment.data) for segment in self.segments)
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(slots=True, eq=False)
 class PackBytes:
-    """A finished pack, ready to be stored, and what it holds."""
+    """A finished pack, ready to be stored, and what it holds. Once it is stored, or will not be, `release` it."""
 
     pack_id: bytes
     parts: list[bytes | memoryview]
     size: int
     receipt: Receipt
+    release: Callable[[], None] = _nothing  # gives back the memory it lies in
+
+    def detach(self) -> PackBytes:
+        whole = b"".join(self.parts)
+        self.release()
+        return replace(self, parts=[whole], release=_nothing)
 
 
 @dataclass(slots=True, eq=False)
@@ -251,7 +262,7 @@ class Sealed:
     sealed: int = 0
 
     def detach(self) -> Sealed:
-        return replace(self, packs=[replace(pack, parts=[b"".join(pack.parts)]) for pack in self.packs])
+        return replace(self, packs=[pack.detach() for pack in self.packs])
 
     @property
     def nbytes(self) -> int:

@@ -88,4 +88,5 @@ class MetadataStore:
         self._pack = None
         if not self._dry_run:
             self._repository.store.put(pack_name(pack.pack_id), pack.parts)
+        pack.release()
         self._receipts.append(pack.receipt)

@@ -12,6 +12,8 @@ import os
 import struct
 import threading
 from collections.abc import Callable
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 import numpy as np
@@ -43,6 +45,7 @@ R = TypeVar("R")
 PACK_TARGET = 64 << 20  # bytes at which a pack is full
 TRAILER_SIZE = 16 + CHECKSUM_SIZE
 
+PATIENCE = 0.03  # seconds: a local store takes less for a pack
 _PAGE = 4096
 _TAIL = 64 << 10  # bytes read from the end of a pack: most footers are within
 _TRAILER_MAGIC = b"LOXT"
@@ -53,19 +56,25 @@ assert _TRAILER.size + CHECKSUM_SIZE == TRAILER_SIZE
 class PackBuffers:
     """Memory for one pack after the other: first touch of fresh memory costs as much as compression.
 
-    A pack made in these buffers is valid until the next writer that uses them adds its first segment.
+    A finished pack lies in memory taken from here until its `release` is called, from any thread.
     """
 
     def __init__(self) -> None:
-        self._pack = memoryview(b"")
+        self._free: SimpleQueue[memoryview] = SimpleQueue()
+        self._lent = 0
 
-    def pack(self, size: int, keep: int = 0) -> memoryview:
-        """Room for a pack of `size` bytes; the first `keep` bytes are those of the previous call."""
-        if self._pack.nbytes < size:
-            grown = _room(size)
-            grown[:keep] = self._pack[:keep]
-            self._pack = grown
-        return self._pack
+    def take(self, size: int) -> memoryview:
+        """At least `size` bytes. Waits a moment for memory that was lent before more is touched."""
+        try:
+            room = self._free.get(timeout=PATIENCE if self._lent else 0)
+        except Empty:
+            room = memoryview(b"")
+        self._lent += 1
+        return room if room.nbytes >= size else _room(size)
+
+    def give_back(self, room: memoryview) -> None:
+        """What was taken may be taken again."""
+        self._free.put(room)
 
 
 class _Scratch(threading.local):
@@ -103,7 +112,7 @@ class PackWriter:
         self.target = target
         self.size = HEADER_SIZE
         self._buffers = buffers or PackBuffers()
-        self._room = self._buffers.pack(target + (8 << 20))
+        self._room = self._buffers.take(target + (8 << 20))
         self._pid = os.getpid()
         self._segments: list[tuple[int, int, int, int]] = []
         self._contents: list[Segment] = []
@@ -140,7 +149,7 @@ class PackWriter:
         self._contents.append(Segment(segment.codec, 0, b"", segment.ids, segment.offset, segment.length))
 
     def finish(self) -> PackBytes:
-        """Seal the footer and give the pack away; the writer is done. Its bytes lie in the buffers."""
+        """Seal the footer and give the pack away; the writer is done. Its bytes are good until it is released."""
         self._finished = True
         receipt = self._receipt()
         plain = encode_footer(receipt)
@@ -156,7 +165,8 @@ class PackWriter:
         self._room[self.size : end] = trailer + self._checksum.digest()
         self._room[:HEADER_SIZE] = self._header
         self.size = receipt.pack_size = end
-        return PackBytes(receipt.pack_id, [self._room[:end].toreadonly()], end, receipt)
+        release = partial(self._buffers.give_back, self._room)
+        return PackBytes(receipt.pack_id, [self._room[:end].toreadonly()], end, receipt, release)
 
     def _append(self, ordinal: int, codec: int, plain: int, data: Bytes) -> memoryview:
         length = memoryview(data).nbytes + OVERHEAD
@@ -171,7 +181,9 @@ class PackWriter:
         if self.size + length > PACK_MAX:
             raise ValueError(f"pack of more than {PACK_MAX} bytes")
         if self.size + length > len(self._room):
-            self._room = self._buffers.pack(2 * (self.size + length), keep=self.size)
+            grown = _room(2 * (self.size + length))
+            grown[: self.size] = self._room[: self.size]
+            self._room = grown
 
     def _verify(self, ordinal: int, codec: int, sealed: memoryview, plain: memoryview) -> None:
         packed = _scratch.packed(len(sealed) - OVERHEAD)

@@ -6,6 +6,7 @@ lane may have `OUTBOX` outputs on the way, then it waits until one was taken.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Mapping
 from queue import Empty, SimpleQueue
@@ -19,6 +20,7 @@ from runtime.orders import Lane
 from runtime.stage import Context, StopSignal
 
 OUTBOX = 4
+SWITCH_SECONDS = 0.001  # after which a thread lets others run Python: lanes want the lock often and only for moments
 JOIN_SECONDS = 60.0  # after a failure: how long a lane may take to come out of the item it is working on
 
 
@@ -31,6 +33,8 @@ class ThreadHands:
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._abort = threading.Event()
         self._lanes: dict[Lane, _LaneThread] = {}
+        self._switch_before = sys.getswitchinterval()
+        sys.setswitchinterval(min(SWITCH_SECONDS, self._switch_before))
 
     def open(self, lane: Lane) -> None:
         thread = _LaneThread(self._drive, lane, self._services, self._events, self._abort)
@@ -61,6 +65,7 @@ class ThreadHands:
                 thread.room.release()  # it asks once more at the most
         for thread in self._lanes.values():
             thread.join(JOIN_SECONDS if failed else None)
+        sys.setswitchinterval(self._switch_before)
         while (event := self.next(0.0)) is not None:
             if isinstance(event, Failed):
                 return event

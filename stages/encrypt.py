@@ -29,9 +29,8 @@ class Encryptor(Stage[Compressed, Sealed]):
         self.pack_bytes = pack_bytes
 
     def open(self, context: Context) -> None:
-        # Two sets of buffers in turn: the finished pack is still on its way to the store while the next one fills.
-        self._buffers = PackBuffers(), PackBuffers()
-        self._pack = self._new_pack()
+        self._buffers = PackBuffers()
+        self._pack: PackWriter | None = None  # none until there is something for it: the last may be stored by then
         self._in_pack = 0
         self._chunks = 0
         self._sealed = 0
@@ -39,29 +38,26 @@ class Encryptor(Stage[Compressed, Sealed]):
     def push(self, item: Compressed) -> Iterator[Sealed]:
         packs: list[PackBytes] = []
         for segment in item.segments:
+            if self._pack is None:
+                self._pack = PackWriter(self.access.repository.keys, PackKind.DATA, self.pack_bytes, self._buffers)
             self._pack.add(segment, verify_against=segment.plain)
             self._in_pack += 1
             self._chunks += len(segment.ids)
             if self._pack.full or self._chunks >= PACK_CHUNKS:
-                packs.append(self._finish())
+                packs.append(self._finish(self._pack))
         if item.content is not None or packs:
             yield Sealed(item.content, packs, item.needs, self._sealed)
 
     def flush(self) -> Iterator[Sealed]:
-        if self._in_pack:
-            pack = self._finish()
+        if self._pack is not None:
+            pack = self._finish(self._pack)
             yield Sealed(None, [pack], 0, self._sealed)
 
-    def _finish(self) -> PackBytes:
-        pack = self._pack.finish()
+    def _finish(self, writer: PackWriter) -> PackBytes:
         self._sealed += self._in_pack
         self._in_pack = self._chunks = 0
-        self._pack = self._new_pack()
-        return pack
-
-    def _new_pack(self) -> PackWriter:
-        self._buffers = self._buffers[::-1]
-        return PackWriter(self.access.repository.keys, PackKind.DATA, self.pack_bytes, self._buffers[0])
+        self._pack = None
+        return writer.finish()
 
 
 class Decryptor(Stage[Fetched, Opened]):

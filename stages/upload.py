@@ -50,8 +50,11 @@ class Uploader(Stage[Sealed, Stored]):
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _put(self, pack: PackBytes) -> None:
-        if not self.dry_run:
-            self.access.repository.store.put(pack_name(pack.pack_id), pack.parts)
+        try:
+            if not self.dry_run:
+                self.access.repository.store.put(pack_name(pack.pack_id), pack.parts)
+        finally:
+            pack.release()
 
     def _collect(self, room_for: int = 0) -> list[Receipt]:
         """Receipts of packs that are stored by now; waits until `room_for` more may be under way."""

@@ -45,7 +45,7 @@ def test_files_are_read_back_to_back(kernel: Any, tmp_path: Path, root: int) -> 
         assert agrees(row, os.lstat(os.fsencode(tmp_path) + b"/" + path))
 
 
-def test_what_is_no_file_is_not_opened(kernel: Any, tmp_path: Path, root: int) -> None:
+def test_what_is_no_file_is_not_read(kernel: Any, tmp_path: Path, root: int) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "directory").mkdir()
     (tmp_path / "link").symlink_to("file")
@@ -225,3 +225,36 @@ def test_no_descriptor_is_left_open(kernel: Any, tmp_path: Path, root: int) -> N
     read(kernel, root, {b"a": 1, b"d/b": 1, b"no/c": 1, b"d": 1})
     kernel.create_directories(root, Paths.of([b"d/x", b"no/x"]))
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_directories_in_any_order(kernel: Any, tmp_path: Path, root: int) -> None:
+    """From one directory to the next it may be one step, a level up, far away, or through what is not there."""
+    deep = "/".join(f"d{number}" for number in range(40))
+    files = [
+        "a/b/c/1",
+        "a/b/c/2",
+        "a/b/d/1",
+        "a/1",
+        "a/b/1",
+        "ab/1",
+        "1",
+        "a/b/c/3",
+        f"{deep}/1",
+        f"{deep}/e/1",
+        "d0/1",
+    ]
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "a" / "link").symlink_to("b")
+    missing = ["a/no/c/1", "a/link/c/1", "a/b/c/no/1", "a/1/x"]
+    for order in (files, files[::-1], [*files, *missing, *files], [missing[0], files[0], *missing, files[2]]):
+        paths = [name.encode() for name in order]
+        found = kernel.read_files(root, Paths.of(paths), np.full(len(paths), 300), body := bytearray(300 * len(paths)))
+        ends = np.cumsum(found[1])
+        contents = [bytes(body[end - size : end]) for end, size in zip(ends.tolist(), found[1].tolist(), strict=True)]
+        assert contents == [b"" if name in missing else name.encode() for name in order]
+        errors = dict(zip(order, found[0]["errno"].tolist(), strict=True))
+        wanted = [errno.ENOENT, errno.ELOOP, errno.ENOENT, errno.ENOTDIR]
+        assert {errors[name] for name in files if name in errors} == {0}
+        assert all(errors.get(name, code) == code for name, code in zip(missing, wanted, strict=True))

@@ -5,6 +5,7 @@ import os
 import random
 import struct
 from dataclasses import replace
+from threading import Timer
 
 import numpy as np
 import pytest
@@ -159,6 +160,18 @@ def test_buffers_serve_pack_after_pack() -> None:
         following = PackWriter(SECRET, PackKind.DATA, buffers=buffers)  # a new writer alone spoils nothing
         assert read_all(SECRET, bytes_of(pack), pack.receipt) == [chunk[0] for chunk in chunks]
         assert following.size == HEADER_SIZE
+        pack.release()
+
+
+def test_memory_comes_back_when_a_pack_is_released() -> None:
+    buffers = PackBuffers()
+    first = buffers.take(1 << 20)
+    second = buffers.take(1 << 20)  # the first is still lent
+    assert second is not first
+    Timer(0.001, buffers.give_back, [first]).start()
+    assert buffers.take(1000) is first
+    buffers.give_back(first)
+    assert buffers.take(3 << 20).nbytes >= 3 << 20
 
 
 @BOTH
