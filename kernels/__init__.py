@@ -44,6 +44,7 @@ if VARIANT == "native":
         hash_chunks,
         join_sorted,
         list_directory,
+        look_at,
         open_beneath,
         read_files,
         same_bytes,
@@ -65,7 +66,7 @@ else:
         stat_names,
         stat_paths,
     )
-    from kernels.tree_files import create_directories, read_files, write_files
+    from kernels.tree_files import create_directories, look_at, read_files, write_files
 
 __all__ = [
     "PUBLIC_KEY",
@@ -83,6 +84,7 @@ __all__ = [
     "hash_chunks",
     "join_sorted",
     "list_directory",
+    "look_at",
     "open_beneath",
     "read_files",
     "same_bytes",

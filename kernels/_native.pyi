@@ -3,7 +3,7 @@
 from typing import Any
 
 from kernels.buffers import Bytes
-from model.entries import I32, I64, U8, Stats
+from model.entries import I32, I64, U8, U32, Stats
 
 Column = Any  # a C-contiguous NumPy array of the type the C file names
 ParamsTuple = tuple[int, int, int, int, int, int]  # fixed?, minimum, average, maximum, largest loose, largest strict
@@ -24,6 +24,7 @@ def stat_names(dir_fd: int, blob: bytes, offsets: I32, lo: int, hi: int, stats: 
 def stat_paths(root_fd: int, blob: bytes, offsets: I32, stats: Stats) -> None: ...
 def scan_directory(root_fd: int, path: bytes, limit: int) -> tuple[bytes, bytearray, bytearray]: ...
 def join_sorted(a_blob: bytes, a_offsets: I32, b_blob: bytes, b_offsets: I32, match: I32) -> int: ...
+def look_at(root_fd: int, blob: bytes, offsets: I32, modes: Column, flags: U32, ends: I32) -> bytes: ...
 def read_files(
     root_fd: int,
     blob: bytes,

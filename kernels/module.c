@@ -83,6 +83,7 @@ static PyMethodDef methods[] = {
     {"stat_names", native_stat_names, METH_VARARGS, NULL},
     {"stat_paths", native_stat_paths, METH_VARARGS, NULL},
     {"scan_directory", native_scan_directory, METH_VARARGS, NULL},
+    {"look_at", native_look_at, METH_VARARGS, NULL},
     {"read_files", native_read_files, METH_VARARGS, NULL},
     {"write_files", native_write_files, METH_VARARGS, NULL},
     {"create_directories", native_create_directories, METH_VARARGS, NULL},

@@ -99,6 +99,10 @@ PyObject *native_stat_paths(PyObject *self, PyObject *args);
 PyObject *native_list_directory(PyObject *self, PyObject *args);
 PyObject *native_scan_directory(PyObject *self, PyObject *args);
 
+/* tree_look.c */
+uint32_t attributes_of(int fd);
+PyObject *native_look_at(PyObject *self, PyObject *args);
+
 /* tree_read.c, tree_write.c, tree_join.c */
 PyObject *native_read_files(PyObject *self, PyObject *args);
 PyObject *native_write_files(PyObject *self, PyObject *args);

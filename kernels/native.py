@@ -114,6 +114,13 @@ def join_sorted(a: Paths, b: Paths) -> tuple[I32, int]:
     return match, _native.join_sorted(a.blob, _offsets(a), b.blob, _offsets(b), match)
 
 
+def look_at(root_fd: int, paths: Paths, modes: U32) -> tuple[U32, Paths]:
+    """As `kernels.tree_files.look_at`."""
+    flags, ends = np.empty(len(paths), dtype=np.uint32), np.empty(len(paths) + 1, dtype=np.int32)
+    targets = _native.look_at(root_fd, paths.blob, _offsets(paths), _column(modes, np.uint32), flags, ends)
+    return flags, Paths(targets, ends)
+
+
 def read_files(root_fd: int, paths: Paths, limits: I64, body: bytearray | memoryview | U8) -> tuple[Stats, I64]:
     """As `kernels.tree_files.read_files`."""
     stats, lengths = np.empty(len(paths), dtype=STAT), np.empty(len(paths), dtype=np.int64)

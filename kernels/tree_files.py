@@ -17,12 +17,13 @@ import numpy.typing as npt
 
 from kernels.buffers import Bytes, bytes_of, check_items, check_ranges, rows_of
 from kernels.tree import error_row, lstat_row, parent_of, row_of
-from model.entries import I32, I64, READ_CHANGED, READ_HAS_XATTRS, READ_NOT_REGULAR, STAT, U8, Paths, Stats
+from model.entries import I32, I64, READ_CHANGED, READ_HAS_XATTRS, READ_NOT_REGULAR, STAT, U8, U32, Paths, Stats
 
 WRITE_OWNER, WRITE_MODE, WRITE_TIMES = 1, 2, 4  # what of the metadata `write_files` applies
 # What chattr(1) may set on any file: s u c S i a d A, t D T. Flags like "has extents" say how a file system stores it.
 SETTABLE_FLAGS = 0x000380FF
 _GET_FLAGS = 0x80006601 | struct.calcsize("l") << 16  # FS_IOC_GETFLAGS
+_NO_XATTRS = frozenset({errno.ENOTSUP, errno.ENODATA, errno.ENOSYS})
 _VERSION = ["ino", "dev", "size", "mtime", "ctime"]
 
 
@@ -111,10 +112,14 @@ def _attributes_of(fd: int) -> int:
         flags = int.from_bytes(fcntl.ioctl(fd, _GET_FLAGS, b"\0" * 8)[:4], "little") & SETTABLE_FLAGS
     except OSError:
         pass  # a file system without inode flags
+    return flags | _xattrs_flag(fd)
+
+
+def _xattrs_flag(where: int | bytes) -> int:
     try:
-        return flags | (READ_HAS_XATTRS if os.listxattr(fd) else 0)
-    except OSError:
-        return flags
+        return READ_HAS_XATTRS if os.listxattr(where, follow_symlinks=isinstance(where, int)) else 0
+    except OSError as error:
+        return 0 if error.errno in _NO_XATTRS else READ_HAS_XATTRS
 
 
 def _read_all(fd: int, room: memoryview) -> int:
@@ -125,6 +130,50 @@ def _read_all(fd: int, room: memoryview) -> int:
             break
         got += count
     return got
+
+
+def look_at(root_fd: int, paths: Paths, modes: U32) -> tuple[U32, Paths]:
+    """What n entries of the given ``st_mode`` have beside their lstat: flags uint32[n] and the targets of links.
+
+    Flags are the inode flags of directories, and READ_HAS_XATTRS where there are extended attributes or it could not
+    be found out, so that whoever looks closer meets the error. A target is empty where there is none, and may be
+    where READ_HAS_XATTRS is set. ValueError unless there is a mode for each path.
+    """
+    rows = rows_of(paths)
+    check_items(modes, len(rows), "modes")
+    flags, targets = np.zeros(len(rows), dtype=np.uint32), []
+    for i, (path, mode) in enumerate(zip(rows, modes.tolist(), strict=True)):
+        try:
+            flags[i], target = _look_at(root_fd, path, mode)
+        except OSError:
+            flags[i], target = READ_HAS_XATTRS, b""
+        targets.append(target)
+    return flags, Paths.of(targets)
+
+
+def _look_at(root_fd: int, path: bytes, mode: int) -> tuple[int, bytes]:
+    directory, name = parent_of(root_fd, path)
+    try:
+        if stat.S_ISDIR(mode):
+            return _directory_flags(directory, name), b""
+        target = os.readlink(name, dir_fd=directory) if stat.S_ISLNK(mode) else b""
+        return _xattrs_flag(b"/proc/self/fd/%d/%s" % (directory, name)), target
+    finally:
+        os.close(directory)
+
+
+def _directory_flags(directory: int, name: bytes) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(name, flags | os.O_NOATIME, dir_fd=directory)
+    except PermissionError as error:
+        if error.errno != errno.EPERM:  # O_NOATIME is for owners
+            raise
+        fd = os.open(name, flags, dir_fd=directory)
+    try:
+        return _attributes_of(fd)
+    finally:
+        os.close(fd)
 
 
 def write_files(root_fd: int, paths: Paths, body: Bytes, start: I64, length: I64, meta: Stats, flags: int = 0) -> I32:

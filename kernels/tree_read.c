@@ -4,14 +4,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/xattr.h>
 #include <unistd.h>
-
-/* What chattr(1) may set on any file; the others (extents, index, ...) describe how a file system stores it. */
-#define SETTABLE_FLAGS 0x000380FFu
 
 static int open_to_read(int directory, const char *name)
 {
@@ -26,17 +20,6 @@ static int open_to_read(int directory, const char *name)
         }
     } while (fd < 0 && errno == EINTR);
     return fd;
-}
-
-static uint32_t attributes_of(int fd)
-{
-    int flags = 0;
-    uint32_t row_flags = 0;
-    if (ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0)
-        row_flags = (uint32_t)flags & SETTABLE_FLAGS;
-    if (flistxattr(fd, NULL, 0) > 0)
-        row_flags |= READ_HAS_XATTRS;
-    return row_flags;
 }
 
 /* Up to `limit` bytes; how many, or -1 with errno. */

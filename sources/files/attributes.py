@@ -14,7 +14,8 @@ import struct
 import numpy as np
 
 import kernels
-from model.entries import READ_HAS_XATTRS, Fresh, Kind
+from model.entries import I64, READ_HAS_XATTRS, Fresh, Kind
+from sources.files import columns
 from sources.files.opening import open_directory
 from sources.files.trouble import describe
 
@@ -29,10 +30,12 @@ def complete(root_fd: int, fresh: Fresh) -> None:
     Regular files are looked at only if their flags say READ_HAS_XATTRS; rows with a problem are left alone.
     """
     kinds = fresh.kinds
-    wanted = (kinds != Kind.FILE) & (kinds != Kind.UNKNOWN) | (fresh.stat["flags"] & np.uint32(READ_HAS_XATTRS) != 0)
+    others = (kinds != Kind.FILE) & (kinds != Kind.UNKNOWN)
+    others[list(fresh.problems)] = False
+    _look_at(root_fd, fresh, np.flatnonzero(others))
     parent = _Parent(root_fd)
     try:
-        for row in np.flatnonzero(wanted).tolist():
+        for row in np.flatnonzero(fresh.stat["flags"] & np.uint32(READ_HAS_XATTRS)).tolist():
             if row in fresh.problems:
                 continue
             path = fresh.paths[row]
@@ -42,6 +45,16 @@ def complete(root_fd: int, fresh: Fresh) -> None:
                 fresh.problems[row] = describe(error.errno or errno.EIO)
     finally:
         parent.close()
+
+
+def _look_at(root_fd: int, fresh: Fresh, rows: I64) -> None:
+    """Fill targets and flags of `rows` all at once; READ_HAS_XATTRS remains where one has to look closer."""
+    if not len(rows):
+        return
+    flags, targets = kernels.look_at(root_fd, columns.take(fresh.paths, rows), fresh.stat["mode"][rows])
+    fresh.stat["flags"][rows] |= flags
+    for at in np.flatnonzero(np.diff(targets.offsets)).tolist():
+        fresh.targets[int(rows[at])] = targets[at]
 
 
 def inode_flags(fd: int) -> int:

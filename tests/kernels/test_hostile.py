@@ -43,6 +43,7 @@ def calls(root: int) -> dict[str, list[Any]]:
         "stat_paths": [root, *paths, stats],
         "scan_directory": [root, b"d", 10],
         "join_sorted": [*paths, *paths, small],
+        "look_at": [root, *paths, small.view(np.uint32), np.zeros(2, dtype=np.uint32), np.zeros(3, dtype=np.int32)],
         "read_files": [root, *paths, TWO, bytearray(9), stats, numbers],
         "write_files": [root, *paths, b"body", TWO, TWO, stats, 7, small],
         "create_directories": [root, *paths, small],

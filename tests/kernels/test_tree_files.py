@@ -258,3 +258,25 @@ def test_directories_in_any_order(kernel: Any, tmp_path: Path, root: int) -> Non
         wanted = [errno.ENOENT, errno.ELOOP, errno.ENOENT, errno.ENOTDIR]
         assert {errors[name] for name in files if name in errors} == {0}
         assert all(errors.get(name, code) == code for name, code in zip(missing, wanted, strict=True))
+
+
+def test_what_entries_have_beside_their_lstat(kernel: Any, tmp_path: Path, root: int) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "link").symlink_to("../anything " + "x" * 3000)
+    (tmp_path / "d" / "tagged").mkdir()
+    os.setxattr(tmp_path / "d" / "tagged", "user.colour", b"red")
+    os.mkfifo(tmp_path / "d" / "fifo")
+    names = [b"d", b"d/link", b"d/tagged", b"d/fifo", b"d/gone", b"gone/x", b""]
+    modes = [stat.S_IFDIR, stat.S_IFLNK, stat.S_IFDIR, stat.S_IFIFO, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFDIR]
+    flags, targets = kernel.look_at(root, Paths.of(names), np.array(modes, dtype=np.uint32))
+    assert list(targets) == [b"", b"../anything " + b"x" * 3000, b"", b"", b"", b"", b""]
+    closer = [bool(flag) for flag in flags & np.uint32(READ_HAS_XATTRS)]
+    assert closer == [False, False, True, False, True, True, True]
+
+
+def test_flags_of_directories_are_seen(kernel: Any, tmp_path: Path, root: int) -> None:
+    (tmp_path / "d").mkdir()
+    if subprocess.run(["chattr", "+d", tmp_path / "d"], check=False, capture_output=True).returncode:
+        pytest.skip("no inode flags on this file system, or no chattr: apt install e2fsprogs")
+    flags, _ = kernel.look_at(root, Paths.of([b"d"]), np.array([stat.S_IFDIR], dtype=np.uint32))
+    assert flags[0] & np.uint32(INODE_FLAGS) == NODUMP
