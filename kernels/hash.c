@@ -1,5 +1,6 @@
-/* Hashing many chunks in one call. OpenSSL does it, found where Python's own hashlib finds it; a call per chunk from
- * Python would take and give the interpreter lock twice for each, which costs more than hashing a small chunk. */
+/* Hashing many chunks in one call: a call per chunk from Python would take and give the interpreter lock twice for
+ * each, which costs more than hashing a small chunk. hash_pairs.c does it where the processor can, else OpenSSL,
+ * found where Python's own hashlib finds it. */
 
 #include "native.h"
 
@@ -20,19 +21,24 @@ static struct {
     int (*final)(unsigned char *, void *);
 } sha256;
 
-/* () -> whether hash_chunks works here */
+enum { BY_OPENSSL = 1, BY_PAIRS = 2 };
+
+static int ways(void)
+{
+    return (sha256.final ? BY_OPENSSL : 0) | (can_hash_pairs() ? BY_PAIRS : 0);
+}
+
+/* () -> the ways in which hash_chunks works here */
 PyObject *native_can_hash(PyObject *self, PyObject *args)
 {
-    if (!sha256.final) {
-        void *library = dlopen("libcrypto.so.3", RTLD_NOW | RTLD_LOCAL);
-        if (!library)
-            Py_RETURN_FALSE;
+    void *library = sha256.final ? NULL : dlopen("libcrypto.so.3", RTLD_NOW | RTLD_LOCAL);
+    if (library) {
         sha256.init = (int (*)(void *))dlsym(library, "SHA256_Init");
         sha256.update = (int (*)(void *, const void *, size_t))dlsym(library, "SHA256_Update");
         if (sha256.init && sha256.update)
             sha256.final = (int (*)(unsigned char *, void *))dlsym(library, "SHA256_Final");
     }
-    return PyBool_FromLong(sha256.final != NULL);
+    return PyLong_FromLong(ways());
 }
 
 static bool hash_one(const state_t *inner, const state_t *outer, const uint8_t *chunk, size_t length, uint8_t *out)
@@ -46,40 +52,54 @@ static bool hash_one(const state_t *inner, const state_t *outer, const uint8_t *
     return sha256.update(&state, out, DIGEST) && sha256.final(out, &state);
 }
 
-/* (pads: the inner and outer key block of HMAC, or nothing; body; start i64[m]; length u32[m]; ids u8[m * 32]) */
+static bool hash_all(const uint8_t *pads, const uint8_t *body, const any_i64 *start, const any_u32 *length, Py_ssize_t count,
+                     uint8_t *ids)
+{
+    state_t inner = {{0}}, outer = {{0}};
+    bool fine = sha256.init(&inner) && sha256.init(&outer);
+    if (fine && pads)
+        fine = sha256.update(&inner, pads, BLOCK) && sha256.update(&outer, pads + BLOCK, BLOCK);
+    for (Py_ssize_t i = 0; fine && i < count; i++)
+        fine = hash_one(&inner, pads ? &outer : NULL, body + start[i], length[i], ids + i * DIGEST);
+    memset(&inner, 0, sizeof inner);
+    memset(&outer, 0, sizeof outer);
+    return fine;
+}
+
+static bool chunks_fit(const Py_buffer *body, const any_i64 *start, const any_u32 *length, Py_ssize_t count)
+{
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (start[i] < 0 || start[i] > body->len || (int64_t)length[i] > body->len - start[i]) {
+            PyErr_SetString(PyExc_ValueError, "a chunk does not lie in the body");
+            return false;
+        }
+    }
+    return true;
+}
+
+/* (way; pads: the inner and outer key block of HMAC, or nothing; body; start i64[m]; length u32[m]; ids u8[m * 32]) */
 PyObject *native_hash_chunks(PyObject *self, PyObject *args)
 {
+    int way;
     Py_buffer pads, body, start, length, ids;
-    if (!PyArg_ParseTuple(args, "y*y*y*y*w*", &pads, &body, &start, &length, &ids))
+    if (!PyArg_ParseTuple(args, "iy*y*y*y*w*", &way, &pads, &body, &start, &length, &ids))
         return NULL;
     Py_ssize_t count = start.len / 8;
     bool good = expect_items(&start, count, 8, "start") && expect_items(&length, count, 4, "length") &&
-                expect_items(&ids, count, DIGEST, "ids");
-    if (good && (!sha256.final || (pads.len && pads.len != 2 * BLOCK))) {
-        PyErr_SetString(PyExc_ValueError, sha256.final ? "pads are two blocks or nothing" : "no OpenSSL was found");
+                expect_items(&ids, count, DIGEST, "ids") && chunks_fit(&body, start.buf, length.buf, count);
+    bool possible = (way == BY_OPENSSL || way == BY_PAIRS) && (ways() & way);
+    if (good && (!possible || (pads.len && pads.len != 2 * BLOCK))) {
+        PyErr_SetString(PyExc_ValueError, possible ? "pads are two blocks or nothing" : "it cannot be hashed this way");
         good = false;
     }
-    const any_i64 *starts = start.buf;
-    const any_i32 *lengths = length.buf;
-    for (Py_ssize_t i = 0; good && i < count; i++) {
-        int64_t size = (uint32_t)lengths[i];
-        if (starts[i] < 0 || starts[i] > body.len || size > body.len - starts[i]) {
-            PyErr_SetString(PyExc_ValueError, "a chunk does not lie in the body");
-            good = false;
-        }
-    }
     if (good) {
-        state_t inner = {{0}}, outer = {{0}};
+        const uint8_t *keys = pads.len ? pads.buf : NULL;
         bool fine = true;
         Py_BEGIN_ALLOW_THREADS
-        fine = sha256.init(&inner) && sha256.init(&outer);
-        if (fine && pads.len)
-            fine = sha256.update(&inner, pads.buf, BLOCK) && sha256.update(&outer, (uint8_t *)pads.buf + BLOCK, BLOCK);
-        for (Py_ssize_t i = 0; fine && i < count; i++)
-            fine = hash_one(&inner, pads.len ? &outer : NULL, (uint8_t *)body.buf + starts[i], (uint32_t)lengths[i],
-                            (uint8_t *)ids.buf + i * DIGEST);
-        memset(&inner, 0, sizeof inner);
-        memset(&outer, 0, sizeof outer);
+        if (way == BY_PAIRS)
+            hash_pairs(keys, body.buf, start.buf, length.buf, (size_t)count, ids.buf);
+        else
+            fine = hash_all(keys, body.buf, start.buf, length.buf, count, ids.buf);
         Py_END_ALLOW_THREADS
         if (!fine) {
             PyErr_SetString(PyExc_RuntimeError, "OpenSSL refused to hash");

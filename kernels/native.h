@@ -109,6 +109,11 @@ PyObject *native_write_files(PyObject *self, PyObject *args);
 PyObject *native_create_directories(PyObject *self, PyObject *args);
 PyObject *native_join_sorted(PyObject *self, PyObject *args);
 
+/* hash_pairs.c */
+bool can_hash_pairs(void);
+void hash_pairs(const uint8_t *pads, const uint8_t *body, const any_i64 *start, const any_u32 *length, size_t count,
+                uint8_t *ids);
+
 /* buffers.c, ids.c, hash.c, chunk.c */
 PyObject *native_gather(PyObject *self, PyObject *args);
 PyObject *native_same_bytes(PyObject *self, PyObject *args);

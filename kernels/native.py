@@ -13,7 +13,7 @@ from kernels.tree import SCAN_LIMIT
 from model.chunking import ChunkerParams
 from model.entries import I32, I64, STAT, U8, U32, U64, Paths, Stats
 
-_CAN_HASH = _native.can_hash()
+HASH_WAYS = [way for way in (2, 1) if _native.can_hash() & way]  # 2: in pairs by SHA instructions, 1: by OpenSSL
 
 
 def _params(params: ChunkerParams) -> tuple[int, int, int, int, int, int]:
@@ -51,12 +51,13 @@ def cut_files(body: Bytes, start: I64, length: I64, table: U64, params: ChunkerP
 
 
 def hash_chunks(key: bytes | None, body: Bytes, start: I64, length: U32) -> U8:
-    """As `kernels.ids.hash_chunks`, all chunks in one call where OpenSSL is a library of its own."""
-    if not _CAN_HASH:
+    """As `kernels.ids.hash_chunks`, all chunks in one call: with the processor's instructions, or by OpenSSL where it
+    is a library of its own."""
+    if not HASH_WAYS:
         return ids.hash_chunks(key, body, start, length)
     digests = np.empty((len(start), ids.ID_BYTES), dtype=np.uint8)
     pads = b"" if key is None else ids.hmac_pads(key)
-    _native.hash_chunks(pads, body, _column(start, np.int64), _column(length, np.uint32), digests)
+    _native.hash_chunks(HASH_WAYS[0], pads, body, _column(start, np.int64), _column(length, np.uint32), digests)
     return digests
 
 

@@ -74,6 +74,23 @@ def test_ids_are_hmac_or_sha256(key: bytes | None) -> None:
     assert [row.tobytes() for row in found] == expected
 
 
+@pytest.mark.parametrize("way", [1, 2])
+@pytest.mark.parametrize("key", [None, b"k" * 32])
+def test_every_way_to_hash_knows_every_length(way: int, key: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lengths around blocks and their padding, in an order in which short chunks run beside long ones."""
+    native: Any = pytest.importorskip("kernels.native", reason="not built: pip install -e .", exc_type=ImportError)
+    if way not in native.HASH_WAYS:
+        pytest.skip("this processor has no SHA instructions" if way == 2 else "no libcrypto.so.3 here")
+    monkeypatch.setattr(native, "HASH_WAYS", [way])
+    body = np.random.default_rng(7).bytes(70_000)
+    length = np.array([*range(260), 65_536, 3, 64, 0, 4096, 63, 127], dtype=np.uint32)
+    for lengths in (length, length[::-1], np.random.default_rng(8).permutation(length), length[:1], length[-3:]):
+        start = np.arange(len(lengths), dtype=np.int64)
+        parts = [body[at : at + size] for at, size in enumerate(lengths.tolist())]
+        wanted = [hashlib.sha256(part).digest() if key is None else hmac.digest(key, part, "sha256") for part in parts]
+        assert [row.tobytes() for row in native.hash_chunks(key, body, start, lengths)] == wanted
+
+
 def test_no_chunks_have_no_ids() -> None:
     none = np.zeros(0, dtype=np.int64)
     assert hash_chunks(None, b"", none, none.astype(np.uint32)).shape == (0, 32)
