@@ -76,6 +76,11 @@ class Listing:
         return len(self.fresh_at) + len(self.carried_at)
 
     @property
+    def apart(self) -> bool:
+        """Whether lanes should take these in turns: what a piece needs to know is found out by the one before it."""
+        return self.piece is not None
+
+    @property
     def _to_read(self) -> Bool:
         to_read: Bool = (self.fresh.kinds == Kind.FILE) & ~self.fresh.same_as
         return to_read

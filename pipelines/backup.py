@@ -18,6 +18,7 @@ from model.errors import Damaged, Interrupted, LoxError, UsageError
 from pipelines.keeping import selection_of
 from pipelines.options import EngineOptions, Progress, Watch
 from pipelines.runs import unwrapped
+from repository.claims import ClaimTable
 from repository.codecs import by_name
 from repository.fetch import ChunkFetcher
 from repository.manifest import ManifestRoot, ManifestWriter
@@ -26,12 +27,12 @@ from repository.metadata import MetadataStore
 from repository.repository import Repository
 from repository.snapshot import Snapshot, find_parent, load_all
 from runtime.drive import Control
-from runtime.executors import ServiceSpec, open_executor
+from runtime.executors import open_executor
 from runtime.plan import Flow, Plan
 from runtime.trace import Trace
 from sources.files.parent import Parent
 from sources.files.scan import Scanner, ScanOptions, ScanStats
-from stages.access import RepositoryAccess, open_claims
+from stages.access import RepositoryAccess
 from stages.chunk import Chunker
 from stages.commit import Commit, CommitCounts
 from stages.compress import Compressor
@@ -120,11 +121,12 @@ def backup(repository: Repository, request: BackupRequest, engine: EngineOptions
     with open_executor(engine.executor) as executor:
         if executor.private_directory is not None:
             access.secure(executor.private_directory)
-        services = executor.host({"claims": ServiceSpec(open_claims, (access,)), "ledger": ServiceSpec(CutLedger)})
-        metadata = MetadataStore(repository, services["claims"], request.dry_run)
+        claims = ClaimTable(access.index)
+        executor.host({"claims": claims, "ledger": CutLedger()})
+        metadata = MetadataStore(repository, claims, request.dry_run)
         commit = Commit(
             repository,
-            services["claims"],
+            claims,
             metadata,
             ManifestWriter(metadata.store),
             request.dry_run,

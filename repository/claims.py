@@ -8,7 +8,6 @@ from typing import Protocol
 import numpy as np
 
 import kernels
-from model.batches import Receipt
 from model.entries import U8, Bool
 from repository.index_table import sort_ids
 
@@ -92,10 +91,6 @@ class ClaimTable:
         with self._lock:
             self._released.add(owner)
             self._claims = {chunk_id: holder for chunk_id, holder in self._claims.items() if holder != owner}
-
-    def store_receipt(self, receipt: Receipt) -> None:
-        """The chunks of a pack are durable."""
-        self.add(receipt.ids)
 
     def add(self, ids: U8) -> None:
         """``ids[m, 32]`` are durable, whoever claimed them."""

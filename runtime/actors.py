@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +23,8 @@ START_SECONDS = 60.0
 CLOSE_SECONDS = 60.0
 ABORT_SECONDS = 2.0
 
+GROUP = 3  # items, unless they are `apart`, that go in one call to a lane that has others to work on: calls cost
+
 _MORE_ROOM = {"max_restarts": 0, "max_task_retries": 0, "enable_task_events": False}
 
 
@@ -32,7 +34,7 @@ class _Call:
 
     reply: Any
     outputs: Any
-    done: Event
+    done: Sequence[Event]
     since: float
 
 
@@ -42,6 +44,7 @@ class _Actor:
     meter: LaneMeter
     opened: bool = False
     calls: deque[_Call] = field(default_factory=deque)
+    gathered: list[Any] = field(default_factory=list)  # items for its next call
     idle: float = 0.0
     held: float = 0.0  # reading of the pressure behind it at the last reply
 
@@ -67,25 +70,29 @@ class RayHands:
         setup = HostSetup(strand, drive.measure, lane.number, drive.lane_name(lane), self._services, self._prepare)
         # No CPUs are reserved: the plan says how many lanes there are, and a plan with cuts has more than cores.
         handle = self._host.options(num_cpus=0, scheduling_strategy="SPREAD", **_MORE_ROOM).remote(setup)
-        actor = self._actors[lane] = _Actor(handle, drive.meters.new_lane(lane.strand), held=self._held(lane))
-        actor.calls.append(_Call(handle.open.remote(), None, Opened(lane), time.monotonic()))
+        self._actors[lane] = _Actor(handle, drive.meters.new_lane(lane.strand), held=self._held(lane))
+        self._called(lane, handle.open.remote(), None, [Opened(lane)])
 
     def push(self, lane: Lane, item: Any) -> None:
-        handle = self._actors[lane].handle
-        items = [item] if lane.strand == 0 else item
-        if self._is_last(lane):
-            self._called(lane, handle.push.remote(items), None, Pushed(lane))
-        else:
-            reply, outputs = handle.push_apart.options(num_returns=2).remote(items)
-            self._called(lane, reply, outputs, Pushed(lane))
+        if lane.strand:
+            self._push(lane, item, 1)
+            return
+        actor = self._actors[lane]
+        apart = getattr(item, "apart", False)
+        if apart:
+            self._push_gathered(lane, actor)
+        actor.gathered.append(item)
+        if apart or len(actor.gathered) == GROUP or not actor.calls:
+            self._push_gathered(lane, actor)
 
     def flush(self, lane: Lane) -> None:
-        handle = self._actors[lane].handle
+        actor = self._actors[lane]
+        self._push_gathered(lane, actor)
         if self._is_last(lane):
-            self._called(lane, handle.flush.remote(), None, Flushed(lane))
+            self._called(lane, actor.handle.flush.remote(), None, [Flushed(lane)])
         else:
-            reply, outputs = handle.flush_apart.options(num_returns=2).remote()
-            self._called(lane, reply, outputs, Flushed(lane))
+            reply, outputs = actor.handle.flush_apart.options(num_returns=2).remote()
+            self._called(lane, reply, outputs, [Flushed(lane)])
 
     def taken(self, output: Output) -> None:
         pass
@@ -93,6 +100,9 @@ class RayHands:
     def next(self, timeout: float) -> Event | None:
         if not self._events:
             self._tell_to_stop()
+            for lane, actor in self._actors.items():
+                if not actor.calls:
+                    self._push_gathered(lane, actor)
             self._collect(timeout)
         return self._events.popleft() if self._events else None
 
@@ -110,7 +120,20 @@ class RayHands:
     def _is_last(self, lane: Lane) -> bool:
         return lane.strand + 1 == len(self._drive.strands)
 
-    def _called(self, lane: Lane, reply: Any, outputs: Any, done: Event) -> None:
+    def _push_gathered(self, lane: Lane, actor: _Actor) -> None:
+        if actor.gathered:
+            items, actor.gathered = actor.gathered, []
+            self._push(lane, items, len(items))
+
+    def _push(self, lane: Lane, items: Any, count: int) -> None:
+        handle, done = self._actors[lane].handle, [Pushed(lane)] * count
+        if self._is_last(lane):
+            self._called(lane, handle.push.remote(items), None, done)
+        else:
+            reply, outputs = handle.push_apart.options(num_returns=2).remote(items)
+            self._called(lane, reply, outputs, done)
+
+    def _called(self, lane: Lane, reply: Any, outputs: Any, done: Sequence[Event]) -> None:
         self._actors[lane].calls.append(_Call(reply, outputs, done, time.monotonic()))
 
     def _collect(self, timeout: float) -> None:
@@ -143,10 +166,9 @@ class RayHands:
         events: list[Event] = [Output(lane, output) for output in reply.outputs]
         if call.outputs is not None and reply.count:
             events.append(Output(lane, call.outputs))
-        if isinstance(call.done, Opened):
+        if isinstance(call.done[0], Opened):
             self._actors[lane].opened = reply.raised is None
-        events.append(call.done if reply.raised is None else Failed(lane, reply.raised.unpack()))
-        return events
+        return [*events, *(call.done if reply.raised is None else [Failed(lane, reply.raised.unpack())])]
 
     def _bury(self, lane: Lane, actor: _Actor, why: str) -> None:
         """A worker is gone, or out of reach: then it is made sure that it is gone."""
@@ -174,7 +196,7 @@ class RayHands:
     def _check_starts(self) -> None:
         for lane, actor in self._actors.items():
             call = actor.calls[0] if actor.calls else None
-            if call and isinstance(call.done, Opened) and time.monotonic() - call.since > START_SECONDS:
+            if call and isinstance(call.done[0], Opened) and time.monotonic() - call.since > START_SECONDS:
                 name = self._drive.lane_name(lane)
                 raise RunFailed("a worker did not start", subject=name, why=f"within {START_SECONDS:.0f} seconds")
 

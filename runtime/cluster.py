@@ -16,22 +16,22 @@ import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from model.errors import RunFailed
-from runtime.actors import START_SECONDS, RayHands, first_line, lost_errors
+from runtime.actors import GROUP, RayHands, first_line
 from runtime.drive import Control, Drive
-from runtime.host import Raised, ServiceHost
 from runtime.plan import Plan, fuse
 from runtime.private import private_directory
+from runtime.schedule import WINDOW
+from runtime.services import ServiceServer
 from runtime.stage import Sink
 from runtime.trace import Trace
 
 if TYPE_CHECKING:
-    from runtime.executors import ExecutorName, ServiceSpec
+    from runtime.executors import ExecutorName
 
 START_ATTEMPTS = 2
 LOG_TAIL = 4096  # characters
@@ -48,7 +48,7 @@ ENVIRONMENT = {
     "RAY_enable_timeline": "0",
     "RAY_prestart_worker_first_driver": "0",
     "RAY_memory_monitor_refresh_ms": "0",
-    "RAY_worker_niceness": "10",
+    "RAY_worker_niceness": "0",  # services answer at once; lanes are nice by themselves
     "RAY_ROTATION_MAX_BYTES": "5000000",
     "RAY_ROTATION_BACKUP_COUNT": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -194,70 +194,18 @@ def prepare_worker() -> None:
     ray.util.register_serializer(memoryview, serializer=pack, deserializer=memoryview)
 
 
-class ServiceProxy:
-    """Looks like the service; each method call goes to its process and waits for the result."""
-
-    def __init__(self, name: str, actor: Any) -> None:
-        self._name = name
-        self._actor = actor
-
-    def __getattr__(self, method: str) -> Any:
-        if method.startswith("_"):
-            raise AttributeError(method)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return self._call(method, args, kwargs)
-
-        return call
-
-    def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        ray = _ray()
-        try:
-            result = ray.get(self._actor.call.remote(method, args, kwargs))
-        except lost_errors(ray) as error:
-            raise RunFailed("a service has died", subject=self._name, why=first_line(error)) from error
-        if isinstance(result, Raised):
-            raise result.unpack()
-        return result
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_name": self._name, "_actor": self._actor}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-
-
 class RayExecutor:
-    """Lanes and services as actors of one private Ray. Made by `open_ray`."""
+    """Lanes as actors of one private Ray. Made by `open_ray`."""
 
     def __init__(self, ray: Any, directory: str) -> None:
         self.name: ExecutorName = "ray"
         self.private_directory: str | None = directory
         self._ray = ray
-        self._services: dict[str, ServiceProxy] = {}
+        self._services = ServiceServer(directory)
 
-    def host(self, services: Mapping[str, ServiceSpec]) -> Mapping[str, ServiceProxy]:
-        """Start services; returns proxies."""
-        made = {}
-        for name, spec in services.items():
-            actor = (
-                self._ray.remote(ServiceHost)
-                .options(num_cpus=0, max_concurrency=spec.calls_at_once, max_restarts=0, max_task_retries=0)
-                .remote(spec.factory, spec.args, prepare_worker)
-            )
-            made[name] = actor.make.remote()
-            self._services[name] = ServiceProxy(name, actor)
-        for name, ref in made.items():
-            self._await_service(name, ref)
-        return MappingProxyType({name: self._services[name] for name in services})
-
-    def _await_service(self, name: str, ref: Any) -> None:
-        try:
-            raised = self._ray.get(ref, timeout=START_SECONDS)
-        except (*lost_errors(self._ray), self._ray.exceptions.GetTimeoutError) as error:
-            raise RunFailed("a service did not start", subject=name, why=first_line(error)) from error
-        if isinstance(raised, Raised):
-            raise raised.unpack()
+    def host(self, services: Mapping[str, Any]) -> None:
+        """See `Executor.host`."""
+        self._services.add(services)
 
     def run(
         self,
@@ -268,12 +216,12 @@ class RayExecutor:
         cuts: Collection[str] = (),
     ) -> Trace:
         """See `Executor.run`."""
-        drive = Drive(plan, fuse(plan, cuts), sink, control or Control(), self.name)
-        return drive.run(feed, RayHands(self._ray, drive, dict(self._services), prepare_worker))
+        strands = fuse(plan, cuts)
+        # Between strands bodies are under way, in one strand only descriptions of work: of those a lane may have more.
+        window = WINDOW if len(strands) > 1 else 2 * GROUP
+        drive = Drive(plan, strands, sink, control or Control(), self.name, window)
+        return drive.run(feed, RayHands(self._ray, drive, self._services.remote(), prepare_worker))
 
     def close(self) -> None:
-        """End the services."""
-        for proxy in self._services.values():
-            with suppress(Exception):
-                self._ray.kill(proxy._actor)
-        self._services.clear()
+        """Take no more calls."""
+        self._services.close()

@@ -27,7 +27,7 @@ class Control:
     """How a run is limited, stopped and watched. `on_tick` is called about 5 times a second in the caller's thread."""
 
     stop: StopSignal = field(default_factory=NeverStop)
-    window: int = WINDOW  # items under way per lane
+    window: int | None = None  # items under way per lane; None: as many as suit the executor
     unacked_max: int = UNACKED_MAX  # items fed and not acknowledged
     attempts: int = ATTEMPTS
     on_tick: Callable[[Trace], None] | None = None
@@ -36,7 +36,15 @@ class Control:
 class Drive:
     """One run. `pressure[s]` grows while strand s is kept from working by what is behind it."""
 
-    def __init__(self, plan: Plan, strands: Sequence[Strand], sink: Sink[Any], control: Control, executor: str) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        strands: Sequence[Strand],
+        sink: Sink[Any],
+        control: Control,
+        executor: str,
+        window: int = WINDOW,
+    ) -> None:
         self.strands = strands
         self.control = control
         self.meters = Meters(
@@ -49,7 +57,7 @@ class Drive:
         self.measure = plan.measure
         self._sink = sink
         self._scheduler = Scheduler(
-            [strand.lanes for strand in strands], control.window, control.unacked_max, control.attempts
+            [strand.lanes for strand in strands], control.window or window, control.unacked_max, control.attempts
         )
         self._items: dict[int, Any] = {}  # fed and not acknowledged, by ticket
         self._outputs: dict[int, Output] = {}  # waiting between strands, by number

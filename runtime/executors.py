@@ -6,7 +6,6 @@ import importlib.util
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
@@ -15,27 +14,12 @@ from runtime.drive import Control, Drive
 from runtime.hands import Hands
 from runtime.inline import InlineHands
 from runtime.plan import Plan, fuse
-from runtime.schedule import WINDOW
 from runtime.stage import NeverStop, Sink, StopSignal
 from runtime.threads import ThreadHands
 from runtime.trace import Trace
 
 ExecutorName = Literal["inline", "threads", "ray"]
 NAMES = ("auto", "inline", "threads", "ray")
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceSpec:
-    """Something all lanes share, made by ``factory(*args)`` where it lives.
-
-    In this process the lanes get the object itself, which must be safe to share between threads. Under Ray it is
-    made in a process of its own, factory and arguments must pickle, and lanes and caller get a proxy: each method
-    call waits for its result, `calls_at_once` of them run at the same time.
-    """
-
-    factory: Callable[..., Any]
-    args: tuple[Any, ...] = ()
-    calls_at_once: int = 1
 
 
 class Executor(Protocol):
@@ -50,8 +34,12 @@ class Executor(Protocol):
         """
         ...
 
-    def host(self, services: Mapping[str, ServiceSpec]) -> Mapping[str, Any]:
-        """Start services; returns a handle of each, for the caller. Stages find them in `Context.services`."""
+    def host(self, services: Mapping[str, Any]) -> None:
+        """Let the stages of all lanes call these objects, which stay here and must be safe to share between threads.
+
+        Stages find them in `Context.services`: themselves, or from another process something that looks like them,
+        of which each method call waits for its result; arguments and results must pickle.
+        """
         ...
 
     def run(
@@ -76,9 +64,8 @@ class LocalExecutor:
         self.private_directory: str | None = None
         self._services: dict[str, Any] = {}
 
-    def host(self, services: Mapping[str, ServiceSpec]) -> Mapping[str, Any]:
-        self._services.update({name: spec.factory(*spec.args) for name, spec in services.items()})
-        return MappingProxyType({name: self._services[name] for name in services})
+    def host(self, services: Mapping[str, Any]) -> None:
+        self._services.update(services)
 
     def run(
         self,
@@ -130,9 +117,9 @@ def run(
     sink: Sink[Any],
     *,
     executor: str = "auto",
-    services: Mapping[str, ServiceSpec] = MappingProxyType({}),
+    services: Mapping[str, Any] = MappingProxyType({}),
     stop: StopSignal | None = None,
-    window: int = WINDOW,
+    window: int | None = None,
     cuts: Collection[str] = (),
     on_tick: Callable[[Trace], None] | None = None,
 ) -> Trace:

@@ -1,7 +1,8 @@
-"""What runs in a process of its own: one lane, or one service. Knows nothing of Ray; `cluster` makes actors of them."""
+"""What runs in a process of its own: one lane. Knows nothing of Ray; `cluster` makes actors of them."""
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 import traceback
@@ -14,6 +15,8 @@ from runtime.lane import LaneWork
 from runtime.plan import Measure, Strand
 from runtime.stage import Context
 from runtime.trace import LaneMeter
+
+LANE_NICENESS = 10  # lanes fill every core: services and the driver, which they wait for, go first
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class StrandHost:
 
     def __init__(self, setup: HostSetup) -> None:
         setup.prepare()
+        os.nice(LANE_NICENESS)
         self._stop = threading.Event()
         self._meter = LaneMeter(len(setup.strand.nodes))
         context = Context(setup.services, setup.lane, setup.lane_name, self._stop)
@@ -128,28 +132,3 @@ class StrandHost:
     @staticmethod
     def _counted(reply: Reply, outputs: list[Any]) -> tuple[Reply, list[Any]]:
         return Reply((), len(outputs), reply.meter, reply.idle, reply.raised), outputs
-
-
-class ServiceHost:
-    """One service in its own process."""
-
-    def __init__(self, factory: Callable[..., Any], args: tuple[Any, ...], prepare: Callable[[], None]) -> None:
-        prepare()
-        self._factory = factory
-        self._args = args
-        self._service: Any = None
-
-    def make(self) -> Raised | None:
-        """Make the service; apart from the constructor so that its error is told as it is."""
-        try:
-            self._service = self._factory(*self._args)
-        except Exception as error:
-            return Raised.of(error)
-        return None
-
-    def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The result of a method, or `Raised`."""
-        try:
-            return getattr(self._service, method)(*args, **kwargs)
-        except Exception as error:
-            return Raised.of(error)

@@ -9,7 +9,6 @@ from base64 import b64decode, b64encode
 from typing import Any
 
 from repository.cache import default_cache_dir
-from repository.claims import ClaimTable
 from repository.index import ChunkIndex
 from repository.repository import Credentials, Repository
 
@@ -56,11 +55,6 @@ class RepositoryAccess:
     def __getstate__(self) -> dict[str, Any]:
         assert self._secret_path, "secure() comes before a repository leaves the process"
         return {"_repository": None, "_index": None, "_url": self._url, "_secret_path": self._secret_path}
-
-
-def open_claims(access: RepositoryAccess) -> ClaimTable:
-    """The claims of a run on this repository: a service for `ServiceSpec`."""
-    return ClaimTable(access.index)
 
 
 def _attach(url: str, secret_path: str) -> Repository:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from itertools import count, takewhile
 from typing import Protocol
 
 import numpy as np
@@ -24,7 +25,7 @@ CHECKPOINT_BYTES = 1 << 30  # plain bytes stored since the last index object, af
 class Claims(Protocol):
     """What commit asks about chunks: `ClaimTable`, or a proxy of one."""
 
-    def store_receipt(self, receipt: Receipt) -> None: ...
+    def add(self, ids: U8) -> None: ...
     def resolved(self, ids: U8) -> Bool: ...
     def release(self, owner: str) -> None: ...
 
@@ -82,10 +83,10 @@ class Commit:
             if content.listing.seq >= self._next:
                 self._waiting[content.listing.seq] = content
         first = self._next
-        while (ready := self._waiting.get(self._next)) is not None and self._claims.resolved(ready.ids).all():
+        for content in self._resolved():
             del self._waiting[self._next]
             self._next += 1
-            self._take(ready)
+            self._take(content)
         if self._since_checkpoint >= CHECKPOINT_BYTES:
             self.write_index()
         return range(first, self._next)
@@ -116,8 +117,19 @@ class Commit:
         self._receipts.clear()
         self._since_checkpoint = 0
 
+    def _resolved(self) -> list[Content]:
+        """What follows on the rows taken and has all of its chunks stored. One question for all: it may be a call to
+        another process."""
+        following = [self._waiting[seq] for seq in takewhile(self._waiting.__contains__, count(self._next))]
+        if not following:
+            return []
+        stored = self._claims.resolved(np.concatenate([content.ids for content in following]))
+        firsts = np.cumsum([0, *(len(content.ids) for content in following)])
+        missing = np.flatnonzero(~stored)
+        return following if not len(missing) else following[: int(np.searchsorted(firsts, missing[0], "right")) - 1]
+
     def _receive(self, receipt: Receipt) -> None:
-        self._claims.store_receipt(receipt)
+        self._claims.add(receipt.ids)
         self._receipts.append(receipt)
         self.counts.bytes_stored += receipt.pack_size
         self._since_checkpoint += int(receipt.segment_plain.sum())

@@ -18,7 +18,7 @@ import pytest
 
 from model.errors import Interrupted, PlanError, RunFailed, StoreFull
 from runtime.drive import Control
-from runtime.executors import Executor, ServiceSpec
+from runtime.executors import Executor
 from runtime.plan import Flow, Plan
 from runtime.private import Secret
 from runtime.stage import Context, Stage
@@ -158,6 +158,17 @@ class Witness(Stage[Part, Part]):
 
     def close(self) -> None:
         self._journal.note(f"close {self._lane}")
+
+
+class Asking(Stage[Part, Part]):
+    """Asks a service for what it refuses."""
+
+    def open(self, context: Context) -> None:
+        self._journal: Journal = context.services["journal"]
+
+    def push(self, item: Part) -> Iterator[Part]:
+        self._journal.complain()
+        yield item
 
 
 class Mortal(Stage[Part, Part]):
@@ -337,8 +348,8 @@ class ExecutorContract:
         assert max(ahead) <= 2 * 2 + 1
 
     def test_services_are_shared_and_answer_everybody(self, executor: Executor) -> None:
-        handles = executor.host({"journal": ServiceSpec(Journal, ("first",))})
-        journal: Journal = handles["journal"]
+        journal = Journal("first")
+        executor.host({"journal": journal})
         assert journal.note("before") == 2
         sink = Ledger()
         plan = Flow[Job]().then("read", Reader(), lanes=2).then("tell", Witness(), lanes=2).plan("told")
@@ -350,9 +361,13 @@ class ExecutorContract:
         closed = {line.removeprefix("close ") for line in lines if line.startswith("close")}
         assert {part.lane for part in sink.parts} <= closed <= opened <= {"told-0#1", "told-1#1"}
         assert all(bytes(part.body) == bytes([part.seqs[0]]) * 8 for part in sink.parts)
-        with pytest.raises(StoreFull, match="journal"):
-            journal.complain()
-        assert journal.note("after") == len(lines) + 1
+
+    def test_errors_of_services_end_the_run_as_they_are(self, executor: Executor) -> None:
+        executor.host({"journal": Journal()})
+        with pytest.raises(RunFailed) as caught:
+            executor.run(Flow[Job]().then("read", Reader()).then("ask", Asking()).plan("p"), jobs(3), Ledger())
+        assert isinstance(caught.value.__cause__, StoreFull)
+        assert caught.value.__cause__.subject == "journal"
 
     def test_unacknowledged_items_are_fed_again(self, executor: Executor) -> None:
         sink = Ledger(deaf={3, 4})

@@ -110,7 +110,7 @@ def store_content(repository: Repository, claims: ClaimTable, tree: Tree) -> lis
         pack.add(Segment(Codec.ZSTD, len(plain), compressor(Codec.ZSTD)(plain), ids, offset, length))
     finished = pack.finish()
     repository.store.put(pack_name(finished.pack_id), finished.parts)
-    claims.store_receipt(finished.receipt)
+    claims.add(finished.receipt.ids)
     return [finished.receipt]
 
 

@@ -64,7 +64,7 @@ def test_a_receipt_settles_what_a_dead_lane_had_stored() -> None:
     table = ClaimTable(ChunkIndex([]))
     ids = random_ids(20, 3)
     assert table.claim(ids, "lane").all()
-    table.store_receipt(receipt_of(ids[:12]))
+    table.add(receipt_of(ids[:12]).ids)
     table.release("lane")
     assert table.claim(ids, "other").tolist() == [False] * 12 + [True] * 8
 

@@ -18,7 +18,7 @@ import pytest
 
 from model.errors import RunFailed
 from runtime.cluster import ROOT
-from runtime.executors import Executor, ServiceSpec, open_executor
+from runtime.executors import Executor, open_executor
 from runtime.plan import Flow, Plan
 from runtime.private import Secret, private_directory
 from tests.contracts.executor import (
@@ -60,9 +60,9 @@ class TestRay(ExecutorContract):
 
 @pytest.fixture
 def journal(executor: Executor) -> Journal:
-    handles = executor.host({"journal": ServiceSpec(Journal)})
-    service: Journal = handles["journal"]
-    return service
+    journal = Journal()
+    executor.host({"journal": journal})
+    return journal
 
 
 def mortal_plan(lanes: int = 2, gather: int = 7) -> Plan:
@@ -148,22 +148,6 @@ def test_workers_that_die_while_starting_end_the_run(executor: Executor, journal
     plan = Flow[Job]().then("read", Reader()).then("mortal", Mortal("x", fatal="open")).plan("p")
     with pytest.raises(RunFailed, match="died 5 times while starting"):
         executor.run(plan, jobs(10), Ledger())
-
-
-def test_a_dead_service_ends_the_run(executor: Executor, journal: Journal) -> None:
-    own = {child.pid for child in psutil.Process().children(recursive=True)}
-    service = executor.host({"fragile": ServiceSpec(Suicidal)})["fragile"]
-    assert service.pid() in {child.pid for child in psutil.Process().children(recursive=True)} - own
-    with pytest.raises(RunFailed, match="a service has died: fragile"):
-        service.die()
-
-
-class Suicidal:
-    def pid(self) -> int:
-        return os.getpid()
-
-    def die(self) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 # ---- privacy
