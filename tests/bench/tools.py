@@ -86,7 +86,7 @@ class Lox(Tool):
         return ["--no-progress", "init"]
 
     def backup(self, home: Path, paths: Sequence[Path]) -> Sequence[str | Path]:
-        return ["--no-progress", "backup", *self.options, *paths]
+        return ["--json", "--no-progress", "backup", *self.options, *paths]
 
     def restore(self, home: Path, target: Path) -> Sequence[str | Path]:
         return ["--no-progress", "restore", *self.options, "latest", "--target", target]
