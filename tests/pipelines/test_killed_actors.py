@@ -1,4 +1,4 @@
-"""Actors of a real backup die of SIGKILL, over and over: what they had under way is done again, and the snapshot whole."""
+"""Actors of a real backup die of SIGKILL, over and over: their work is done again, and the snapshot is whole."""
 
 from __future__ import annotations
 
