@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,16 +131,18 @@ class ChunkIndex:
         cache_dir: Path | None,
         on_damage: Callable[[Damaged], None] | None = None,
         only_present: bool = False,
+        without: Collection[bytes] = (),
     ) -> ChunkIndex:
         """The index as it is in the store now, through the cache in `cache_dir` (None: in memory only).
 
         Raises Damaged for an index object that does not open. With `on_damage` such objects are reported to it and
         left out, and packs that no readable object names are asked themselves for what they hold. With `only_present`
-        chunks of packs that are missing or of the wrong length do not count: they are stored again when they are met.
+        chunks of packs that are missing or of the wrong length do not count, nor do those of the packs `without`:
+        they are stored again when they are met.
         """
         tables = load_tables(repository, cache_dir, on_damage)
         if only_present and any(len(table.packs) for table in tables):
-            sizes = dict(list_packs(repository))
+            sizes = {pack: size for pack, size in list_packs(repository) if pack not in without}
             tables = [_present(table, sizes) for table in tables]
         return cls(tables)
 

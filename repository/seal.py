@@ -40,6 +40,7 @@ class ObjectKind(IntEnum):
     CONFIG = 1
     INDEX = 2
     SNAPSHOT = 3
+    MARK = 4
 
 
 class CipherKind(IntEnum):

@@ -9,6 +9,7 @@ from base64 import b64decode, b64encode
 from typing import Any
 
 from repository.cache import default_cache_dir
+from repository.condemned import condemned_packs
 from repository.index import ChunkIndex
 from repository.repository import Credentials, Repository
 
@@ -40,9 +41,10 @@ class RepositoryAccess:
 
     @property
     def index(self) -> ChunkIndex:
-        """The index as it was when it was first asked for in this process, without packs that are lost."""
+        """The index as it was when it was first asked for in this process, without packs that are lost or condemned."""
         if self._index is None:
-            self._index = ChunkIndex.load(self.repository, default_cache_dir(), only_present=True)
+            condemned = condemned_packs(self.repository)  # before the index: what is condemned later is not relied on
+            self._index = ChunkIndex.load(self.repository, default_cache_dir(), only_present=True, without=condemned)
         return self._index
 
     def secure(self, directory: str) -> None:
