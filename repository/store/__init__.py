@@ -11,7 +11,7 @@ from repository.store.base import Bytes, Store
 from repository.store.local import LocalStore
 from repository.store.memory import MemoryStore
 
-__all__ = ["Bytes", "LocalStore", "MemoryStore", "Store", "open_store"]
+__all__ = ["Bytes", "LocalStore", "MemoryStore", "Store", "is_remote", "open_store"]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?!$)")
 
@@ -24,7 +24,7 @@ def open_store(url: str) -> Store:
     missing.
     """
     store = _open(url)
-    remote = not isinstance(store, LocalStore)
+    remote = is_remote(store)
     if os.environ.get("LOX_LIMIT_UPLOAD") or os.environ.get("LOX_LIMIT_DOWNLOAD"):
         from repository.store.throttled import limited
 
@@ -34,6 +34,11 @@ def open_store(url: str) -> Store:
 
         store = RetryingStore(store)
     return store
+
+
+def is_remote(store: Store) -> bool:
+    """Whether the objects lie behind a URL, not in a folder or in memory of this process."""
+    return "://" in store.url and not store.url.startswith("/")
 
 
 def _open(url: str) -> Store:
