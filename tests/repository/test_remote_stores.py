@@ -16,7 +16,7 @@ from model.errors import Exists, LoxError, Missing, Refused, StoreError, StoreFu
 from repository.store import Store, open_store
 from repository.store.remote import open_remote
 from tests.contracts.store import StoreContract
-from tests.repository.servers import BUCKET, s3_server, sftp_server
+from tests.repository.servers import BUCKET, azure_server, s3_server, sftp_server
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,17 @@ def careless_s3() -> Iterator[dict[str, str]]:
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, dict[str, str]]]:
     with sftp_server(tmp_path_factory.mktemp("sshd")) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def azurite() -> Iterator[dict[str, str]]:
+    with azure_server() as environment:
+        yield environment
+
+
+@pytest.fixture
+def azure_url(azurite: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    return _url_in(azurite, monkeypatch, tmp_path).replace("s3://", "az://")
 
 
 @pytest.fixture
@@ -72,6 +83,12 @@ class TestS3WithoutConditions(StoreContract):
         return open_store(_url_in(careless_s3, monkeypatch, tmp_path))
 
 
+class TestAzure(StoreContract):
+    @pytest.fixture
+    def store(self, azure_url: str) -> Store:
+        return open_store(azure_url)
+
+
 class TestSftp(StoreContract):
     @pytest.fixture
     def store(self, sftp_url: str) -> Store:
@@ -84,7 +101,7 @@ class TestMemoryOfFsspec(StoreContract):
         return open_store(f"memory://{tmp_path.parent.name}/{tmp_path.name}")
 
 
-@pytest.mark.parametrize("fixture", ["s3_url", "sftp_url"])
+@pytest.mark.parametrize("fixture", ["s3_url", "azure_url", "sftp_url"])
 def test_another_process_finds_the_store_by_its_url(fixture: str, request: pytest.FixtureRequest) -> None:
     store = open_store(request.getfixturevalue(fixture))
     store.put("packs/aa/one", [b"from here"])
@@ -100,7 +117,7 @@ def test_another_process_finds_the_store_by_its_url(fixture: str, request: pytes
     assert store.get("packs/aa/two") == b"from there"
 
 
-@pytest.mark.parametrize("fixture", ["s3_url", "sftp_url"])
+@pytest.mark.parametrize("fixture", ["s3_url", "azure_url", "sftp_url"])
 def test_two_stores_see_each_other_at_once(fixture: str, request: pytest.FixtureRequest) -> None:
     """No listing is remembered."""
     url = request.getfixturevalue(fixture)
@@ -116,7 +133,7 @@ def test_two_stores_see_each_other_at_once(fixture: str, request: pytest.Fixture
     assert there.get("index/a") == b"2"
 
 
-@pytest.mark.parametrize("fixture", ["s3_url", "sftp_url"])
+@pytest.mark.parametrize("fixture", ["s3_url", "azure_url", "sftp_url"])
 def test_who_asks_nobody_is_refused_by_the_server(fixture: str, request: pytest.FixtureRequest) -> None:
     store = open_store(request.getfixturevalue(fixture))
     store.put("snapshots/a", [b"first"])
