@@ -22,7 +22,7 @@ MIB = 1 << 20
 
 @click.group("store", cls=Group, subcommand_metavar="COMMAND [ARGS]...")
 def command() -> None:
-    """Look at the place where a repository lies."""
+    """Find out what the place of a repository does, and how fast."""
 
 
 @command.command("probe")

@@ -12,7 +12,7 @@ import contextlib
 import os
 import secrets
 import threading
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from model.errors import Exists, LoxError, Missing, Refused, StoreError, StoreFull, Transient, UsageError
@@ -48,7 +48,8 @@ class SftpStore(Store):
         self._folders: set[str] = set()
 
     def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
-        return self._run(self._get(self._path(name), offset, length), name)
+        path = self._path(name)
+        return self._run(lambda sftp: self._get(sftp, path, offset, length), name)
 
     def put(self, name: str, parts: Sequence[Bytes]) -> None:
         with self._names.held(name):
@@ -57,31 +58,45 @@ class SftpStore(Store):
             self.put_unasked(name, parts)
 
     def put_unasked(self, name: str, parts: Sequence[Bytes]) -> None:
-        self._run(self._put(self._path(name), name, parts), name, writing=True)
+        path = self._path(name)
+        self._run(lambda sftp: self._put(sftp, path, name, parts), name, writing=True)
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
-        return iter(sorted(self._run(self._list(prefix), prefix or "/", writing=True)))
+        return iter(sorted(self._run(lambda sftp: self._list(sftp, prefix), prefix or "/", writing=True)))
 
     def size(self, name: str) -> int:
-        return self._run(self._attributes(self._path(name), name), name)[0]
+        return self._attributes(name)[0]
 
     def written_at(self, name: str) -> float:
         """When the store says the object was written, in seconds since 1970. Raises Missing."""
-        return self._run(self._attributes(self._path(name), name), name)[1]
+        return self._attributes(name)[1]
 
     def delete(self, name: str) -> None:
-        self._run(self._delete(self._path(name)), name)
+        path = self._path(name)
+        self._run(lambda sftp: sftp.remove(path), name)
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{check_name(name)}"
 
-    def _run(self, work: Coroutine[Any, Any, T], name: str, writing: bool = False) -> T:
+    def _run(
+        self, work: Callable[[asyncssh.SFTPClient], Coroutine[Any, Any, T]], name: str, writing: bool = False
+    ) -> T:
         try:
-            return asyncio.run_coroutine_threadsafe(work, _loop()).result()
+            return asyncio.run_coroutine_threadsafe(self._connected(work), _loop()).result()
         except LoxError:
             raise
         except Exception as error:
             raise self._translated(error, name, writing) from error
+
+    async def _connected(self, work: Callable[[asyncssh.SFTPClient], Coroutine[Any, Any, T]]) -> T:
+        sftp = await self._client()
+        try:
+            return await work(sftp)
+        except (self._ssh.SFTPConnectionLost, self._ssh.SFTPNoConnection, self._ssh.DisconnectError, OSError):
+            if self._sftp is sftp:  # else another lane has connected anew already
+                self._sftp = None
+                self._connection.abort()
+            raise
 
     async def _client(self) -> asyncssh.SFTPClient:
         if self._connecting is None:
@@ -104,8 +119,7 @@ class SftpStore(Store):
                 self._sftp = await self._connection.start_sftp_client()
             return self._sftp
 
-    async def _get(self, path: str, offset: int, length: int | None) -> bytes:
-        sftp = await self._client()
+    async def _get(self, sftp: asyncssh.SFTPClient, path: str, offset: int, length: int | None) -> bytes:
         async with sftp.open(path, "rb") as file:
             room = max(0, int((await file.stat()).size or 0) - offset)
             want = room if length is None else min(length, room)
@@ -113,8 +127,7 @@ class SftpStore(Store):
             assert isinstance(data, bytes), "the file is open in binary mode"
             return data
 
-    async def _put(self, path: str, name: str, parts: Sequence[Bytes]) -> None:
-        sftp = await self._client()
+    async def _put(self, sftp: asyncssh.SFTPClient, path: str, name: str, parts: Sequence[Bytes]) -> None:
         folder = path.rpartition("/")[0]
         temporary = f"{folder}/.tmp-{secrets.token_hex(8)}"
         try:
@@ -169,8 +182,7 @@ class SftpStore(Store):
             return False
         return bool(room.bavail * room.frsize <= _NO_ROOM)
 
-    async def _list(self, prefix: str) -> _Found:
-        sftp = await self._client()
+    async def _list(self, sftp: asyncssh.SFTPClient, prefix: str) -> _Found:
         gate = asyncio.Semaphore(_FOLDERS_AT_ONCE)
         found: _Found = []
 
@@ -195,14 +207,12 @@ class SftpStore(Store):
         await walk(prefix.rpartition("/")[0])
         return found
 
-    async def _attributes(self, path: str, name: str) -> tuple[int, float]:
-        status = await (await self._client()).lstat(path)
+    def _attributes(self, name: str) -> tuple[int, float]:
+        path = self._path(name)
+        status = self._run(lambda sftp: sftp.lstat(path), name)
         if status.type != self._ssh.FILEXFER_TYPE_REGULAR:
             raise StoreError("not a file", subject=name)
         return int(status.size or 0), float(status.mtime or 0)
-
-    async def _delete(self, path: str) -> None:
-        await (await self._client()).remove(path)
 
     def _translated(self, error: Exception, name: str, writing: bool) -> StoreError:
         ssh, why = self._ssh, type(error).__name__
@@ -218,7 +228,6 @@ class SftpStore(Store):
         elif isinstance(error, ssh.PermissionDenied):
             kind, why, hint = Refused, "the host refused the login", "check the user name and the keys in ~/.ssh"
         elif isinstance(error, ssh.SFTPConnectionLost | ssh.SFTPNoConnection | ssh.DisconnectError | OSError):
-            self._sftp = None  # the next request connects anew
             kind, why = Transient, "no connection"
         elif isinstance(error, ssh.SFTPError):
             why = "the host reported a failure without saying which"
