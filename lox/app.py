@@ -24,6 +24,7 @@ COMMANDS = {
     "check": "Verify that everything stored is there and intact.",
     "plan": "Show the graph of stages of a backup or a restore.",
     "key": "List, add, remove and change passwords.",
+    "store": "Find out what the place of a repository does, and how fast.",
     "bench": "Measure what this host can do at best, stage by stage.",
     "help": "Explain a topic.",
     "completion": "Print a completion script for your shell.",

@@ -63,7 +63,7 @@ def global_options() -> list[click.Parameter]:
         return Option(names, expose_value=False, callback=_remember, section=GLOBAL_SECTION, **more)
 
     return [
-        option("--repo", metavar="URL", help="The repository, a path or file:// URL. [env: LOX_REPOSITORY]"),
+        option("--repo", metavar="URL", help="The repository: a path, s3://, sftp://, ... [env: LOX_REPOSITORY]"),
         option("--json", is_flag=True, help="Print JSON lines instead of text."),
         option("-q", "--quiet", count=True, help="Print less: only the summary; -qq: nothing but errors."),
         option("-v", "--verbose", count=True, help="Print more: each item that is new or changed; -vv: each item."),

@@ -45,6 +45,22 @@ class SizeType(click.ParamType[Any]):
         return size
 
 
+class RateType(click.ParamType[Any]):
+    """``50Mbit``, ``08:00-18:00 50Mbit, 200Mbit`` or ``@FILE``; stays text, it is only checked here."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from model.errors import UsageError
+        from repository.store.throttled import Bucket
+
+        try:
+            Bucket(value)
+        except UsageError as error:
+            self.fail(f"{error}; {error.hint}", param, ctx)
+        return str(value)
+
+
 class PercentType(click.ParamType[Any]):
     """``5%`` or ``2.5`` → a fraction in (0, 1]."""
 

@@ -71,7 +71,16 @@ class StoreError(LoxError):
 
 
 class Transient(StoreError):
-    pass
+    """`retry_after`: seconds that the server asked to wait, if it did."""
+
+    def __init__(
+        self, what: str, *, subject: str = "", why: str = "", hint: str = "", retry_after: float | None = None
+    ) -> None:
+        super().__init__(what, subject=subject, why=why, hint=hint)
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (*super().__reduce__(), {"retry_after": self.retry_after})
 
 
 class Missing(StoreError):

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from lox.engine import announce, engine_of, engine_options
+from lox.engine import announce, engine_of, engine_options, limit_options, limits
 from lox.escape import shown
 from lox.opening import open_repository
 from lox.output import Output, output_of
@@ -48,8 +48,12 @@ UNCHANGED = frozenset({"unchanged", "carried"})
         help="zstd, lz4, gzip or none.")  # fmt: skip
 @option("--dry-run", "-n", is_flag=True, help="Read and compare, but store nothing.")
 @engine_options
+@limit_options
 @click.pass_context
-def command(ctx: click.Context, /, executor: str, lanes: int | None, memory: int, **asked: Any) -> int:
+def command(
+    ctx: click.Context, /, executor: str, lanes: int | None, memory: int, limit_upload: str | None,
+    limit_download: str | None, **asked: Any,
+) -> int:  # fmt: skip
     """Back up files and folders into a new snapshot.
 
     Every snapshot is complete: it restores alone. Exit code 3 means that it was made but that some items could not
@@ -58,6 +62,7 @@ def command(ctx: click.Context, /, executor: str, lanes: int | None, memory: int
     output = output_of(ctx, needed=False)
     fields = _fields(asked, output)
     engine = engine_of(executor, lanes, memory)
+    ctx.with_resource(limits(limit_upload, limit_download, executor, lanes, memory))
     repository = open_repository(ctx, ["pipelines.backup"])
     from lox.counting import BackgroundCount
     from lox.progress import Reporter

@@ -16,6 +16,8 @@ ENVIRONMENT = {
     "LOX_PASSWORD": "3rd: the password itself. The weakest: other programs of yours can read it",
     "LOX_NEW_PASSWORD[_FILE|_COMMAND]": "the new password of 'lox key add' and 'lox key passwd', in the same order",
     "LOX_CACHE_DIR": "where the local copy of the index lies; it can be deleted at any time",
+    "LOX_LIMIT_UPLOAD, LOX_LIMIT_DOWNLOAD": "rates such as 50Mbit, unless the options --limit-... say others",
+    "AWS_*, GOOGLE_*, AZURE_*": "credentials and endpoints of object stores; SFTP reads ~/.ssh and asks the agent",
     "LOX_PROGRESS_INTERVAL": "seconds between lines of progress where there is no terminal (30)",
     "LOX_UNITS": "sizes in text: iec (1.5 MiB, default), si (1.6 MB) or raw (bytes)",
     "LOX_KERNELS": "auto, native or reference: compiled or plain Python kernels",

@@ -12,7 +12,7 @@ from lox.output import Output, output_of
 from lox.settings import command as command_of
 from lox.settings import option, settings_of
 from model.chunking import KIB, ChunkerParams
-from model.errors import Damaged, NoRepository, UsageError
+from model.errors import Damaged, NoRepository, StoreError, UsageError
 
 if TYPE_CHECKING:
     from repository.store import Store
@@ -56,6 +56,7 @@ def command(ctx: click.Context, /, encryption: str, chunk_average: str | None, c
     store = store_of(settings_of(ctx))
     _refuse_existing(store)
     password = _password(encryption)
+    _probe(output, store)
     average = AVERAGES[chunk_average] if chunk_average else ChunkerParams().average
     repository, recovery = Repository.init(store, password, ChunkerParams(kind=chunker, average=average), encryption)
     output.event(
@@ -79,6 +80,27 @@ def _refuse_existing(store: Store) -> None:
     except (NoRepository, Damaged):  # what an interrupted init left looks damaged, and may be completed
         return
     raise UsageError("there is a repository here already", subject=store.url)
+
+
+def _probe(output: Output, store: Store) -> None:
+    """Finds out what a remote store does before anything is entrusted to it. Raises StoreError if it will not do."""
+    from repository.store import is_remote
+
+    if not is_remote(store):
+        return
+    from lox.escape import safe
+    from repository.store.probe import probe
+
+    report = probe(store, full=False)
+    output.event("store", **{finding.name.replace(" ", "_"): finding.good for finding in report.findings})
+    if not report.usable:
+        why = "; ".join(f"{each.name}: {each.text}" for each in report.findings if each.needed and not each.good)
+        raise StoreError("a repository cannot live here", subject=store.url, why=why, hint="see lox store probe")
+    for finding in report.findings:
+        if finding.good is False:
+            output.note(f"note: {finding.name}: {safe(finding.text)}")
+    if report.left_behind:
+        output.note(f"note: these objects cannot be deleted and may stay: {safe(', '.join(report.left_behind))}")
 
 
 def _password(encryption: str) -> str | None:

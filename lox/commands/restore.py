@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lox.engine import announce, engine_of, engine_options
+from lox.engine import announce, engine_of, engine_options, limit_options, limits
 from lox.escape import shown
 from lox.opening import open_repository
 from lox.output import output_of
@@ -33,8 +33,12 @@ IN_PLACE = b"/"
 @option("--verify", is_flag=True, help="Read everything again after it was written, and compare.")
 @option("--yes", is_flag=True, help="Do not ask before --in-place with --delete.")
 @engine_options
+@limit_options
 @click.pass_context
-def command(ctx: click.Context, /, executor: str, lanes: int | None, memory: int, **asked: Any) -> int:
+def command(
+    ctx: click.Context, /, executor: str, lanes: int | None, memory: int, limit_upload: str | None,
+    limit_download: str | None, **asked: Any,
+) -> int:  # fmt: skip
     """Restore a snapshot or some of its files.
 
     SNAP is the id of a snapshot, the beginning of one, or 'latest'. PATHs are as 'lox ls' shows them. An interrupted
@@ -44,6 +48,7 @@ def command(ctx: click.Context, /, executor: str, lanes: int | None, memory: int
     target = _target(asked["target"], asked["in_place"])
     paths = tuple(snapshot_path(path) for path in asked["paths"])
     engine = engine_of(executor, lanes, memory)
+    ctx.with_resource(limits(limit_upload, limit_download, executor, lanes, memory))
     repository = open_repository(ctx, ["pipelines.restore"])
     from lox.progress import Reporter
     from lox.reports import finish_restore

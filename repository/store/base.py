@@ -49,6 +49,21 @@ class Store(ABC):
     def delete(self, name: str) -> None:
         """Remove the object, durably. Raises Missing, Refused."""
 
+    def put_unasked(self, name: str, parts: Sequence[Bytes]) -> None:
+        """As `put`, without asking first whether the name is free: whether it is refused is up to the server alone.
+
+        Only for finding out what a server does; it may overwrite.
+        """
+        self.put(name, parts)
+
+    def written_at(self, name: str) -> float | None:
+        """When the store's own clock says the object was written, seconds since 1970; None if it tells none.
+
+        Raises Missing.
+        """
+        self.size(name)
+        return None
+
     def exists(self, name: str) -> bool:
         """Whether there is such an object."""
         try:

@@ -80,6 +80,10 @@ class LocalStore(Store):
             raise StoreError("not a file", subject=name)
         return status.st_size
 
+    def written_at(self, name: str) -> float:
+        with _translated(name):
+            return os.stat(self._path(name), follow_symlinks=False).st_mtime
+
     def delete(self, name: str) -> None:
         path = self._path(name)
         with _translated(name):

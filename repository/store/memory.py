@@ -13,7 +13,7 @@ class MemoryStore(Store):
     """A store that lives as long as the object does."""
 
     def __init__(self) -> None:
-        self.url = f"memory://{id(self):x}"
+        self.url = f"memory:{id(self):x}"  # no other process can open it, and open_store says so
         self._objects: dict[str, bytes] = {}
         self._lock = Lock()
 

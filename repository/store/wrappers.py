@@ -31,6 +31,12 @@ class WrappedStore(Store):
     def delete(self, name: str) -> None:
         self.inner.delete(name)
 
+    def put_unasked(self, name: str, parts: Sequence[Bytes]) -> None:
+        self.inner.put_unasked(name, parts)
+
+    def written_at(self, name: str) -> float | None:
+        return self.inner.written_at(name)
+
 
 @dataclass(frozen=True, slots=True)
 class Call:

@@ -18,7 +18,9 @@ def test_no_installed_distribution_owns_one_of_our_names() -> None:
 
 
 def test_every_foreign_import_is_a_declared_dependency() -> None:
-    declared = {normalised(re.split(r"[ ;<>=!~\[]", line)[0]) for line in project.settings()["project"]["dependencies"]}
+    settings = project.settings()["project"]
+    extras = [line for name, lines in settings["optional-dependencies"].items() if name != "dev" for line in lines]
+    declared = {normalised(re.split(r"[ ;<>=!~\[]", line)[0]) for line in [*settings["dependencies"], *extras]}
     owners = packages_distributions()
     ours = set(project.packages())
     undeclared = {}

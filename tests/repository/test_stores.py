@@ -250,7 +250,10 @@ def test_locations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_store(open_store("repo").url).url == str(tmp_path / "repo")
 
 
-@pytest.mark.parametrize("url", ["", "s3://bucket/x", "sftp:host:/x", "file://host/x", "file:relative", "a\0b"])
+@pytest.mark.parametrize(
+    "url",
+    ["", "nosuch://bucket/x", "s3:bucket/x", "memory:77", "sftp:host:/x", "file://host/x", "file:relative", "a\0b"],
+)
 def test_locations_we_do_not_know(url: str) -> None:
     with pytest.raises(UsageError) as caught:
         open_store(url)

@@ -1,0 +1,161 @@
+"""Real servers for the stores: S3 from moto (also one that ignores If-None-Match), Azurite, OpenSSH's sftp."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import email.utils
+import hmac
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BUCKET = "backups"
+AZURE_ACCOUNT = "devstoreaccount1"  # account and key that every Azurite has; no secret
+AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
+
+
+@contextlib.contextmanager
+def s3_server(conditional: bool = True) -> Iterator[dict[str, str]]:
+    """A server on a free port with one bucket; the environment that reaches it. Not `conditional`: it overwrites."""
+    pytest.importorskip("moto.server", reason="no S3 server: pip install 'moto[server]'")
+    pytest.importorskip("obstore", reason="no S3 client: pip install obstore")
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
+
+    application: Any = DomainDispatcherApplication(create_backend_app)
+
+    def deaf(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        environ.pop("HTTP_IF_NONE_MATCH", None)
+        return application(environ, start_response)
+
+    server = make_server("127.0.0.1", 0, application if conditional else deaf, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+    }
+    try:
+        make_bucket(environment)
+        yield environment
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def make_bucket(environment: dict[str, str]) -> None:
+    """Creates `BUCKET`."""
+    import boto3
+
+    client = boto3.client(
+        "s3",
+        endpoint_url=environment["AWS_ENDPOINT_URL"],
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        region_name="us-east-1",
+    )
+    client.create_bucket(Bucket=BUCKET)
+
+
+@contextlib.contextmanager
+def azure_server() -> Iterator[dict[str, str]]:
+    """Azurite on a free port with one container; the environment that reaches it."""
+    pytest.importorskip("obstore", reason="no Azure client: pip install obstore")
+    program = shutil.which("azurite-blob")
+    if program is None:
+        pytest.skip("no Azure server: npm install --global azurite")
+    port = _free_port()
+    options = ["--silent", "--inMemoryPersistence", "--skipApiVersionCheck", "--blobPort", str(port)]
+    process = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environment = {
+        "AZURE_STORAGE_ACCOUNT_NAME": AZURE_ACCOUNT,
+        "AZURE_STORAGE_ACCOUNT_KEY": AZURE_KEY,
+        "AZURE_STORAGE_ENDPOINT": f"http://127.0.0.1:{port}/{AZURE_ACCOUNT}",
+    }
+    try:
+        _await_port(port, process)
+        _make_container(environment["AZURE_STORAGE_ENDPOINT"])
+        yield environment
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+def _make_container(endpoint: str) -> None:
+    """One signed request: https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key"""
+    date = email.utils.formatdate(usegmt=True)
+    headers = f"x-ms-date:{date}\nx-ms-version:2021-08-06"
+    text = "PUT" + "\n" * 12 + f"{headers}\n/{AZURE_ACCOUNT}/{AZURE_ACCOUNT}/{BUCKET}\nrestype:container"
+    seal = base64.b64encode(hmac.digest(base64.b64decode(AZURE_KEY), text.encode(), "sha256")).decode()
+    request = urllib.request.Request(f"{endpoint}/{BUCKET}?restype=container", method="PUT")
+    for name, value in (
+        ("x-ms-date", date),
+        ("x-ms-version", "2021-08-06"),
+        ("Authorization", f"SharedKey {AZURE_ACCOUNT}:{seal}"),
+        ("Content-Length", "0"),
+    ):
+        request.add_header(name, value)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.status == 201
+
+
+@contextlib.contextmanager
+def sftp_server(folder: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """An sshd of our own for the user who runs this: its port, and the environment whose ~/.ssh reaches it."""
+    pytest.importorskip("asyncssh", reason="no SFTP client: pip install asyncssh")
+    if not os.path.exists(SSHD):
+        pytest.skip("no SFTP server: apt-get install openssh-server")
+    home = folder / "home"
+    (home / ".ssh").mkdir(parents=True, mode=0o700)
+    for key in (folder / "host_key", home / ".ssh" / "id_ed25519"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    authorized = folder / "authorized_keys"
+    shutil.copy(home / ".ssh" / "id_ed25519.pub", authorized)
+    port = _free_port()
+    host_key = (folder / "host_key.pub").read_text()
+    (home / ".ssh" / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_key}")
+    config = folder / "sshd_config"
+    config.write_text(
+        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host_key\nAuthorizedKeysFile {authorized}\n"
+        f"PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nMaxStartups 100\n"
+        f"Subsystem sftp internal-sftp\n"
+    )
+    if os.geteuid() == 0:
+        os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
+    log = (folder / "sshd.log").open("wb")
+    process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stdout=log, stderr=log)
+    try:
+        _await_port(port, process)
+        yield port, {"HOME": str(home)}
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+        log.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(100):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        assert process.poll() is None, "the server ended at once"
+        time.sleep(0.05)
+    raise AssertionError("the server does not listen")
