@@ -61,8 +61,8 @@ static bool hash_all(const uint8_t *pads, const uint8_t *body, const any_i64 *st
         fine = sha256.update(&inner, pads, BLOCK) && sha256.update(&outer, pads + BLOCK, BLOCK);
     for (Py_ssize_t i = 0; fine && i < count; i++)
         fine = hash_one(&inner, pads ? &outer : NULL, body + start[i], length[i], ids + i * DIGEST);
-    memset(&inner, 0, sizeof inner);
-    memset(&outer, 0, sizeof outer);
+    explicit_bzero(&inner, sizeof inner);
+    explicit_bzero(&outer, sizeof outer);
     return fine;
 }
 

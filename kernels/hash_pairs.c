@@ -205,9 +205,9 @@ void hash_pairs(const uint8_t *pads, const uint8_t *body, const any_i64 *start, 
         else
             break;
     }
-    memset(inner, 0, sizeof inner);
-    memset(outer, 0, sizeof outer);
-    memset(stream, 0, sizeof stream);
+    explicit_bzero(inner, sizeof inner);
+    explicit_bzero(outer, sizeof outer);
+    explicit_bzero(stream, sizeof stream);
 }
 
 #else

@@ -50,7 +50,7 @@ _Static_assert(sizeof(row_t) == 88, "STAT has 88 bytes");
 #define READ_NOT_REGULAR (1u << 29)
 
 /* The directory below `root` that holds consecutive rows, and some of those above it: what comes next is near. */
-#define CURSOR_LEVELS 32
+#define CURSOR_LEVELS 8 /* descriptors a call may hold: there are as many calls at once as lanes */
 typedef struct {
     int root;
     int fd; /* of the directory path[0 .. length), or -1; the last level's or `root` itself */
@@ -59,6 +59,7 @@ typedef struct {
     size_t length;
     bool entered;
     int depth;
+    const char *opened; /* what the levels are of */
     struct {
         int fd;
         size_t length; /* it is path[0 .. length) */

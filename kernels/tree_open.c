@@ -171,7 +171,7 @@ static int shared_levels(const cursor_t *cursor, const char *path, size_t n)
     int depth = cursor->depth;
     for (; depth; depth--) {
         size_t length = cursor->levels[depth - 1].length;
-        if ((length == n || (length < n && path[length] == '/')) && memcmp(cursor->path, path, length) == 0)
+        if ((length == n || (length < n && path[length] == '/')) && memcmp(cursor->opened, path, length) == 0)
             break;
     }
     return depth;
@@ -198,6 +198,7 @@ static int open_levels(cursor_t *cursor, const char *path, size_t n)
     if (!is_canonical(path, n))
         return EINVAL;
     close_levels(cursor, shared_levels(cursor, path, n));
+    cursor->opened = path;
     size_t reached = cursor->depth ? cursor->levels[cursor->depth - 1].length : 0;
     size_t above = parent_length(path, n);
     if (reached == n)

@@ -74,6 +74,8 @@ class RayHands:
         self._called(lane, handle.open.remote(), None, [Opened(lane)])
 
     def push(self, lane: Lane, item: Any) -> None:
+        if lane not in self._actors:  # buried: that it died is among the events, and the item will be fed again
+            return
         if lane.strand:
             self._push(lane, item, 1)
             return
@@ -86,6 +88,8 @@ class RayHands:
             self._push_gathered(lane, actor)
 
     def flush(self, lane: Lane) -> None:
+        if lane not in self._actors:
+            return
         actor = self._actors[lane]
         self._push_gathered(lane, actor)
         if self._is_last(lane):

@@ -166,12 +166,14 @@ def open_ray() -> Iterator[RayExecutor]:
         try:
             with _hardened():
                 ray = _start(directory)
-                prepare_worker()
-            executor = RayExecutor(ray, directory)
             try:
-                yield executor
+                prepare_worker()
+                executor = RayExecutor(ray, directory)
+                try:
+                    yield executor
+                finally:
+                    executor.close()
             finally:
-                executor.close()
                 ray.shutdown()
                 _end_processes(directory)
         finally:

@@ -20,6 +20,7 @@ from model.errors import RunFailed
 from runtime.host import Raised
 
 BACKLOG = 128
+ACCEPT_AGAIN = 0.1  # seconds
 
 
 class ServiceServer:
@@ -30,6 +31,7 @@ class ServiceServer:
 
     def __init__(self, directory: str) -> None:
         self._services: dict[str, Any] = {}
+        self._closed = threading.Event()
         self._address = os.path.join(directory, "services")
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(self._address)
@@ -46,6 +48,7 @@ class ServiceServer:
 
     def close(self) -> None:
         """Take no more calls. Threads end with the lanes they answer."""
+        self._closed.set()
         with suppress(OSError):  # not connected, says the system, and wakes whoever waits for a connection
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -55,9 +58,14 @@ class ServiceServer:
             try:
                 connected, _ = self._listener.accept()
             except OSError:
-                return
-            arguments = (Connection(connected.detach()),)
-            threading.Thread(target=self._answer, args=arguments, name="service", daemon=True).start()
+                if self._closed.wait(ACCEPT_AGAIN):
+                    return
+                continue  # no descriptors just now, or the lane is gone again: those behind it still wait
+            connection = Connection(connected.detach())
+            try:
+                threading.Thread(target=self._answer, args=(connection,), name="service", daemon=True).start()
+            except RuntimeError:  # no more threads: the lane is told by the end of its connection
+                connection.close()
 
     def _answer(self, connection: Connection) -> None:
         with connection, suppress(EOFError, OSError):  # the lane is gone, and with it whoever waits for an answer
@@ -65,9 +73,10 @@ class ServiceServer:
                 name, method, args, kwargs = pickle.loads(connection.recv_bytes())
                 try:
                     answer = getattr(self._services[name], method)(*args, **kwargs)
+                    packed = pickle.dumps(answer, pickle.HIGHEST_PROTOCOL)
                 except Exception as error:
-                    answer = Raised.of(error)
-                connection.send_bytes(pickle.dumps(answer, pickle.HIGHEST_PROTOCOL))
+                    packed = pickle.dumps(Raised.of(error), pickle.HIGHEST_PROTOCOL)
+                connection.send_bytes(packed)
 
 
 class RemoteService:
@@ -102,6 +111,9 @@ class RemoteService:
             except (EOFError, OSError) as error:
                 self._connection = None
                 raise RunFailed("a service does not answer", subject=self._name, why=str(error)) from error
+            except BaseException:  # an answer may still come, and must not be taken for that of the next question
+                self._connection = None
+                raise
         if isinstance(answer, Raised):
             raise answer.unpack()
         return answer

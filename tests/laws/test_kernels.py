@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kernels import PUBLIC_KEY, WRITE_MODE, WRITE_TIMES, chunk, gear_table, ids, tree, tree_files
@@ -176,6 +178,7 @@ routes = st.lists(names, min_size=0, max_size=3).map(b"/".join)
 
 
 @settings(max_examples=60)
+@example([], [b"e/d"], 0)
 @given(st.lists(st.tuples(routes, st.binary(max_size=9)), max_size=8), st.lists(routes, max_size=8), st.integers(-1, 9))
 def test_trees_are_made_seen_and_read_alike(files: list[tuple[bytes, bytes]], others: list[bytes], limit: int) -> None:
     """The same calls in two directories, one by each variant: the same errors, names, modes, sizes and bytes."""
@@ -236,3 +239,80 @@ def test_hash_chunks_refuses_what_does_not_lie_in_the_body() -> None:
     for first, size in ((-1, 1), (0, 11), (11, 0), (10, 1), (2**63 - 1, 2**32 - 1)):
         with pytest.raises(ValueError, match="body"):
             native.hash_chunks(b"key", bytes(10), np.array([first]), np.array([size], dtype=np.uint32))
+
+
+NAMES = [b"a", b"b", b"aa", b"a.b", b"ab", b"a-", b"bb"]
+BAD = [
+    b"",
+    b"/",
+    b"/a",
+    b"a/",
+    b"a//b",
+    b"./a",
+    b"a/..",
+    b"a/../b",
+    b"n" * 300,
+    b"n" * 300 + b"/a",
+    b"zz/yy",
+    b"a/zz/y",
+]
+
+
+def _random_tree(root: str, rng: random.Random) -> list[bytes]:
+    """Directories, files and links under few names, and one chain of directories deeper than a cursor keeps open."""
+    directories, paths = [b""], []
+    for number in range(120):
+        parent = rng.choice(directories)
+        path = parent + b"/" + rng.choice(NAMES) if parent else rng.choice(NAMES)
+        place = os.path.join(os.fsencode(root), path)
+        if os.path.lexists(place):
+            continue
+        kind = rng.random()
+        if kind < 0.5:
+            os.mkdir(place)
+            directories.append(path)
+        elif kind < 0.9:
+            with open(place, "wb") as file:
+                file.write(b"%d " % number + path)
+        else:
+            os.symlink(rng.choice(NAMES), place)
+        paths.append(path)
+    chain = b"deep"
+    for number in range(30):
+        os.mkdir(os.path.join(os.fsencode(root), chain))
+        with open(os.path.join(os.fsencode(root), chain, b"f"), "wb") as file:
+            file.write(b"%d" % number)
+        paths += [chain, chain + b"/f"]
+        chain += b"/d"
+    return paths
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_rows_in_any_order_are_those_of_the_reference(seed: int, tmp_path: Path) -> None:
+    """From each row to any other: into the root, up, down, far away, through names that mean nothing."""
+    rng = random.Random(seed)
+    paths = _random_tree(os.fspath(tmp_path), rng)
+    root = os.open(tmp_path, os.O_RDONLY)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for _ in range(60):
+        rows = [rng.choice(paths) if rng.random() < 0.85 else rng.choice(BAD) for _ in range(rng.randrange(25))]
+        column = Paths.of(sorted(rows) if rng.random() < 0.5 else rows)
+        limits = np.array([rng.choice([-1, 0, 3, 40]) for _ in rows], dtype=np.int64)
+        bodies = [bytearray(int(limits[limits > 0].sum())) for _ in range(2)]
+        (stats, lengths), (expected, wanted) = (
+            variant.read_files(root, column, limits, body)
+            for variant, body in zip((native, tree_files), bodies, strict=True)
+        )
+        used = int(lengths.sum())
+        assert lengths.tolist() == wanted.tolist()
+        assert bodies[0][:used] == bodies[1][:used]
+        fields = [name for name in stats.dtype.names or () if name != "atime"]
+        assert stats[fields].tolist() == expected[fields].tolist()
+        found, known = native.stat_paths(root, column), tree.stat_paths(root, column)
+        assert found[fields].tolist() == known[fields].tolist()
+        flags, targets = native.look_at(root, column, found["mode"].copy())
+        reference_flags, reference_targets = tree_files.look_at(root, column, found["mode"].copy())
+        assert flags.tolist() == reference_flags.tolist()
+        assert list(targets) == list(reference_targets)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    os.close(root)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import resource
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +115,54 @@ def test_nobody_to_answer_is_a_failed_run(tmp_path: Path) -> None:
     server.close()
     with pytest.raises(RunFailed, match="a service does not answer: journal"):
         service.note("x")
+
+
+def test_a_moment_without_descriptors_shuts_nobody_out(server: ServiceServer) -> None:
+    server.add({"journal": Journal()})
+    early: Any = server.remote()["journal"]
+    late: Any = server.remote()["journal"]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    time.sleep(0.2)  # accepting takes its descriptor before it waits
+    free = os.open("/dev/null", os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, limits[1]))  # one for this caller, none for accepting more
+    try:
+        assert early.note("early") == 1
+        time.sleep(0.2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    answers: list[int] = []
+    asking = threading.Thread(target=lambda: answers.append(late.note("late")), daemon=True)
+    asking.start()
+    asking.join(30)
+    assert answers == [2]
+
+
+def test_an_interrupted_question_does_not_answer_the_next(
+    server: ServiceServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.add({"journal": Journal()})
+    service: Any = server.remote()["journal"]
+    receive = Connection.recv_bytes
+
+    def interrupted(connection: Connection, *limit: int) -> bytes:
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        return receive(connection, *limit)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "recv_bytes", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            service.note("first")
+    assert service.twice(np.zeros(2, np.uint8)).tolist() == [0, 0, 0, 0]
+
+
+def test_an_answer_that_does_not_travel_is_an_error(server: ServiceServer) -> None:
+    class Opening:
+        def lock(self) -> Any:
+            return threading.Lock()
+
+    server.add({"opening": Opening()})
+    service: Any = server.remote()["opening"]
+    with pytest.raises(TypeError, match="pickle"):
+        service.lock()
