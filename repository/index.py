@@ -193,7 +193,8 @@ class ChunkIndex:
         if not segments.any():
             return self
         index = copy(self)
-        index._doubts = segments.astype(np.uint8) + (0 if self._doubts is None else self._doubts)
+        doubts = segments.astype(np.uint8)
+        index._doubts = doubts if self._doubts is None else doubts + self._doubts
         return index
 
     def doubting_packs(self, packs: Collection[bytes]) -> ChunkIndex:

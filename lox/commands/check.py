@@ -21,7 +21,7 @@ from model.errors import UsageError
 from model.exits import ExitCode
 
 if TYPE_CHECKING:
-    from repository.check import CheckReport, Finding
+    from repository.findings import CheckReport, Finding
 
 FILES_SHOWN = 5  # affected files of one finding, in text; --json has all that are known
 

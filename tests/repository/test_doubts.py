@@ -11,8 +11,8 @@ import pytest
 
 from repository.cache import merge_tables
 from repository.condemned import Reason, condemn
-from repository.index import ChunkIndex, IndexTable
-from repository.index_table import gather_receipts
+from repository.index import ChunkIndex
+from repository.index_table import IndexTable, gather_receipts
 from repository.pack import pack_name
 from repository.repository import Repository
 from repository.store import LocalStore
