@@ -93,16 +93,10 @@ class Diagnosis:
         self._hush()
         return report
 
-    def finding(self, subject: str, what: str) -> Finding:
-        """A new finding."""
-        finding = Finding(subject, what)
-        self.report.findings.append(finding)
-        return finding
-
     def _find(self, subject: str, error: LoxError) -> Finding:
         if not isinstance(error, Damaged | Missing):
             self.obstacles.append(error)
-        return self.finding(subject, str(error))
+        return self.report.finding(subject, str(error))
 
     def _list(self) -> bool:
         """What is in the store; False if not even that can be had."""
@@ -134,9 +128,9 @@ class Diagnosis:
             self._find(KEYS_PREFIX, error)
             return
         for problem in listing.problems:
-            self.finding(problem.subject or KEYS_PREFIX, str(problem))
+            self.report.finding(problem.subject or KEYS_PREFIX, str(problem))
         if not listing.slots:
-            self.finding(KEYS_PREFIX, "no password or recovery code opens the repository any more")
+            self.report.finding(KEYS_PREFIX, "no password or recovery code opens the repository any more")
 
     def _bad_object(self, error: Damaged) -> None:
         self.bad_objects[error.subject] = error
@@ -180,6 +174,7 @@ class Diagnosis:
         except LoxError as error:
             self._find(SNAPSHOT_PREFIX, error)
             return Snapshots()
+        self.report.snapshots_unreadable = [name for name, _ in snapshots.unreadable]
         for name, problem in snapshots.unreadable:
             self._find(name, problem)
         return snapshots
@@ -196,7 +191,7 @@ class Diagnosis:
 
     def _bad_pack(self, row: int, what: str) -> Finding:
         self.bad_packs.setdefault(row, what)
-        return self.finding(pack_name(self.index.packs[row]), what)
+        return self.report.finding(pack_name(self.index.packs[row]), what)
 
     def _packs(self, index: ChunkIndex, losses: Losses) -> None:
         """Read packs whole, or at least compare what each says of itself with what the index says."""
@@ -249,7 +244,7 @@ class Diagnosis:
             self._scope.verified.record(indexed.pack_id, verdict.sound)
         if not verdict.sound:
             what = "; ".join(verdict.problems)
-            finding = self._bad_pack(row, what) if verdict.newer is None else self.finding(name, what)
+            finding = self._bad_pack(row, what) if verdict.newer is None else self.report.finding(name, what)
             losses.lose_segments(row, verdict.lost_segments, finding)
             losses.lose_chunks(row, verdict.wrong, finding)
 
@@ -283,7 +278,7 @@ class Diagnosis:
         bad = {self.index.packs[row] for row in self.bad_packs}
         best = self.index.doubting_packs(self.condemned | bad).doubting(losses.segments)
         watched = bad | self.known_damaged
-        self.survey = Survey(self._repository, best, losses, self.finding, self._scope.progress, watched)
+        self.survey = Survey(self._repository, best, losses, self.report.finding, self._scope.progress, watched)
         self.report.entries = self.survey.run(self.snapshots)
         self.obstacles += self.survey.obstacles
         self._tell_strays(best, self.survey)
@@ -297,7 +292,7 @@ class Diagnosis:
         if needed := sorted(unlisted & used):
             names = ", ".join(map(pack_name, needed[:3]))
             what = f"an index object is missing: none names {len(needed)} packs that snapshots need: {names} ..."
-            self.finding(INDEX_PREFIX, what)
+            self.report.finding(INDEX_PREFIX, what)
         if strays := sorted(unlisted - used):
             names = ", ".join(map(pack_name, strays[:3]))
             self.report.notes.append(f"{len(strays)} packs are in no index, from interrupted backups: {names} ...")

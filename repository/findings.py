@@ -42,6 +42,15 @@ class CheckReport:
     bytes_read: int = 0
     chunks: int = 0
     entries: int = 0
+    files_restored: int = 0  # of a sample, to nowhere
+    bytes_restored: int = 0
+    snapshots_unreadable: list[str] = field(default_factory=list)  # names of their objects
+
+    def finding(self, subject: str, what: str) -> Finding:
+        """A new finding."""
+        finding = Finding(subject, what)
+        self.findings.append(finding)
+        return finding
 
     @property
     def sound(self) -> bool:
