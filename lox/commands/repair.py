@@ -76,6 +76,7 @@ def _finish(output: Output, report: RepairReport) -> ExitCode:
         chunks_salvaged=report.chunks_salvaged,
         bytes_salvaged=report.bytes_salvaged,
         files_curable=len(report.outlook.curable),
+        files_unsure=len(report.outlook.unsure),
         files_lost=len(report.outlook.lost),
         exit_code=int(code),
     )
@@ -118,7 +119,7 @@ def _tell_plan(output: Output, report: RepairReport) -> None:
 
 def _tell_outlook(output: Output, report: RepairReport) -> None:
     outlook = report.outlook
-    for kind, wounds in (("curable", outlook.curable), ("lost", outlook.lost)):
+    for kind, wounds in (("curable", outlook.curable), ("unsure", outlook.unsure), ("lost", outlook.lost)):
         for wound in wounds:
             output.event(f"file_{kind}", **path_fields(b"/" + wound.path), snapshots=list(wound.snapshots))
     for snapshot in outlook.unlisted:
@@ -126,11 +127,14 @@ def _tell_outlook(output: Output, report: RepairReport) -> None:
     if output.json:
         return
     lines: list[str] = []
+    named = [(safe(host), [shown_path(path.strip(b"/")) for path in paths]) for host, paths in outlook.sources]
+    sources = "; ".join(f"{host}: {' '.join(paths)}" for host, paths in named)
     if outlook.curable:
-        named = [(safe(host), [shown_path(path.strip(b"/")) for path in paths]) for host, paths in outlook.sources]
-        sources = "; ".join(f"{host}: {' '.join(paths)}" for host, paths in named)
         lines.append(f"{_files(outlook.curable)} healed by the next backup of {sources}, if unchanged there:")
         lines += _shown(outlook.curable)
+    if outlook.unsure:
+        lines.append(f"{_files(outlook.unsure)} perhaps healed by the next backup of {sources}:")
+        lines += _shown(outlook.unsure)
     if outlook.lost:
         lines.append(f"{_files(outlook.lost)} beyond repair from here:")
         lines += _shown(outlook.lost)
