@@ -35,12 +35,12 @@ SHOWN = 10  # items of a kind, in text; --json has all
 @option("--read-data-subset", type=ShareType(), metavar="SHARE", help="Read this share of the packs: 5%, 1/30.")
 @click.pass_context
 def command(ctx: click.Context, /, dry_run: bool, apply: bool, read_data: bool, read_data_subset: float | None) -> int:
-    """Make a damaged repository usable again, and save what can still be read.
+    """Make a damaged repository usable again.
 
-    Prints a plan; --apply carries it out. It only adds objects and moves aside what does not open: nothing that is
-    stored is deleted. Packs that an earlier check found damaged are read again; --read-data looks for more. What is
-    damaged is stored again by the next backup of the same source, if it is still there. Exit code 15 as long as
-    something is left to do or cannot be brought back.
+    Prints a plan; --apply carries it out. It only adds objects and moves aside what does not open: no pack and no
+    snapshot is deleted. Of damaged packs it saves what can still be read. Packs that an earlier check found damaged are
+    read again; --read-data looks for more. What is damaged is stored again by the next backup of the same source, if
+    it is still there. Exit code 15 as long as something is left to do or cannot be brought back.
     """
     if dry_run and apply:
         raise UsageError("--dry-run and --apply contradict each other")

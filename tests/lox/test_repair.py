@@ -99,11 +99,12 @@ def drill(shell: Shell, base: Path, kind: str, seed: int, generations: int, mib:
     done = shell("--json", "repair", "--apply").lines
     assert done[-1]["applied"]
     assert {name: path.read_bytes() for name, path in packs_of(shell).items()}.items() >= before.items()
-    assert run.damaged("repaired") == broken
+    stays = run.damaged("repaired")
+    assert all(stays[each] <= broken.get(each, set()) for each in stays), "what was cut off may be readable again"
     unknown = {row["snapshot"] for row in done if row["type"] == "snapshot_incomplete"}
     files = told(done, "file_curable", "file_unsure", "file_lost")
     assert {each: found for each, found in files.items() if each not in unknown} == {
-        each: found for each, found in broken.items() if each not in unknown
+        each: found for each, found in stays.items() if each not in unknown
     }, "what is told to be damaged is what is damaged"
 
     run.keep()
@@ -136,7 +137,7 @@ def test_the_drill(shell: Shell, tmp_path: Path, kind: str, seed: int) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_the_drill_with_a_larger_repository(shell: Shell, tmp_path: Path, seed: int) -> None:
     kind = ("flip", "truncate", "delete", "swap")[seed]
-    drill(shell, tmp_path, kind, seed, generations=6, mib=80, packs=3)
+    drill(shell, tmp_path, kind, seed, generations=4, mib=60, packs=3)
 
 
 @pytest.fixture
