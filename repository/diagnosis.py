@@ -75,6 +75,7 @@ class Diagnosis:
     def run(self) -> CheckReport:
         """Examine. Raises only what the progress of the scope raises."""
         report = self.report
+        self.snapshots = self._snapshots()  # before the index: what a backup stores meanwhile is in neither
         if not self._list():
             return report
         if report.level == "data":
@@ -86,7 +87,6 @@ class Diagnosis:
         self._presence(index, losses)
         if report.level != "presence":
             self._packs(index, losses)
-        self.snapshots = self._snapshots()
         report.snapshots, report.chunks = len(self.snapshots), len(index)
         if report.level != "presence":
             self._follow(losses)
