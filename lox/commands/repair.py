@@ -16,7 +16,7 @@ from lox.settings import option
 from lox.signals import stopping
 from lox.types import ShareType
 from lox.units import format_size, plural
-from model.errors import UsageError
+from model.errors import Interrupted, UsageError
 from model.exits import ExitCode
 
 if TYPE_CHECKING:
@@ -57,7 +57,11 @@ def command(ctx: click.Context, /, dry_run: bool, apply: bool, read_data: bool, 
     level = "data" if read_data or read_data_subset is not None else "structure"
     verified = VerifiedLog.open(repository, default_cache_dir())
     with reporter, stopping(reporter.stop, quiet=output.json):
-        report = repair(repository, apply, level, read_data_subset, reporter.step, verified)
+        try:
+            report = repair(repository, apply, level, read_data_subset, reporter.step, verified)
+        except Interrupted as error:
+            hint = "lox repair --apply goes on where it stopped" if apply else error.hint
+            raise Interrupted(error.what, hint=hint) from error
     return _finish(output, report)
 
 
