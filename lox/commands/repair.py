@@ -112,7 +112,9 @@ def _tell_plan(output: Output, report: RepairReport) -> None:
         lines.append(f"{verbs[0]} {plural(report.chunks_salvaged, 'chunk')}, {size}, out of damaged packs")
     for pack in report.condemned[:SHOWN]:
         need = f"; snapshots need {plural(pack.chunks, 'chunk')} of it" if pack.chunks else ""
-        lines.append(f"{verbs[1]} damaged pack {pack.pack_id.hex()[:ID_SHOWN]}: {safe(pack.what)}{need}")
+        lines.append(
+            f"{verbs[1]} damaged pack {pack.pack_id.hex()[:ID_SHOWN]}: {safe(pack.what.partition('; ')[0])}{need}"
+        )
     if len(report.condemned) > SHOWN:
         lines.append(f"and {len(report.condemned) - SHOWN:,} more packs")
     if report.unlisted:
@@ -134,13 +136,15 @@ def _tell_outlook(output: Output, report: RepairReport) -> None:
     named = [(safe(host), [shown_path(path.strip(b"/")) for path in paths]) for host, paths in outlook.sources]
     sources = "; ".join(f"{host}: {' '.join(paths)}" for host, paths in named)
     if outlook.curable:
-        lines.append(f"{_files(outlook.curable)} healed by the next backup of {sources}, if unchanged there:")
+        lines.append(
+            f"{_files(outlook.curable)} damaged, to be healed by the next backup of {sources}, if unchanged there:"
+        )
         lines += _shown(outlook.curable)
     if outlook.unsure:
-        lines.append(f"{_files(outlook.unsure)} perhaps healed by the next backup of {sources}:")
+        lines.append(f"{_files(outlook.unsure)} damaged, perhaps to be healed by the next backup of {sources}:")
         lines += _shown(outlook.unsure)
     if outlook.lost:
-        lines.append(f"{_files(outlook.lost)} beyond repair from here:")
+        lines.append(f"{_files(outlook.lost)} damaged beyond repair from here:")
         lines += _shown(outlook.lost)
     if outlook.unlisted:
         lines.append(f"not all entries can be listed of {', '.join(each[:ID_SHOWN] for each in outlook.unlisted)}")
