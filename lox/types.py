@@ -78,6 +78,23 @@ class PercentType(click.ParamType[Any]):
         return percent / 100.0
 
 
+class ShareType(PercentType):
+    """``5%``, or ``1/30`` → a fraction in (0, 1]."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        parts = value.split("/") if isinstance(value, str) else []
+        if len(parts) != 2:
+            return super().convert(value, param, ctx)
+        if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+            self.fail(f"{value!r} is no share; write for example 5% or 1/30", param, ctx)
+        above, below = map(int, parts)
+        if not 0 < above <= below:
+            self.fail(f"{value!r} is not above 0 and up to 1", param, ctx)
+        return above / below
+
+
 @dataclass(frozen=True, slots=True)
 class Compression:
     """A codec and its level; None leaves the level to the codec."""

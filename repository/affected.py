@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from model.entries import I32, I64, U8, Bool
-from model.errors import LoxError
-from repository.entry_table import ChunkLists, column
+from model.errors import Damaged, LoxError
+from repository.entry_table import ChunkLists, chunks_of, column
 from repository.fetch import ChunkFetcher
 from repository.index import ChunkIndex, Locations
 from repository.manifest_reader import ManifestReader
 from repository.part_codec import PartRef
 from repository.repository import Repository
 from repository.snapshot import Snapshot
+
+WOUNDS_MAX = 100_000  # files of which it is kept what they lack
 
 
 class Finding(Protocol):
@@ -35,8 +38,15 @@ class Losses:
     def __init__(self, index: ChunkIndex) -> None:
         self._index = index
         self._segments: I32 = np.full(len(index.segments), -1, np.int32)  # number of the finding, -1: not lost
-        self._chunks: dict[tuple[int, bytes], int] = {}  # of a pack and id
+        self._chunks: dict[tuple[int, bytes], int] = {}  # row of a segment, and id
         self.findings: list[Finding] = []
+
+    @property
+    def segments(self) -> Bool:
+        """Which segments of the index are lost, or hold a chunk that is."""
+        marked: Bool = self._segments >= 0
+        marked[[segment for segment, _ in self._chunks]] = True
+        return marked
 
     def lose_pack(self, pack: int, finding: Finding, beyond: int = 0) -> None:
         """All segments of the pack in row `pack` that end after its first `beyond` bytes are lost."""
@@ -44,9 +54,18 @@ class Losses:
         ends = segments.offset.astype(np.int64) + segments.stored
         self._segments[(segments.pack == pack) & (ends > beyond)] = self._number(finding)
 
-    def lose_chunks(self, pack: int, ids: Sequence[bytes], finding: Finding) -> None:
-        """These chunks of the pack in row `pack` are lost."""
-        self._chunks.update(dict.fromkeys(((pack, chunk_id) for chunk_id in ids), self._number(finding)))
+    def lose_segments(self, pack: int, ordinals: Collection[int], finding: Finding) -> None:
+        """These segments of the pack in row `pack` are lost."""
+        segments = self._index.segments
+        lost = (segments.pack == pack) & np.isin(segments.ordinal, list(ordinals))
+        self._segments[lost] = self._number(finding)
+
+    def lose_chunks(self, pack: int, chunks: Sequence[tuple[int, bytes]], finding: Finding) -> None:
+        """These chunks, by ordinal of their segment and id, of the pack in row `pack` are lost."""
+        number, segments = self._number(finding), self._index.segments
+        for ordinal, chunk_id in chunks:
+            for segment in np.flatnonzero((segments.pack == pack) & (segments.ordinal == ordinal)).tolist():
+                self._chunks[segment, chunk_id] = number
 
     def of(self, where: Locations, ids: bytes) -> I64:
         """For each chunk the number of the finding why it is lost, -1 if it is not. `ids` are 32 bytes each."""
@@ -54,8 +73,7 @@ class Losses:
         numbers[where.found] = self._segments[where.segment[where.found]]
         if self._chunks:
             for row in np.flatnonzero(where.found).tolist():
-                pack = int(where.segments.pack[where.segment[row]])
-                number = self._chunks.get((pack, ids[32 * row : 32 * row + 32]), -1)
+                number = self._chunks.get((int(where.segment[row]), ids[32 * row : 32 * row + 32]), -1)
                 numbers[row] = max(int(numbers[row]), number)
         return numbers
 
@@ -64,10 +82,20 @@ class Losses:
         return len(self.findings) - 1
 
 
+@dataclass(frozen=True, slots=True)
+class Wound:
+    """A file that cannot be restored whole, in these snapshots, for want of these chunks."""
+
+    path: bytes
+    snapshots: tuple[str, ...]
+    chunks: frozenset[bytes]
+
+
 class Survey:
     """Follows the manifests of all snapshots; a part that several share is followed once.
 
-    `used` are the segments of the index that some snapshot needs, as far as manifests could be followed.
+    `used` are the segments of the index that some snapshot needs, as far as manifests could be followed; `needed` the
+    chunks that snapshots need of each of the packs `watched`; `wounds` the files concerned, up to `WOUNDS_MAX`.
     """
 
     def __init__(
@@ -77,6 +105,7 @@ class Survey:
         losses: Losses,
         report: Report,
         progress: Callable[[str, int, int], None],
+        watched: Collection[bytes] = (),
     ) -> None:
         self._fetcher = ChunkFetcher(repository, self)
         self._index = index
@@ -85,6 +114,11 @@ class Survey:
         self._report = report
         self._progress = progress
         self._unindexed: dict[tuple[str, ...], Finding] = {}
+        self._watched: Bool = np.array([pack in watched for pack in index.packs], dtype=bool)
+        self.needed: dict[bytes, set[bytes]] = {}
+        self.wounds: list[Wound] = []
+        self.unlisted: list[str] = []  # snapshots of which some entries are not even known
+        self.obstacles: list[LoxError] = []  # why something could not be followed, though it may be sound
 
     def run(self, snapshots: Sequence[Snapshot]) -> int:
         """Report everything that is lost of these snapshots; how many different entries were looked at."""
@@ -94,7 +128,9 @@ class Survey:
             try:
                 reader = ManifestReader(snapshot.root, self._fetcher.fetch, snapshot.name)
             except LoxError as error:
+                self._obstacle(error)
                 self._report(snapshot.name, f"its entries cannot be read: {error}").affect([snapshot.id], [])
+                self.unlisted.append(snapshot.id)
                 continue
             for number, part in enumerate(reader.parts):
                 owners.setdefault(part, []).append(snapshot.id)
@@ -111,6 +147,11 @@ class Survey:
         """Where chunks lie that a snapshot needs."""
         where = self._index.lookup(ids)
         self.used[where.segment[where.found]] = True
+        if self._watched.any():
+            found = np.flatnonzero(where.found)
+            for row in found[self._watched[where.segments.pack[where.segment[found]]]].tolist():
+                pack = where.packs[int(where.segments.pack[where.segment[row]])]
+                self.needed.setdefault(pack, set()).add(ids[row].tobytes())
         return where
 
     def _follow(self, reader: ManifestReader, number: int, owners: list[str]) -> None:
@@ -118,9 +159,11 @@ class Survey:
         try:
             table = reader.part(number)
         except LoxError as error:
+            self._obstacle(error)
             first, last = (path.decode(errors="replace") for path in (part.first, part.last))
             what = f"{part.rows} entries from /{first} to /{last} cannot be read: {error}"
             self._report(f"snapshots/{owners[0]}", what).affect(owners, [])
+            self.unlisted += owners
             return
         try:
             self._locate(table, reader.content(table), owners)
@@ -137,8 +180,12 @@ class Survey:
             try:
                 self._locate(entry, reader.content(entry), owners)
             except LoxError as error:
+                self._obstacle(error)
                 finding = self._report(f"snapshots/{owners[0]}", f"the chunks of a long file are not known: {error}")
-                finding.affect(owners, [entry["path"][0].as_py()])
+                path = entry["path"][0].as_py()
+                finding.affect(owners, [path])
+                lists = {row.tobytes() for row in chunks_of(entry).ids}
+                self._wound(path, owners, lists)
 
     def _locate(self, table: pa.Table, lists: ChunkLists, owners: list[str]) -> None:
         where = self.lookup(lists.ids)
@@ -151,6 +198,18 @@ class Survey:
             self._losses.findings[number].affect(owners, _paths(table, np.unique(row[lost == number])))
         if wrong.any():
             self._unknown(owners).affect(owners, _paths(table, np.unique(row[wrong])))
+        gone = wrong | (lost >= 0)
+        hurt = np.unique(row[gone])[: max(0, WOUNDS_MAX - len(self.wounds))]
+        for each, path in zip(hurt.tolist(), _paths(table, hurt), strict=True):
+            self._wound(path, owners, {lists.ids[at].tobytes() for at in np.flatnonzero(gone & (row == each))})
+
+    def _obstacle(self, error: LoxError) -> None:
+        if not isinstance(error, Damaged):
+            self.obstacles.append(error)
+
+    def _wound(self, path: bytes, owners: list[str], chunks: set[bytes]) -> None:
+        if len(self.wounds) < WOUNDS_MAX:
+            self.wounds.append(Wound(path, tuple(owners), frozenset(chunks)))
 
     def _unknown(self, owners: list[str]) -> Finding:
         key = tuple(owners)

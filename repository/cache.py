@@ -48,6 +48,8 @@ FILES_MAX = 8  # tables a lookup goes through
 GROWTH = 4  # a table is merged into one up to so many times its size
 MERGE_ROWS = 1 << 18  # rows sorted at once: what merging takes in memory does not grow with the index
 
+REPAIR_HINT = "lox repair moves it aside and writes a new one"
+
 _MAGIC = b"LOXCACH1"
 _HEAD = struct.Struct("<8sQ32s")
 _SUFFIX = ".index"
@@ -91,7 +93,7 @@ def _read_objects(
             tables.append(decode_index(repository.get_object(ObjectKind.INDEX, name), name))
         except Damaged as error:
             if on_damage is None:
-                raise
+                raise Damaged(error.what, subject=name, why=error.why, hint=REPAIR_HINT) from error
             on_damage(error)
             continue
         read.append(name)

@@ -11,7 +11,7 @@ never changed: one that no longer holds is replaced, the new one written before 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -83,15 +83,19 @@ def condemn(repository: Repository, packs: Iterable[bytes], reason: Reason, now:
     return marks
 
 
-def load_condemned(repository: Repository) -> list[Condemned]:
+def load_condemned(repository: Repository, on_damage: Callable[[Damaged], None] | None = None) -> list[Condemned]:
     """All marks, oldest first. Raises StoreError, Damaged, NewerFormat: with a mark that cannot be read nobody knows
-    which packs may be relied on."""
+    which packs may be relied on. Who only reads relies on nothing: with `on_damage` such marks are told to it."""
     marks = []
     for name, _ in repository.store.list(CONDEMNED_PREFIX):
         try:
             marks.append(Condemned.decode(name, repository.get_object(ObjectKind.MARK, name)))
         except Missing:  # replaced since it was listed
             continue
+        except Damaged as error:
+            if on_damage is None:
+                raise
+            on_damage(error)
     return sorted(marks, key=lambda mark: (mark.time, mark.name))
 
 

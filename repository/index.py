@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +16,14 @@ from model.batches import Receipt
 from model.entries import I64, U8, U32, Bool
 from model.errors import Damaged
 from repository.cache import INDEX_PREFIX, default_cache_dir, list_packs, load_tables, unlisted_packs
+from repository.condemned import load_condemned
 from repository.index_table import PACK, SEGMENT, IndexTable, Records, decode_index, encode_index
 from repository.repository import Repository
 from repository.seal import ObjectKind
 
 OBJECT_CHUNKS = 1 << 20  # chunks one index object lists (46 MB), though a single pack may bring more
+COPIES_MAX = 64  # copies of one chunk in one table that are looked at for a better one
+NOT_FOUND = 255  # more doubtful than any copy
 
 __all__ = [
     "INDEX_PREFIX",
@@ -114,6 +118,7 @@ class ChunkIndex:
 
     def __init__(self, tables: Sequence[IndexTable]) -> None:
         self._tables = [table for table in tables if len(table.packs)]
+        self._doubts: U8 | None = None  # of each segment; None: no doubts
         pack_bases = np.cumsum([0, *(len(table.packs) for table in self._tables)]).tolist()
         self._segment_bases = np.cumsum([0, *(len(table.segments) for table in self._tables)]).tolist()
         self.pack_table: Records = np.concatenate([np.zeros(0, PACK), *(table.packs for table in self._tables)])
@@ -161,17 +166,61 @@ class ChunkIndex:
         return found
 
     def lookup(self, ids: U8) -> Locations:
-        """Where ``ids[m, 32]`` lie."""
+        """Where ``ids[m, 32]`` lie: of each the copy that is doubted least."""
         segment = np.full(len(ids), -1, dtype=np.int64)
         offset, length = np.zeros(len(ids), np.uint32), np.zeros(len(ids), np.uint32)
+        doubt = np.full(len(ids), NOT_FOUND, np.uint8)
         for table, base in zip(self._tables, self._segment_bases, strict=False):
-            open_rows = np.flatnonzero(segment < 0)
+            open_rows = np.flatnonzero(doubt)
             rows = table.find(ids[open_rows])
-            here = rows >= 0
-            open_rows, rows = open_rows[here], rows[here]
+            open_rows, rows = open_rows[rows >= 0], rows[rows >= 0]
+            if self._doubts is None:
+                doubt[open_rows] = 0
+            else:
+                rows, found = _best_copies(table, rows, self._doubts[base : base + len(table.segments)])
+                better = found < doubt[open_rows]
+                open_rows, rows = open_rows[better], rows[better]
+                doubt[open_rows] = found[better]
             segment[open_rows] = table.segment[rows].astype(np.int64) + base
             offset[open_rows], length[open_rows] = table.offset[rows], table.length[rows]
         return Locations(segment >= 0, segment, offset, length, self.segments, self.packs)
+
+    def doubting(self, segments: Bool) -> ChunkIndex:
+        """The same index, in which copies in these segments (by row) are found only where there is no better one.
+
+        Doubts add up: a segment doubted twice is worse than one doubted once.
+        """
+        if not segments.any():
+            return self
+        index = copy(self)
+        doubts = segments.astype(np.uint8)
+        index._doubts = doubts if self._doubts is None else doubts + self._doubts
+        return index
+
+    def doubting_packs(self, packs: Collection[bytes]) -> ChunkIndex:
+        """`doubting` of all that lies in `packs`."""
+        bad = np.array([pack in packs for pack in self.packs], dtype=bool)
+        return self.doubting(bad[self.segments.pack]) if bad.any() else self
+
+
+def _best_copies(table: IndexTable, rows: I64, doubts: U8) -> tuple[I64, U8]:
+    """For each of `rows` of a table, which hold some copy of an id, the row of the best copy, and how much it is
+    doubted. Copies are neighbours: ids are sorted."""
+    best, least = rows.copy(), doubts[table.segment[rows]]
+    for step in (-1, 1):
+        active, at = np.flatnonzero(least), rows[least > 0]
+        for _ in range(COPIES_MAX):
+            at = at + step
+            inside = (at >= 0) & (at < len(table))
+            active, at = active[inside], at[inside]
+            same = np.all(table.ids[at] == table.ids[rows[active]], axis=1)
+            active, at = active[same], at[same]
+            if not len(active):
+                break
+            doubt = doubts[table.segment[at]]
+            better = doubt < least[active]
+            best[active[better]], least[active[better]] = at[better], doubt[better]
+    return best, least
 
 
 def _present(table: IndexTable, sizes: Mapping[bytes, int]) -> IndexTable:
@@ -189,13 +238,18 @@ class ReadingIndex:
     """The index for those who only read: what index objects no longer say is asked of the packs themselves.
 
     Damaged index objects are reported to `on_damage` and left out. Packs that no index object names are asked once,
-    when a chunk is first looked for in vain; if that helps, an index object is missing: reported too. Thread-safe.
+    when a chunk is first looked for in vain; if that helps, an index object is missing: reported too. Of a chunk that
+    lies in several packs, a copy in a condemned pack is the last resort. Thread-safe.
     """
 
     def __init__(self, repository: Repository, cache_dir: Path | None, on_damage: Callable[[Damaged], None]) -> None:
         self._repository = repository
         self._on_damage = on_damage
-        self._index = ChunkIndex.load(repository, cache_dir, on_damage, only_present=True)
+        self._condemned = frozenset(
+            pack for mark in load_condemned(repository, on_damage) for pack in mark.packs
+        )  # before the index: what replaces them is then in it
+        index = ChunkIndex.load(repository, cache_dir, on_damage, only_present=True)
+        self._index = index.doubting_packs(self._condemned)
         self._lock = threading.Lock()
         self._asked = False
 
@@ -213,7 +267,7 @@ class ReadingIndex:
     def _ask_packs(self, missed: U8) -> None:
         tables = self._index.tables
         unlisted = ChunkIndex(unlisted_packs(self._repository, tables, self._on_damage))
-        self._index = ChunkIndex([*tables, *unlisted.tables])
+        self._index = ChunkIndex([*tables, *unlisted.tables]).doubting_packs(self._condemned)
         if unlisted.contains(missed).any():
             why = f"no index object names {len(unlisted.packs)} packs that are needed; they were asked themselves"
             self._on_damage(Damaged("an index object is missing", subject=INDEX_PREFIX, why=why))

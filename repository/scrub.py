@@ -24,6 +24,9 @@ class PackVerdict:
     receipt: Receipt | None = None  # what the footer says, or the one given if the footer is damaged
     problems: list[str] = field(default_factory=list)
     lost: list[bytes] = field(default_factory=list)  # chunk ids
+    lost_segments: set[int] = field(default_factory=set)  # ordinals of those that do not open at all
+    wrong: list[tuple[int, bytes]] = field(default_factory=list)  # ordinal and id of single chunks
+    newer: NewerFormat | None = None  # the pack may be sound, and only newer than we are
 
     @property
     def sound(self) -> bool:
@@ -43,7 +46,8 @@ def check_bytes(pack_id: bytes, data: bytes) -> str:
 def verify_pack(keys: KeyRing, pack_id: bytes, data: bytes, indexed: Receipt | None = None) -> PackVerdict:
     """Open all of a pack and recompute every chunk id. Never raises for damage.
 
-    `indexed` is what the index says about the pack; it stands in for a footer that cannot be read.
+    `indexed` is what the index says about the pack: what readers go by, and so what is looked for in it. Without it
+    the pack's own footer says what should be there.
     """
     verdict = PackVerdict(pack_id, indexed)
     if trouble := check_bytes(pack_id, data):
@@ -52,19 +56,27 @@ def verify_pack(keys: KeyRing, pack_id: bytes, data: bytes, indexed: Receipt | N
     try:
         opened = reader.open_header(data[:HEADER_SIZE], pack_id)
     except (Damaged, NewerFormat) as error:
-        verdict.problems.append(str(error))
+        _blame(verdict, error)
         if indexed is not None:
             verdict.lost = [bytes(row) for row in indexed.ids]
+            verdict.lost_segments = set(range(len(indexed.segment_offset)))
         return verdict
     try:
         verdict.receipt = reader.open_footer(opened, data, len(data))
         if indexed is not None and not _same(verdict.receipt, indexed):
             verdict.problems.append("its table is not what the index says")
     except (Damaged, NewerFormat) as error:
-        verdict.problems.append(str(error))
-    if verdict.receipt is not None:
-        _verify_chunks(keys, reader, data, verdict, verdict.receipt)
+        _blame(verdict, error)
+    receipt = indexed or verdict.receipt
+    if receipt is not None:
+        _verify_chunks(keys, reader, data, verdict, receipt)
     return verdict
+
+
+def _blame(verdict: PackVerdict, error: Damaged | NewerFormat) -> None:
+    verdict.problems.append(str(error))
+    if isinstance(error, NewerFormat):
+        verdict.newer = error
 
 
 def _verify_chunks(keys: KeyRing, reader: PackReader, data: bytes, verdict: PackVerdict, receipt: Receipt) -> None:
@@ -72,7 +84,8 @@ def _verify_chunks(keys: KeyRing, reader: PackReader, data: bytes, verdict: Pack
         check_receipt(receipt, pack_name(receipt.pack_id))
         opened = reader.open_header(data[:HEADER_SIZE], receipt.pack_id)
     except (Damaged, NewerFormat) as error:
-        verdict.problems.append(str(error))
+        _blame(verdict, error)
+        verdict.lost_segments = set(range(len(receipt.segment_offset)))
         return
     view = memoryview(data)
     for ordinal in range(len(receipt.segment_offset)):
@@ -82,7 +95,8 @@ def _verify_chunks(keys: KeyRing, reader: PackReader, data: bytes, verdict: Pack
         try:
             plain = reader.open_segment(opened, ordinal, codec, plain_length, view[begin : begin + stored])
         except (Damaged, NewerFormat) as error:
-            verdict.problems.append(str(error))
+            _blame(verdict, error)
+            verdict.lost_segments.add(ordinal)
             verdict.lost += [receipt.ids[row].tobytes() for row in rows]
             continue
         ids = kernels.hash_chunks(keys.id_key, plain, receipt.offset[rows].astype(np.int64), receipt.length[rows])
@@ -90,6 +104,7 @@ def _verify_chunks(keys: KeyRing, reader: PackReader, data: bytes, verdict: Pack
             chunk_id = receipt.ids[row].tobytes()
             verdict.problems.append(f"chunk {chunk_id.hex()} in segment {ordinal} is not what its id says")
             verdict.lost.append(chunk_id)
+            verdict.wrong.append((ordinal, chunk_id))
 
 
 def _same(one: Receipt, other: Receipt) -> bool:

@@ -10,44 +10,107 @@ import click
 
 from lox.contents import ID_SHOWN
 from lox.escape import path_fields, safe, shown_path
-from lox.opening import open_repository
+from lox.opening import open_repository, store_of
 from lox.output import Output, output_of
 from lox.settings import command as command_of
-from lox.settings import option
+from lox.settings import option, settings_of
 from lox.signals import stopping
-from lox.types import PercentType
+from lox.types import ShareType
 from lox.units import format_size, plural
 from model.errors import UsageError
 from model.exits import ExitCode
 
 if TYPE_CHECKING:
-    from repository.check import CheckReport, Finding
+    from lox.progress import Reporter
+    from repository.findings import CheckReport, Finding
+    from repository.repository import Repository
 
 FILES_SHOWN = 5  # affected files of one finding, in text; --json has all that are known
+HINT = "lox repair shows what can be done"
 
 
 @command_of("check")
+@option("--quick", is_flag=True, help="Only compare the list of packs and their sizes with the index.")
 @option("--read-data", is_flag=True, help="Read, open and verify everything, to the last byte.")
-@option("--read-data-subset", type=PercentType(), metavar="PERCENT", help="The same for this share of the packs.")
+@option("--read-data-subset", type=ShareType(), metavar="SHARE", help="The same for a share of the packs: 5%, 1/30.")
+@option("--rolling", is_flag=True, help="Of them, those whose last reading is longest ago, not any.")
+@option("--restore-sample", type=click.IntRange(1), metavar="N", help="Restore this many random files to nowhere.")
+@option("--keyless", is_flag=True, help="Only compare all bytes with their checksums; needs no password.")
 @click.pass_context
-def command(ctx: click.Context, /, read_data: bool, read_data_subset: float | None) -> int:
+def command(
+    ctx: click.Context,
+    /,
+    quick: bool,
+    read_data: bool,
+    read_data_subset: float | None,
+    rolling: bool,
+    restore_sample: int | None,
+    keyless: bool,
+) -> int:
     """Verify that everything stored is there and intact.
 
     Without an option: that every snapshot can be listed and every chunk it needs is in a pack of the right size. What
     is damaged is named, with the snapshots and files it concerns; exit code 15.
-    """
-    if read_data and read_data_subset is not None:
-        raise UsageError("--read-data reads everything", hint="leave out one of the two options")
-    repository = open_repository(ctx, ["repository.check"])
-    from lox.progress import Reporter
-    from repository.check import check
 
+    With --read-data-subset 1/30 --rolling, 30 runs read everything once; one that is broken off is no run lost. When
+    which pack was read is remembered in the local cache.
+    """
+    _refuse_nonsense(quick, read_data, read_data_subset, rolling, restore_sample, keyless)
     output = output_of(ctx)
+    if keyless:
+        return _finish(output, _keyless(ctx, output, read_data_subset))
+    modules = ["repository.check", *(["pipelines.sample"] if restore_sample else [])]
+    repository = open_repository(ctx, modules)
+    from lox.progress import Reporter
+    from repository.cache import default_cache_dir
+    from repository.check import check
+    from repository.verified import VerifiedLog
+
     reporter = Reporter(output)
-    level = "data" if read_data or read_data_subset is not None else "structure"
+    level = "data" if read_data or read_data_subset is not None else "presence" if quick else "structure"
+    verified = VerifiedLog.open(repository, default_cache_dir())
     with reporter, stopping(reporter.stop, quiet=output.json):
-        report = check(repository, level, read_data_subset, reporter.step)
+        report = check(repository, level, read_data_subset, reporter.step, verified, rolling)
+        if restore_sample:
+            _sample(repository, restore_sample, report, reporter)
     return _finish(output, report)
+
+
+def _refuse_nonsense(
+    quick: bool, read_data: bool, subset: float | None, rolling: bool, sample: int | None, keyless: bool
+) -> None:
+    if read_data and subset is not None:
+        raise UsageError("--read-data reads everything", hint="leave out one of the two options")
+    if rolling and (subset is None or keyless):
+        raise UsageError("--rolling needs to know how much to read", hint="add --read-data-subset 1/30")
+    if quick and (read_data or subset is not None or sample or keyless):
+        raise UsageError("--quick reads no data", hint="leave it out")
+    if keyless and sample:
+        raise UsageError("without a key nothing can be restored", hint="leave out --keyless or --restore-sample")
+
+
+def _keyless(ctx: click.Context, output: Output, subset: float | None) -> CheckReport:
+    store = store_of(settings_of(ctx))
+    from lox.progress import Reporter
+    from repository.keyless import check_keyless
+    from repository.repository import Repository
+
+    Repository.is_encrypted(store)  # or there is no repository at all
+    reporter = Reporter(output)
+    with reporter, stopping(reporter.stop, quiet=output.json):
+        return check_keyless(store, subset, reporter.step)
+
+
+def _sample(repository: Repository, count: int, report: CheckReport, reporter: Reporter) -> None:
+    from pipelines.options import EngineOptions
+    from pipelines.sample import restore_sample
+    from repository.snapshot import load_all
+
+    sampled = restore_sample(repository, load_all(repository), count, EngineOptions(executor="threads"), reporter.step)
+    report.files_restored, report.bytes_restored = sampled.files, sampled.bytes
+    for path, snapshot, why in sampled.failures:
+        finding = report.finding(f"snapshots/{snapshot}", f"a file cannot be restored: {why}")
+        finding.affect([snapshot], [path] if path else [])
 
 
 def _finish(output: Output, report: CheckReport) -> ExitCode:
@@ -72,7 +135,8 @@ def _finish(output: Output, report: CheckReport) -> ExitCode:
     output.event("summary", sound=report.sound, findings=len(report.findings), **counts, exit_code=int(code))
     if output.quiet < 2:
         output.line(_looked_at(report))
-        output.line("no damage found" if report.sound else f"damage found: {plural(len(report.findings), 'finding')}")
+        found = plural(len(report.findings), "finding")
+        output.line("no damage found" if report.sound else f"damage found: {found}; {HINT}")
     return code
 
 
@@ -90,9 +154,17 @@ def _finding_lines(finding: Finding) -> list[str]:
 
 
 def _looked_at(report: CheckReport) -> str:
+    if report.level == "keyless":
+        checked = f"compared {plural(report.objects - report.packs, 'object')} and {plural(report.packs_read, 'pack')}"
+        return f"{checked} with their checksums, {format_size(report.bytes_read)} of packs"
     parts = [plural(report.snapshots, "snapshot"), plural(report.entries, "entry", "entries")]
     parts += [plural(report.chunks, "chunk"), plural(report.packs, "pack")]
     read = (
         f"; {report.packs_read:,} read to the last byte, {format_size(report.bytes_read)}" if report.packs_read else ""
     )
-    return f"checked {', '.join(parts)}{read}"
+    sample = (
+        f"; {plural(report.files_restored, 'file')} restored to nowhere, {format_size(report.bytes_restored)}"
+        if report.files_restored
+        else ""
+    )
+    return f"checked {', '.join(parts)}{read}{sample}"

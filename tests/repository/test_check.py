@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ from repository.fetch import ChunkFetcher
 from repository.index import INDEX_PREFIX, ChunkIndex, ReadingIndex
 from repository.manifest_reader import ManifestReader
 from repository.pack import pack_name
-from repository.repository import Repository
+from repository.repository import Credentials, Repository
 from repository.snapshot import Snapshot, load_all
 from repository.store import Store
-from repository.store.wrappers import Fault, FaultyStore
+from repository.store.wrappers import Fault, FaultyStore, WrappedStore
 from tests.repository.samples import CHUNK, back_up, new_repository
 
 FLIPS = 60  # places tried in each object by the fast test
@@ -252,6 +253,29 @@ def test_a_store_that_refuses_is_a_finding(verb: str, prefix: str) -> None:
     store = FaultyStore(repository.store, [fault])
     for level in ("structure", "data"):
         assert not check(Repository.attach(store, repository.credentials()), level).sound
+
+
+class BusyStore(WrappedStore):
+    """Each time something was listed, a backup of somebody else begins and ends."""
+
+    backups = 0
+    credentials: Credentials
+
+    def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
+        listed = list(super().list(prefix))
+        self.backups += 1
+        back_up(Repository.attach(self.inner, self.credentials), TREE | {b"new": b"n%d" % self.backups * 90})
+        return iter(listed)
+
+
+@pytest.mark.parametrize("level", ["presence", "structure", "data"])
+def test_backups_that_end_meanwhile_are_no_damage(level: str) -> None:
+    repository = new_repository()
+    back_up(repository, TREE)
+    store = BusyStore(repository.store)
+    store.credentials = repository.credentials()
+    report = check(Repository.attach(store, store.credentials), level)
+    assert report.findings == [] and store.backups > 2
 
 
 def test_progress_can_end_a_check(repository: Repository) -> None:

@@ -1,0 +1,54 @@
+"""Receipts as the index has them: what it says about each pack, as the pack itself would say it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from model.batches import Receipt
+from model.entries import I64
+from repository.index import ChunkIndex
+
+
+class Receipts:
+    """What the index says about each pack, as the pack itself would say it."""
+
+    def __init__(self, index: ChunkIndex) -> None:
+        self._index = index
+        self._orders: list[I64] = [np.lexsort((table.offset, table.segment)) for table in index.tables]
+        self._sorted = [table.segment[order] for table, order in zip(index.tables, self._orders, strict=True)]
+        self._bases = np.cumsum([0, *(len(table.packs) for table in index.tables)]).tolist()
+
+    def of(self, row: int) -> Receipt:
+        """The receipt of the pack in row `row` of the index."""
+        number = int(np.searchsorted(self._bases, row, side="right")) - 1
+        table, order = self._index.tables[number], self._orders[number]
+        pack = row - self._bases[number]
+        first, end = (int(np.searchsorted(table.segments["pack"], pack, side=side)) for side in ("left", "right"))
+        rows = order[slice(*np.searchsorted(self._sorted[number], [first, end]).tolist())]
+        segments = table.segments[first:end]
+        return Receipt(
+            pack_id=self._index.packs[row],
+            pack_kind=int(table.packs["kind"][pack]),
+            pack_size=int(table.packs["size"][pack]),
+            segment_offset=segments["offset"].copy(),
+            segment_stored=segments["stored"].copy(),
+            segment_plain=segments["plain"].copy(),
+            segment_codec=segments["codec"].copy(),
+            ids=table.ids[rows],
+            segment=table.segment[rows] - np.uint32(first),
+            offset=table.offset[rows],
+            length=table.length[rows],
+        )
+
+
+def agree(one: Receipt, other: Receipt) -> bool:
+    """Whether both say the same of a pack."""
+    return all(mine.tobytes() == theirs.tobytes() for mine, theirs in zip(_columns(one), _columns(other), strict=True))
+
+
+def _columns(receipt: Receipt) -> Iterator[np.ndarray]:
+    order = np.lexsort((receipt.offset, receipt.segment))
+    yield from (receipt.segment_offset, receipt.segment_stored, receipt.segment_plain, receipt.segment_codec)
+    yield from (receipt.ids[order], receipt.segment[order], receipt.offset[order], receipt.length[order])
