@@ -30,7 +30,7 @@ from repository.slots import FOLDER as KEYS_PREFIX
 from repository.snapshot import SNAPSHOT_PREFIX, Snapshots, load_all
 
 LEVELS = ("structure", "data")
-KNOWN_PREFIXES = (KEYS_PREFIX, INDEX_PREFIX, SNAPSHOT_PREFIX, "sessions/", "gc/")
+KNOWN_PREFIXES = (KEYS_PREFIX, INDEX_PREFIX, SNAPSHOT_PREFIX, "sessions/", "gc/", "notes/", "trash/")
 FILES_LISTED = 1000  # paths a finding names; of more it gives the number
 
 Progress = Callable[[str, int, int], None]

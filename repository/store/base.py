@@ -49,6 +49,13 @@ class Store(ABC):
     def delete(self, name: str) -> None:
         """Remove the object, durably. Raises Missing, Refused."""
 
+    def written(self, name: str) -> int | None:
+        """When the object was stored, by the clock of the store, in ns since the epoch; None: the store does not tell.
+
+        Raises Missing, if the store tells.
+        """
+        return None
+
     def exists(self, name: str) -> bool:
         """Whether there is such an object."""
         try:

@@ -86,6 +86,10 @@ class LocalStore(Store):
             os.unlink(path)
             _sync_folder(os.path.dirname(path))
 
+    def written(self, name: str) -> int | None:
+        with _translated(name):
+            return os.stat(self._path(name), follow_symlinks=False).st_mtime_ns
+
     def _path(self, name: str) -> str:
         return os.path.join(self.url, check_name(name))
 

@@ -31,6 +31,9 @@ class WrappedStore(Store):
     def delete(self, name: str) -> None:
         self.inner.delete(name)
 
+    def written(self, name: str) -> int | None:
+        return self.inner.written(name)
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
