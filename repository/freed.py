@@ -1,23 +1,25 @@
 """What forgetting snapshots would free: the chunks that only they need, as a set.
 
 Every manifest part is read once, and one byte for each chunk of the index says who needs it. So memory grows with the
-index (4 MiB for 4 million chunks), not with the snapshots. The bytes are an estimate: chunks share compressed segments,
-and a segment's stored bytes are shared out by the plain length of its chunks.
+index (4 MiB for 4 million chunks) and the number of different parts, not with the entries. The bytes are an estimate:
+chunks share compressed segments, and a segment's stored bytes are shared out by the plain length of its chunks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from model.entries import U8
+from model.errors import Damaged
 from repository.fetch import ChunkFetcher
 from repository.index import ChunkIndex, Locations
+from repository.manifest import ManifestRoot
 from repository.manifest_reader import ManifestReader
-from repository.part_codec import PartRef
+from repository.part_codec import PartRef, decode_part
 from repository.repository import Repository
 from repository.snapshot import Snapshot
 
@@ -55,14 +57,16 @@ def freed_by_forgetting(
     Raises Damaged if a manifest cannot be read: then nobody knows what is needed. And what `progress` raises.
     """
     needs = _Needs(repository, index)
-    kept_parts = needs.roots(kept, _KEPT)
-    gone_parts = {part: where for part, where in needs.roots(forgotten, _FORGOTTEN).items() if part not in kept_parts}
+    kept_parts = needs.roots(kept, _KEPT, progress)
+    gone_parts = [part for part in needs.roots(forgotten, _FORGOTTEN, progress) if part not in kept_parts]
+    if not gone_parts and not needs.any_gone():
+        return Freed(0, 0, 0, 0, 0, 0)
     total = sum(part.rows for part in [*kept_parts, *gone_parts])
     done = 0
-    for parts, mark in ((gone_parts, _FORGOTTEN), (kept_parts, _KEPT)):
-        for part, (reader, number) in parts.items():
+    for parts, mark in ((gone_parts, _FORGOTTEN), (list(kept_parts), _KEPT)):
+        for part in parts:
             progress("following manifests", done, total)
-            needs.follow(reader, number, mark)
+            needs.follow(part, mark)
             done += part.rows
     return needs.total()
 
@@ -75,21 +79,33 @@ class _Needs:
         self._fetcher = ChunkFetcher(repository, self)
         self._marks: list[U8] = [np.zeros(len(table), np.uint8) for table in index.tables]
         self._mark = 0
+        self._reader: ManifestReader | None = None  # any: each can read the lists of long files
 
-    def roots(self, snapshots: Iterable[Snapshot], mark: int) -> dict[PartRef, tuple[ManifestReader, int]]:
-        """The different parts of these snapshots, and where each is read from; marks the tables of parts."""
+    def roots(self, snapshots: Sequence[Snapshot], mark: int, progress: Progress) -> dict[PartRef, None]:
+        """The different parts of these snapshots, neighbours side by side; marks the tables of parts."""
         self._mark = mark
-        parts: dict[PartRef, tuple[ManifestReader, int]] = {}
-        for snapshot in snapshots:
-            reader = ManifestReader(snapshot.root, self._fetcher.fetch, snapshot.name)
-            for number, part in enumerate(reader.parts):
-                parts.setdefault(part, (reader, number))
+        parts: dict[PartRef, None] = {}
+        roots: set[ManifestRoot] = set()
+        for number, snapshot in enumerate(snapshots):
+            progress("opening manifests", number, len(snapshots))
+            if snapshot.root not in roots:  # nothing had changed since another
+                roots.add(snapshot.root)
+                self._reader = ManifestReader(snapshot.root, self._fetcher.fetch, snapshot.name)
+                parts |= dict.fromkeys(self._reader.parts)
         return parts
 
-    def follow(self, reader: ManifestReader, number: int, mark: int) -> None:
+    def follow(self, part: PartRef, mark: int) -> None:
         """Mark a part, the lists of its long files, and all chunks of content."""
         self._mark = mark
-        self.lookup(reader.content(reader.part(number)).ids)
+        (plain,) = self._fetcher.fetch([part.id])
+        if len(plain) != part.length:
+            raise Damaged("a part of a manifest has another length than recorded", subject=part.id.hex())
+        assert self._reader is not None, "the part was found by one"
+        self.lookup(self._reader.content(decode_part(plain, part, "manifest")).ids)
+
+    def any_gone(self) -> bool:
+        """Whether anything carries no mark but that of the forgotten."""
+        return any(bool((marks == _FORGOTTEN).any()) for marks in self._marks)
 
     def lookup(self, ids: U8) -> Locations:
         """Where chunks lie; whatever is asked for here is needed, by whom the present mark says."""
