@@ -190,8 +190,8 @@ def _freed_text(freed: Freed | None) -> str:
         return "what that would free is not known: some snapshots cannot be read"
     text = f"would free about {format_size(freed.stored)} ({format_size(freed.plain)} before compression)"
     if freed.packs:
-        text += f" in {plural(freed.packs, 'pack')}"
-        text += f"; {freed.whole_packs:,} of them, {format_size(freed.whole_bytes)}, hold nothing else that is needed"
+        whole = f"{freed.whole_packs:,} of them ({format_size(freed.whole_bytes)})"
+        text += f" in {plural(freed.packs, 'pack')}, {whole} with nothing else that is needed"
     return f"{text}; once purged from the trash and collected"
 
 
