@@ -27,7 +27,7 @@ from repository.snapshot import SNAPSHOT_PREFIX, Snapshots, load_all
 from repository.verified import VerifiedLog
 
 LEVELS = ("presence", "structure", "data")
-KNOWN_PREFIXES = (KEYS_PREFIX, INDEX_PREFIX, SNAPSHOT_PREFIX, "sessions/", "gc/")
+KNOWN_PREFIXES = (KEYS_PREFIX, INDEX_PREFIX, SNAPSHOT_PREFIX, "sessions/", "gc/", "notes/", "trash/")
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,7 +163,11 @@ def resolve(repository: Repository, wanted: str) -> Snapshot:
 
     Raises NotFound; Damaged or NewerFormat if it is one that cannot be read.
     """
-    snapshots = load_all(repository)
+    return choose(load_all(repository), wanted, repository.store.url)
+
+
+def choose(snapshots: Snapshots, wanted: str, place: str) -> Snapshot:
+    """As `resolve`, among `snapshots`; `place` is where they lie, for messages."""
     if wanted == "latest":
         parents = {f"{SNAPSHOT_PREFIX}{snapshot.parent}" for snapshot in snapshots}
         for name, error in snapshots.unreadable:
@@ -173,7 +177,7 @@ def resolve(repository: Repository, wanted: str) -> Snapshot:
             raise type(error)("which snapshot is the latest cannot be told", subject=name, why=error.what, hint=hint)
         if snapshots:
             return snapshots[-1]
-        raise NotFound("there is no snapshot yet", subject=repository.store.url, hint="lox backup makes one")
+        raise NotFound("there is no snapshot yet", subject=place, hint="lox backup makes one")
     found = [snapshot for snapshot in snapshots if wanted and snapshot.id.startswith(wanted.lower())]
     broken = [
         error for name, error in snapshots.unreadable if wanted and name.startswith(SNAPSHOT_PREFIX + wanted.lower())

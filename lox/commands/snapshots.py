@@ -8,12 +8,14 @@ import click
 
 from lox.contents import ID_SHOWN, Catalogue, tell_unreadable
 from lox.escape import path_fields, safe, shown
+from lox.noting import annotation_fields, marks_text
 from lox.output import output_of, table
 from lox.settings import command as command_of
 from lox.units import format_count, format_size, format_time, plural, rfc3339
 from model.exits import ExitCode
 
 if TYPE_CHECKING:
+    from repository.annotations import Annotation
     from repository.snapshot import Snapshot
 
 
@@ -26,19 +28,26 @@ def command(ctx: click.Context, /) -> ExitCode:
     """
     catalogue = Catalogue.open(ctx, ["repository.manifest"])
     output = output_of(ctx)
+    from repository.annotations import load_annotations
+
     snapshots = catalogue.snapshots()
-    output.events("snapshot", [snapshot_fields(snapshot) for snapshot in snapshots])
+    annotations = load_annotations(catalogue.repository)
+    states = [annotations.of(snapshot) for snapshot in snapshots]
+    noted = list(zip(snapshots, states, strict=True))
+    output.events("snapshot", [snapshot_fields(*both) for both in noted])
     headings = ("SNAPSHOT", "TIME", "HOST", "MODE", "FILES", "SIZE", "NEW", "TAGS", "PATHS")
     if snapshots:
-        output.lines(table(headings, [_row(snapshot) for snapshot in snapshots], right=(4, 5, 6)))
+        output.lines(table(headings, [_row(*both) for both in noted], right=(4, 5, 6)))
     output.note(plural(len(snapshots), "snapshot"))
     return tell_unreadable(output, snapshots.unreadable)
 
 
-def _row(snapshot: Snapshot) -> tuple[str, ...]:
+def _row(snapshot: Snapshot, state: Annotation) -> tuple[str, ...]:
     stats = snapshot.stats
     paths = ", ".join([shown(path) for path in snapshot.paths])
-    marks = f"  ({plural(snapshot.problems, 'problem')})" if snapshot.problems else ""
+    remarks = [plural(snapshot.problems, "problem")] if snapshot.problems else []
+    remarks += [text for text in (marks_text(state), safe(state.comment)) if text]
+    marks = f"  ({'; '.join(remarks)})" if remarks else ""
     return (
         snapshot.id[:ID_SHOWN],
         format_time(snapshot.time),
@@ -47,12 +56,12 @@ def _row(snapshot: Snapshot) -> tuple[str, ...]:
         format_count(stats.get("files", 0)),
         format_size(stats.get("bytes_total", 0)),
         format_size(stats.get("bytes_stored", 0)),
-        safe(",".join(snapshot.tags)),
+        safe(",".join(sorted(state.tags))),
         paths + marks,
     )
 
 
-def snapshot_fields(snapshot: Snapshot) -> dict[str, object]:
+def snapshot_fields(snapshot: Snapshot, state: Annotation) -> dict[str, object]:
     """A snapshot for JSON."""
     return {
         "id": snapshot.id,
@@ -61,8 +70,8 @@ def snapshot_fields(snapshot: Snapshot) -> dict[str, object]:
         "user": snapshot.user,
         "mode": snapshot.mode,
         "parent": snapshot.parent,
-        "tags": list(snapshot.tags),
         "paths": [path_fields(path) for path in snapshot.paths],
         "problems": snapshot.problems,
         "stats": dict(snapshot.stats),
+        **annotation_fields(state),
     }

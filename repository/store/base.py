@@ -56,8 +56,8 @@ class Store(ABC):
         """
         self.put(name, parts)
 
-    def written_at(self, name: str) -> float | None:
-        """When the store's own clock says the object was written, seconds since 1970; None if it tells none.
+    def written(self, name: str) -> int | None:
+        """When the object was stored, by the clock of the store, in ns since the epoch; None: the store does not tell.
 
         Raises Missing.
         """

@@ -80,15 +80,15 @@ class LocalStore(Store):
             raise StoreError("not a file", subject=name)
         return status.st_size
 
-    def written_at(self, name: str) -> float:
-        with _translated(name):
-            return os.stat(self._path(name), follow_symlinks=False).st_mtime
-
     def delete(self, name: str) -> None:
         path = self._path(name)
         with _translated(name):
             os.unlink(path)
             _sync_folder(os.path.dirname(path))
+
+    def written(self, name: str) -> int | None:
+        with _translated(name):
+            return os.stat(self._path(name), follow_symlinks=False).st_mtime_ns
 
     def _path(self, name: str) -> str:
         return os.path.join(self.url, check_name(name))

@@ -97,9 +97,9 @@ class ObjectStore(Store):
     def size(self, name: str) -> int:
         return int(self._head(name)["size"])
 
-    def written_at(self, name: str) -> float:
-        """When the store says the object was written, in seconds since 1970. Raises Missing."""
-        return float(self._head(name)["last_modified"].timestamp())
+    def written(self, name: str) -> int | None:
+        """When the store says the object was written, in ns since the epoch. Raises Missing."""
+        return int(self._head(name)["last_modified"].timestamp()) * 10**9
 
     def delete(self, name: str) -> None:
         self.size(name)  # deleting what is not there succeeds in S3

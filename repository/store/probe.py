@@ -103,9 +103,10 @@ def _put_if_absent(store: Store, name: str, report: ProbeReport) -> Finding:
 
 
 def _clock(store: Store, name: str, before: float, after: float, report: ProbeReport) -> Finding:
-    written = store.written_at(name)
-    if written is None:
+    nanoseconds = store.written(name)
+    if nanoseconds is None:
         return Finding("clock", None, "the store tells no time")
+    written = nanoseconds / 10**9
     # Stores tell whole seconds: what lies within the second of the write is no difference.
     early, late = written - after, written + 1.0 - before
     difference = 0.0 if early <= 0.0 <= late else min((early, late), key=abs)

@@ -82,8 +82,8 @@ class RetryingStore(WrappedStore):
 
         self._repeated(attempt)
 
-    def written_at(self, name: str) -> float | None:
-        return self._repeated(lambda tries: self.inner.written_at(name))
+    def written(self, name: str) -> int | None:
+        return self._repeated(lambda tries: self.inner.written(name))
 
     def _repeated(self, attempt: Callable[[int], T]) -> T:
         """The result of `attempt`, which is told how many attempts failed before it."""

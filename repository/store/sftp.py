@@ -67,9 +67,9 @@ class SftpStore(Store):
     def size(self, name: str) -> int:
         return self._attributes(name)[0]
 
-    def written_at(self, name: str) -> float:
-        """When the store says the object was written, in seconds since 1970. Raises Missing."""
-        return self._attributes(name)[1]
+    def written(self, name: str) -> int | None:
+        """When the store says the object was written, in ns since the epoch. Raises Missing."""
+        return int(self._attributes(name)[1]) * 10**9
 
     def delete(self, name: str) -> None:
         path = self._path(name)

@@ -34,8 +34,8 @@ class WrappedStore(Store):
     def put_unasked(self, name: str, parts: Sequence[Bytes]) -> None:
         self.inner.put_unasked(name, parts)
 
-    def written_at(self, name: str) -> float | None:
-        return self.inner.written_at(name)
+    def written(self, name: str) -> int | None:
+        return self.inner.written(name)
 
 
 @dataclass(frozen=True, slots=True)

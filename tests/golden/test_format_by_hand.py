@@ -20,16 +20,19 @@ from blake3 import blake3
 import kernels
 from model.batches import Segment
 from model.chunking import ChunkerParams
+from repository.annotations import Changes, Pin, annotate
 from repository.codecs import Codec, compressor
 from repository.keys import KdfParams
 from repository.pack import PackKind, PackWriter, pack_name
 from repository.repository import Repository
 from repository.seal import ObjectKind
 from repository.store import MemoryStore
+from repository.trash import forget
 from tests.golden import by_hand
 from tests.golden.expected import EXPECTED, V1, WAYS
 from tests.golden.make_v1 import KINDS, decoded
 from tests.packaging import project
+from tests.repository.samples import back_up
 
 PAGE = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
 PARAMS = ChunkerParams(minimum=256, average=1024, maximum=4096)
@@ -115,8 +118,38 @@ def test_objects(password: str | None, plain: bytes) -> None:
     assert read(store, password).open_object(2, "index/00") == plain
 
 
+def test_notes_and_trash(password: str | None) -> None:
+    repository, store, _ = make(password)
+    snapshot = back_up(repository, {b"data": None}, tags=("made", "old"))
+    annotate(repository, snapshot.id, Changes(add=("new",), remove=("old",), hold=("audit", "case")), 5)
+    annotate(repository, snapshot.id, Changes(pin=Pin(7), release=("audit",), comment="x"), 5)
+    annotate(repository, snapshot.id, Changes(add=("old",), remove=("old",), pin=Pin()), 3)
+    by_page = read(store, password)
+    document = by_page.snapshots()[snapshot.id]
+    tags, holds, pin, comment = set(document["tags"]), set[str](), None, ""
+    names = [name for name, _ in store.list(f"notes/{snapshot.id}/")]
+    notes = sorted((json.loads(by_page.open_object(4, name)) | {"name": name} for name in names), key=note_order)
+    for note in notes:
+        changes = note["changes"]
+        tags = (tags - set(changes.get("remove", []))) | set(changes.get("add", []))
+        holds = (holds - set(changes.get("release", []))) | set(changes.get("hold", []))
+        pin, comment = changes.get("pin", pin), changes.get("comment", comment)
+    assert (tags, holds, pin, comment) == ({"made", "new", "old"}, {"case"}, {"until": None}, "x")
+    annotate(repository, snapshot.id, Changes(pin=False, release=("case",)), 9)
+    forget(repository, snapshot.id, "policy", 11)
+    ((name, _),) = store.list(f"trash/snapshots/{snapshot.id}/")
+    trashed = json.loads(read(store, password).open_object(4, name))
+    assert (trashed["version"], trashed["time"], trashed["rule"]) == (1, 11, "policy")
+    assert json.loads(bytes.fromhex(trashed["snapshot"])) == document
+    assert read(store, password).snapshots() == {}
+
+
+def note_order(note: dict[str, Any]) -> tuple[int, str]:
+    return note["time"], note["name"]
+
+
 def test_the_vectors_of_the_page() -> None:
-    rows = dict(re.findall(r"^\| (.+?) \| `(.+?)` \|$", PAGE.partition("## 13. Test vectors")[2], re.MULTILINE))
+    rows = dict(re.findall(r"^\| (.+?) \| `(.+?)` \|$", PAGE.partition(". Test vectors\n")[2], re.MULTILINE))
     keys = by_hand.Keys(bytes(range(16)), bytes(range(32)))
     for purpose, name in (
         ("chunk id", "id key"),

@@ -89,8 +89,8 @@ def test_what_cannot_be_deleted_is_named() -> None:
 @pytest.mark.parametrize("ahead", [-3600.0, -20.0, 20.0, 3600.0])
 def test_a_clock_that_is_wrong_is_measured(tmp_path: Path, ahead: float) -> None:
     class Skewed(WrappedStore):
-        def written_at(self, name: str) -> float | None:
-            return (self.inner.written_at(name) or 0) + ahead
+        def written(self, name: str) -> int | None:
+            return (self.inner.written(name) or 0) + int(ahead) * 10**9
 
     report = probe(Skewed(LocalStore(str(tmp_path))), full=False)
     assert report.clock_difference == pytest.approx(ahead, abs=1.1)

@@ -1,4 +1,4 @@
-"""A tree that is edited, backed up, interrupted, damaged and restored at random, against a plain model of it.
+"""A tree that is edited, backed up, damaged, forgotten and restored at random, against a plain model of it.
 
 The model is a dict: path → what is there. Each snapshot is remembered with the model of its moment, and whatever
 happens afterwards, it must restore to exactly that.
@@ -11,6 +11,7 @@ import random
 import shutil
 import stat
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from pipelines.options import Progress, Watch
 from repository.check import check
 from repository.snapshot import Snapshot, load_all
 from repository.store.wrappers import Fault, FaultyStore
+from repository.trash import forget, load_trash, undelete
 from tests.pipelines.helpers import Place
 
 BIG, BIG_SIZE = "big", 10 * MIB
@@ -31,6 +33,7 @@ NAMES = ("a", "b", "c.log", "d d", "e\nf", "g")
 SIZES = (0, 1, 4095, 20_000, 300_000)
 CHUNKS = ChunkerParams(minimum=4 * KIB, average=16 * KIB, maximum=256 * KIB)
 MODES = st.sampled_from(["incremental", "differential", "full"])
+FAILING = st.sampled_from(["put", "delete", "nothing"])
 EXECUTORS = st.sampled_from(["inline", "threads"])
 WHERE = st.integers(0, 1 << 16)
 
@@ -92,10 +95,14 @@ class Story(RuleBasedStateMachine):
         self.folders: dict[str, int] = {}
         self.files: dict[str, Inode] = {}
         self.snapshots: dict[str, Tree] = {}
+        self.forgotten: dict[str, Tree] = {}
         self.restored = 0
 
     def teardown(self) -> None:
         try:
+            for trashed in load_trash(self.place.repository):
+                undelete(self.place.repository, trashed)
+            self.snapshots |= self.forgotten
             for snapshot in load_all(self.place.repository):
                 self.restores(snapshot)
             assert set(self.snapshots) == {snapshot.id for snapshot in load_all(self.place.repository)}
@@ -268,6 +275,38 @@ class Story(RuleBasedStateMachine):
         before = sorted(self.place.repository.store.list())
         assert self.place.backup(self.tree, dry_run=True).snapshot is None
         assert sorted(self.place.repository.store.list()) == before
+
+    # ---- the trash
+
+    @precondition(lambda self: self.snapshots)
+    @rule(which=WHERE, verb=FAILING, late=st.booleans())
+    def forget(self, which: int, verb: str, late: bool) -> None:
+        snapshot_id = sorted(self.snapshots)[which % len(self.snapshots)]
+        self.moving(verb, late, lambda: forget(self.place.repository, snapshot_id, "story", 1))
+
+    @precondition(lambda self: self.forgotten)
+    @rule(which=WHERE, verb=FAILING, late=st.booleans())
+    def undelete(self, which: int, verb: str, late: bool) -> None:
+        trash = {one.id: one for one in load_trash(self.place.repository)}
+        snapshot_id = sorted(self.forgotten)[which % len(self.forgotten)]
+        self.moving(verb, late, lambda: undelete(self.place.repository, trash[snapshot_id]))
+
+    def moving(self, verb: str, late: bool, move: Callable[[], object]) -> None:
+        """Move a snapshot while the first `verb` fails; wherever it ends up, it is not lost."""
+        store = self.place.repository.store
+        fault = Fault(verb, error=StoreError("cut off"), late=late, times=1)
+        self.place.repository.store = FaultyStore(store, [fault])
+        try:
+            move()
+        except StoreError:
+            pass
+        finally:
+            self.place.repository.store = store
+        everything = self.snapshots | self.forgotten
+        here = {snapshot.id for snapshot in load_all(self.place.repository)}
+        assert here | {one.id for one in load_trash(self.place.repository)} == set(everything)
+        self.snapshots = {name: tree for name, tree in everything.items() if name in here}
+        self.forgotten = {name: tree for name, tree in everything.items() if name not in here}
 
     # ---- what must hold
 

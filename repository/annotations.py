@@ -1,0 +1,187 @@
+"""What people say about a snapshot after it was made: tags, pins, holds, comments. Notes beside it, never changed.
+
+    notes/<snapshot id>/<32 hex digits> = sealed JSON: when, and what it changes
+
+The state of a snapshot is the fold of its notes in the order of (time, name), beginning with the tags it was made
+with. A snapshot that is pinned or held, or of which a note cannot be read, is forgotten by nobody.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from model.errors import Damaged, Missing, NewerFormat
+from repository.documents import Document, decode_document, encode_document, take
+from repository.seal import ObjectKind
+
+if TYPE_CHECKING:
+    from repository.repository import Repository
+    from repository.snapshot import Snapshot
+
+NOTES_PREFIX = "notes/"
+NOTE_MAX = 256 << 10  # bytes of an opened note
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Keeps a snapshot until a moment, ns since the epoch; None: for ever."""
+
+    until: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What one note changes. `pin` None leaves the pin as it is, False ends it; so `comment` None, and ``""``."""
+
+    add: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+    pin: Pin | bool | None = None
+    hold: tuple[str, ...] = ()
+    release: tuple[str, ...] = ()
+    comment: str | None = None
+
+    def encode(self) -> Document:
+        """As a JSON object; what does not change is not in it."""
+        lists = {key: list(getattr(self, key)) for key in _LISTS if getattr(self, key)}
+        document: Document = dict(lists)
+        if self.pin is not None:
+            document["pin"] = {"until": self.pin.until} if isinstance(self.pin, Pin) else False
+        if self.comment is not None:
+            document["comment"] = self.comment
+        return document
+
+    @classmethod
+    def decode(cls, document: Document, subject: str) -> Changes:
+        """Raises Damaged."""
+        lists = {key: _strings(document, key, subject) for key in _LISTS}
+        comment = take(document, "comment", str, subject) if "comment" in document else None
+        return cls(**lists, pin=_pin(document, subject), comment=comment)
+
+
+_LISTS = ("add", "remove", "hold", "release")
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One note. `time` is ns since the epoch by the clock of the host that wrote it."""
+
+    time: int
+    changes: Changes
+    name: str = ""
+
+    def encode(self) -> bytes:
+        """Canonical JSON."""
+        return encode_document({"version": _VERSION, "time": self.time, "changes": self.changes.encode()})
+
+    @classmethod
+    def decode(cls, name: str, data: bytes) -> Note:
+        """Raises Damaged, NewerFormat."""
+        document = decode_document(data, name, NOTE_MAX)
+        if (version := take(document, "version", int, name)) > _VERSION:
+            raise NewerFormat("the note was written by a newer version", subject=name, why=f"version {version}")
+        changes = Changes.decode(take(document, "changes", dict, name), name)
+        return cls(take(document, "time", int, name), changes, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """What holds of one snapshot now. `unreadable` are notes of it that cannot be read, and why."""
+
+    tags: frozenset[str] = frozenset()
+    pin: Pin | None = None
+    holds: frozenset[str] = frozenset()
+    comment: str = ""
+    unreadable: tuple[str, ...] = ()
+
+    def protections(self, now: int) -> tuple[str, ...]:
+        """Why nobody may forget the snapshot at `now`, ns since the epoch; empty if one may."""
+        pinned = self.pin is not None and (self.pin.until is None or now < self.pin.until)
+        unread = ("notes unreadable",) if self.unreadable else ()
+        return (*(("pinned",) if pinned else ()), *(f"held: {name}" for name in sorted(self.holds)), *unread)
+
+    def after(self, changes: Changes) -> Annotation:
+        """What holds after one more note."""
+        pin = self.pin if changes.pin is None else changes.pin if isinstance(changes.pin, Pin) else None
+        return replace(
+            self,
+            tags=(self.tags - set(changes.remove)) | set(changes.add),
+            pin=pin,
+            holds=(self.holds - set(changes.release)) | set(changes.hold),
+            comment=self.comment if changes.comment is None else changes.comment,
+        )
+
+
+@dataclass(slots=True)
+class Annotations:
+    """The notes of a repository, by snapshot."""
+
+    notes: Mapping[str, Sequence[Note]] = field(default_factory=dict)
+    unreadable: Mapping[str, Sequence[str]] = field(default_factory=dict)  # snapshot id → what is wrong
+
+    def of(self, snapshot: Snapshot) -> Annotation:
+        """What holds of `snapshot`."""
+        state = Annotation(frozenset(snapshot.tags), unreadable=tuple(self.unreadable.get(snapshot.id, ())))
+        for note in sorted(self.notes.get(snapshot.id, ()), key=lambda note: (note.time, note.name)):
+            state = state.after(note.changes)
+        return state
+
+
+def load_annotations(repository: Repository, snapshot_id: str | None = None) -> Annotations:
+    """The notes of all snapshots, or of one. One that cannot be read protects its snapshot. Raises StoreError."""
+    notes: dict[str, list[Note]] = {}
+    unreadable: dict[str, list[str]] = {}
+    for name, _ in repository.store.list(NOTES_PREFIX if snapshot_id is None else f"{NOTES_PREFIX}{snapshot_id}/"):
+        owner = name.removeprefix(NOTES_PREFIX).partition("/")[0]
+        try:
+            note = Note.decode(name, repository.get_object(ObjectKind.MARK, name))
+            notes.setdefault(owner, []).append(note)
+        except Missing:  # its snapshot was purged since it was listed
+            continue
+        except (Damaged, NewerFormat) as error:
+            unreadable.setdefault(owner, []).append(str(error))
+    return Annotations(notes, unreadable)
+
+
+def annotate(repository: Repository, snapshot_id: str, changes: Changes, now: int) -> Note:
+    """Add a note to the snapshot, as of `now`, ns since the epoch; the note written. Raises StoreError.
+
+    It takes effect after all notes that are there, even if the clock of this host is behind that of another.
+    """
+    before = load_annotations(repository, snapshot_id).notes.get(snapshot_id, ())
+    time = max([now, *(note.time + 1 for note in before)])
+    note = Note(time, changes, f"{NOTES_PREFIX}{snapshot_id}/{os.urandom(16).hex()}")
+    repository.put_object(ObjectKind.MARK, note.name, note.encode())
+    return note
+
+
+def remove_notes(repository: Repository, snapshot_ids: Iterable[str]) -> None:
+    """Delete all notes of snapshots that are gone for good. Raises StoreError."""
+    for snapshot_id in snapshot_ids:
+        for name, _ in list(repository.store.list(f"{NOTES_PREFIX}{snapshot_id}/")):
+            try:
+                repository.store.delete(name)
+            except Missing:
+                continue
+
+
+def _pin(document: Document, subject: str) -> Pin | bool | None:
+    if "pin" not in document:
+        return None
+    if document["pin"] is False:
+        return False
+    until = take(document, "pin", dict, subject).get("until")
+    if until is None:
+        return Pin()
+    return Pin(take({"until": until}, "until", int, subject))
+
+
+def _strings(document: Document, key: str, subject: str) -> tuple[str, ...]:
+    values = take(document, key, list, subject) if key in document else []
+    if not all(isinstance(value, str) for value in values):
+        raise Damaged("object lacks a valid field", subject=subject, why=f"{key} should be strings")
+    return tuple(values)

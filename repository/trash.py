@@ -1,0 +1,180 @@
+"""Soft delete: a forgotten snapshot lies in the trash until it is purged, and `undelete` brings it back.
+
+    trash/snapshots/<snapshot id>/<32 hex digits> = sealed JSON: when, by which rule, and the snapshot document itself
+
+Forgetting writes to the trash first and deletes the snapshot then; bringing back writes the snapshot first and empties
+the trash then. So whatever is interrupted, the snapshot is in at least one of the two places, and doing it again
+finishes. What a snapshot in the trash needs is live: garbage collection must leave it alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from model.errors import Damaged, Exists, LoxError, Missing, NewerFormat, NotFound, UsageError
+from repository.annotations import load_annotations, remove_notes
+from repository.documents import Document, decode_document, encode_document, take
+from repository.seal import ObjectKind
+from repository.snapshot import SNAPSHOT_MAX, SNAPSHOT_PREFIX, Snapshot, Snapshots, load_all
+
+if TYPE_CHECKING:
+    from repository.repository import Repository
+
+TRASH_PREFIX = "trash/snapshots/"
+TRASH_MAX = 2 * SNAPSHOT_MAX + (64 << 10)  # bytes of an opened object: the document is in it in hex
+
+_VERSION = 1
+
+OnUnreadable = Callable[[str, LoxError], None]
+"""Told the name of an object in the trash that cannot be read, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trashed:
+    """A forgotten snapshot. `time` is when it was forgotten last, ns since the epoch by the clock of who forgot it."""
+
+    id: str
+    time: int
+    rule: str
+    snapshot: Snapshot
+    document: bytes  # of the snapshot, as it was
+    names: tuple[str, ...]  # of its objects in the trash: usually one
+
+
+def forget(repository: Repository, snapshot_id: str, rule: str, now: int) -> None:
+    """Move the snapshot to the trash as of `now`, ns since the epoch; `rule` says in words why.
+
+    Raises UsageError if it is pinned or held, Missing if there is no such snapshot, Damaged, NewerFormat, StoreError.
+    """
+    name = SNAPSHOT_PREFIX + snapshot_id
+    data = repository.get_object(ObjectKind.SNAPSHOT, name)
+    snapshot = Snapshot.decode(snapshot_id, data)  # what cannot be read is not ours to forget
+    if kept := load_annotations(repository, snapshot_id).of(snapshot).protections(now):
+        raise UsageError("the snapshot may not be forgotten", subject=snapshot.short_id, why=", ".join(kept))
+    document: Document = {"version": _VERSION, "time": now, "rule": rule, "snapshot": data.hex()}
+    plain = encode_document(document)
+    repository.put_object(ObjectKind.MARK, _trash_name(snapshot_id), plain)
+    try:
+        repository.store.delete(name)
+    except Missing:  # somebody else forgot it at the same time
+        pass
+    if not any(True for _ in repository.store.list(f"{TRASH_PREFIX}{snapshot_id}/")):
+        # Brought back while we were about to delete it, the trash emptied: it must not be lost between two minds.
+        repository.put_object(ObjectKind.MARK, _trash_name(snapshot_id), plain)
+
+
+def undelete(repository: Repository, trashed: Trashed) -> bool:
+    """Put the snapshot back under its old id; whether it was gone. Raises Damaged, StoreError."""
+    name = SNAPSHOT_PREFIX + trashed.id
+    gone = True
+    try:
+        repository.put_object(ObjectKind.SNAPSHOT, name, trashed.document)
+    except Exists:
+        gone = False
+        if repository.get_object(ObjectKind.SNAPSHOT, name) != trashed.document:
+            raise Damaged("another snapshot has the id of one in the trash", subject=name) from None
+    _empty(repository, trashed)
+    if not repository.store.exists(name):  # forgotten again before the trash was emptied, by who found it full
+        repository.put_object(ObjectKind.SNAPSHOT, name, trashed.document)
+    return gone
+
+
+def load_trash(repository: Repository, on_unreadable: OnUnreadable | None = None) -> list[Trashed]:
+    """The snapshots in the trash, oldest first, also those that are (still or again) in their place.
+
+    Raises StoreError; Damaged or NewerFormat for an object that cannot be read, because nobody knows what it needs.
+    With `on_unreadable` such objects are told to it and left out.
+    """
+    found: dict[str, Trashed] = {}
+    for name, _ in repository.store.list(TRASH_PREFIX):
+        try:
+            one = _decode(name, repository.get_object(ObjectKind.MARK, name))
+        except Missing:  # purged or brought back since it was listed
+            continue
+        except (Damaged, NewerFormat) as error:
+            if on_unreadable is None:
+                raise
+            on_unreadable(name, error)
+            continue
+        found[one.id] = _joined(found[one.id], one) if one.id in found else one
+    return sorted(found.values(), key=lambda one: (one.snapshot.time, one.id))
+
+
+def load_live(repository: Repository) -> Snapshots:
+    """All snapshots whose data must stay: those in their place and those in the trash, each once.
+
+    Looks into the one place, the other, and the first again, so that one that is moved meanwhile is not missed either
+    way. Raises as `load_trash`; those in their place that cannot be read are in `unreadable`.
+    """
+    before = load_all(repository)
+    trash = {one.id: one.snapshot for one in load_trash(repository)}
+    after = load_all(repository)
+    live: Mapping[str, Snapshot] = trash | {snapshot.id: snapshot for snapshot in [*before, *after]}
+    unreadable = dict([*before.unreadable, *after.unreadable])
+    return Snapshots(live.values(), unreadable.items())
+
+
+def choose_trashed(trash: list[Trashed], wanted: str) -> Trashed:
+    """The one whose id begins with `wanted`. Raises NotFound."""
+    found = [one for one in trash if wanted and one.id.startswith(wanted.lower())]
+    if len(found) != 1:
+        what = "several snapshots in the trash begin so" if found else "no such snapshot in the trash"
+        raise NotFound(what, subject=wanted, hint="lox undelete --list lists them")
+    return found[0]
+
+
+def purge(repository: Repository, older_than_ns: int, now_ns: int) -> list[str]:
+    """Remove for good what was forgotten `older_than_ns` before `now_ns` or earlier; the ids. Raises StoreError.
+
+    Where the store tells when an object was written, it must be as old by that clock too. The notes of a snapshot go
+    with it. Objects that cannot be read stay. Of a snapshot that is in its place only what the trash has of it goes.
+    """
+    purged = []
+    for one in load_trash(repository, lambda name, error: None):
+        if max(one.time, *(_written(repository, name) for name in one.names)) > now_ns - older_than_ns:
+            continue
+        _empty(repository, one)
+        if not repository.store.exists(SNAPSHOT_PREFIX + one.id):
+            remove_notes(repository, [one.id])
+        purged.append(one.id)
+    return purged
+
+
+def _trash_name(snapshot_id: str) -> str:
+    return f"{TRASH_PREFIX}{snapshot_id}/{os.urandom(16).hex()}"
+
+
+def _decode(name: str, data: bytes) -> Trashed:
+    document = decode_document(data, name, TRASH_MAX)
+    if (version := take(document, "version", int, name)) > _VERSION:
+        raise NewerFormat("the trash was written by a newer version", subject=name, why=f"version {version}")
+    snapshot_id = name.removeprefix(TRASH_PREFIX).partition("/")[0]
+    try:
+        inner = bytes.fromhex(take(document, "snapshot", str, name))
+    except ValueError as error:
+        raise Damaged("object lacks a valid field", subject=name, why="snapshot should be hex") from error
+    time, rule = take(document, "time", int, name), take(document, "rule", str, name)
+    return Trashed(snapshot_id, time, rule, Snapshot.decode(snapshot_id, inner), inner, (name,))
+
+
+def _joined(one: Trashed, other: Trashed) -> Trashed:
+    last = max(one, other, key=lambda trashed: trashed.time)
+    return Trashed(last.id, last.time, last.rule, last.snapshot, last.document, (*one.names, *other.names))
+
+
+def _written(repository: Repository, name: str) -> int:
+    try:
+        return repository.store.written(name) or 0
+    except Missing:
+        return 0
+
+
+def _empty(repository: Repository, trashed: Trashed) -> None:
+    for name in trashed.names:
+        try:
+            repository.store.delete(name)
+        except Missing:
+            continue
