@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +16,8 @@ from lox.settings import Settings, early_settings
 from lox.trouble import report
 from model.exits import ExitCode
 
+OPEN_FILES = 65_536
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code; as a console script, that is what the process exits with."""
@@ -22,11 +25,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     open_missing_streams()
     utf8_streams(sys.stdout, sys.stderr)
     signals.install()
+    _allow_open_files()
     settings = early_settings(given)
     code = _run(given, settings)
     if signals.STOPPER.aborted:
         signals.leave(code)
     return code
+
+
+def _allow_open_files() -> None:
+    """Many lanes hold many descriptors; the default soft limit of 1,024 is for programs that use select(2)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _run(arguments: list[str], settings: Settings) -> int:

@@ -20,6 +20,7 @@ from pipelines.options import EngineOptions, Progress, Watch
 from pipelines.runs import unwrapped
 from repository.claims import ClaimTable
 from repository.codecs import by_name
+from repository.entry_table import chunks_of
 from repository.fetch import ChunkFetcher
 from repository.manifest import ManifestRoot, ManifestWriter
 from repository.manifest_reader import ManifestReader
@@ -191,7 +192,7 @@ def _scanner(request: BackupRequest, parent: Snapshot | None, access: Repository
     )
     if parent is None:
         return Scanner(request.paths, options)
-    fetcher = ChunkFetcher(access.repository, access.index)
+    fetcher = ChunkFetcher(access.repository, access.reading_index)
     try:
         reader = ManifestReader(parent.root, fetcher.fetch, parent.name)
     except Damaged as error:  # a damaged parent costs time, not the backup
@@ -203,8 +204,9 @@ def _scanner(request: BackupRequest, parent: Snapshot | None, access: Repository
         """Rows whose content is all in the index: a file with a lost chunk is read again, which heals it."""
         whole = np.ones(rows.num_rows, dtype=bool)
         lists = reader.content(rows, lambda row, _: whole.__setitem__(row, False))
-        lost = np.flatnonzero(~access.index.contains(lists.ids))
-        whole[np.searchsorted(lists.offsets, lost, side="right") - 1] = False
+        for held in (lists, chunks_of(rows)):  # the content, and what lists the content of long files
+            lost = np.flatnonzero(~access.index.contains(held.ids))
+            whole[np.searchsorted(held.offsets, lost, side="right") - 1] = False
         return whole
 
     return Scanner(request.paths, options, Parent(iter(reader), parent.started, stored))

@@ -29,6 +29,7 @@ class RepositoryAccess:
     def __init__(self, repository: Repository | None) -> None:
         self._repository = repository  # None: for a plan that is only looked at, or not attached here yet
         self._index: ChunkIndex | None = None
+        self._condemned: frozenset[bytes] = frozenset()
         self._url = repository.store.url if repository is not None else ""
         self._secret_path = ""
 
@@ -43,9 +44,18 @@ class RepositoryAccess:
     def index(self) -> ChunkIndex:
         """The index as it was when it was first asked for in this process, without packs that are lost or condemned."""
         if self._index is None:
-            condemned = condemned_packs(self.repository)  # before the index: what is condemned later is not relied on
-            self._index = ChunkIndex.load(self.repository, default_cache_dir(), only_present=True, without=condemned)
+            self._condemned = condemned_packs(self.repository)  # before the index: later ones are not relied on
+            self._index = ChunkIndex.load(
+                self.repository, default_cache_dir(), only_present=True, without=self._condemned
+            )
         return self._index
+
+    @property
+    def reading_index(self) -> ChunkIndex:
+        """As `index`, with copies in condemned packs as the last resort: for reading, not for relying on."""
+        if not (index := self.index) or not self._condemned:
+            return index
+        return ChunkIndex.load(self.repository, default_cache_dir(), only_present=True).doubting_packs(self._condemned)
 
     def secure(self, directory: str) -> None:
         """Write the credentials into `directory`, which must be private (0700) and goes away with the run."""
@@ -56,7 +66,8 @@ class RepositoryAccess:
 
     def __getstate__(self) -> dict[str, Any]:
         assert self._secret_path, "secure() comes before a repository leaves the process"
-        return {"_repository": None, "_index": None, "_url": self._url, "_secret_path": self._secret_path}
+        fresh: dict[str, Any] = {"_repository": None, "_index": None, "_condemned": frozenset()}
+        return fresh | {"_url": self._url, "_secret_path": self._secret_path}
 
 
 def _attach(url: str, secret_path: str) -> Repository:

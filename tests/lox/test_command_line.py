@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lox import app, trouble, types
+from lox.__main__ import main
 from lox.settings import Settings
 from model import errors
 from model.exits import ExitCode
@@ -193,3 +195,15 @@ def test_importing_the_public_package_is_light() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout == "False\n"
     assert os.path.exists(ROOT / "lox" / "__init__.py")
+
+
+def test_a_low_limit_of_open_files_is_raised() -> None:
+    """The soft one, which a login shell sets for programs of another time; many lanes need more."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    try:
+        assert main(["version"]) == 0
+        raised, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert raised == min(hard, 65_536)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from model.errors import Damaged, NewerFormat
 from repository.condemned import CONDEMNED_PREFIX, Condemned, Reason, condemn, condemned_packs, load_condemned
 from repository.documents import encode_document
+from repository.index import ChunkIndex
+from repository.pack import PackKind, PackReader
 from repository.seal import ObjectKind
 from tests.pipelines.helpers import Place, differences
 
@@ -68,4 +71,30 @@ def test_a_backup_stores_anew_what_lies_in_condemned_packs(tmp_path: Path) -> No
         place.repository.store.delete(f"packs/{pack.hex()[:2]}/{pack.hex()}")
     assert second.snapshot is not None
     assert place.restore(second.snapshot, tmp_path / "out").problems == []
+    assert differences(tree, tmp_path / "out" / os.fspath(tree)[1:]) == ""
+
+
+def test_the_parent_may_be_read_from_condemned_packs(tmp_path: Path) -> None:
+    """Or all of a source would be read again whenever its last manifest is moved."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for number in range(20):
+        (tree / f"file{number}").write_bytes(os.urandom(30_000))
+    place = Place(tmp_path / "repository")
+    time.sleep(0.1)  # or they are too young to be trusted unread
+    place.backup(tree)
+    index = ChunkIndex.load(place.repository, None)
+    reader = PackReader(place.repository.keys)
+    meta = []
+    for name, size in place.repository.store.list("packs/"):
+        pack = bytes.fromhex(name.rpartition("/")[2])
+        if reader.read_footer(place.repository.store, pack, size).pack_kind == PackKind.META:
+            meta.append(pack)
+    assert len(index.packs) == 2 and len(meta) == 1
+    condemn(place.repository, meta, Reason.REWRITTEN, 1)
+    report = place.backup(tree)
+    assert report.files_unchanged == 20 and report.bytes_read == 0
+    place.repository.store.delete(f"packs/{meta[0].hex()[:2]}/{meta[0].hex()}")
+    assert report.snapshot is not None
+    assert place.restore(report.snapshot, tmp_path / "out").problems == []
     assert differences(tree, tmp_path / "out" / os.fspath(tree)[1:]) == ""
