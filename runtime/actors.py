@@ -63,6 +63,7 @@ class RayHands:
         self._actors: dict[Lane, _Actor] = {}
         self._events: deque[Event] = deque()
         self._told_to_stop = False
+        self._alone = False  # once a worker has died: of a call with several items nobody knows which one it was
 
     def open(self, lane: Lane) -> None:
         drive = self._drive
@@ -80,7 +81,7 @@ class RayHands:
             self._push(lane, item, 1)
             return
         actor = self._actors[lane]
-        apart = getattr(item, "apart", False)
+        apart = self._alone or getattr(item, "apart", False)
         if apart:
             self._push_gathered(lane, actor)
         actor.gathered.append(item)
@@ -177,6 +178,7 @@ class RayHands:
     def _bury(self, lane: Lane, actor: _Actor, why: str) -> None:
         """A worker is gone, or out of reach: then it is made sure that it is gone."""
         actor.calls.clear()
+        self._alone = True
         self._kill(actor)
         del self._actors[lane]
         self._events.append(Died(lane, why))
