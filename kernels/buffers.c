@@ -4,14 +4,10 @@
 
 #include <string.h>
 
-/* False with ValueError set unless every [start, start + length) lies in the body and all of them fit into `room`. */
-static bool ranges_fit(const any_i64 *start, const any_u32 *length, Py_ssize_t rows, Py_ssize_t body, Py_ssize_t room)
+/* False with ValueError set unless all lengths together fit into `room`. */
+static bool lengths_fit(const any_u32 *length, Py_ssize_t rows, Py_ssize_t room)
 {
     for (Py_ssize_t i = 0; i < rows; i++) {
-        if (start[i] < 0 || start[i] > body || (int64_t)length[i] > body - start[i]) {
-            PyErr_Format(PyExc_ValueError, "row %zd does not lie in the body", i);
-            return false;
-        }
         if ((int64_t)length[i] > room) {
             PyErr_SetString(PyExc_ValueError, "the ranges do not fit into the room");
             return false;
@@ -29,7 +25,7 @@ PyObject *native_gather(PyObject *self, PyObject *args)
         return NULL;
     Py_ssize_t rows = length.len / 4, written = 0;
     bool good = expect_items(&start, rows, 8, "start") && expect_items(&length, rows, 4, "length") &&
-                ranges_fit(start.buf, length.buf, rows, body.len, room.len);
+                ranges_within(start.buf, length.buf, rows, body.len) && lengths_fit(length.buf, rows, room.len);
     if (good) {
         const any_i64 *from = start.buf;
         const any_u32 *size = length.buf;

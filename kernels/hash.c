@@ -66,17 +66,6 @@ static bool hash_all(const uint8_t *pads, const uint8_t *body, const any_i64 *st
     return fine;
 }
 
-static bool chunks_fit(const Py_buffer *body, const any_i64 *start, const any_u32 *length, Py_ssize_t count)
-{
-    for (Py_ssize_t i = 0; i < count; i++) {
-        if (start[i] < 0 || start[i] > body->len || (int64_t)length[i] > body->len - start[i]) {
-            PyErr_SetString(PyExc_ValueError, "a chunk does not lie in the body");
-            return false;
-        }
-    }
-    return true;
-}
-
 /* (way; pads: the inner and outer key block of HMAC, or nothing; body; start i64[m]; length u32[m]; ids u8[m * 32]) */
 PyObject *native_hash_chunks(PyObject *self, PyObject *args)
 {
@@ -86,7 +75,7 @@ PyObject *native_hash_chunks(PyObject *self, PyObject *args)
         return NULL;
     Py_ssize_t count = start.len / 8;
     bool good = expect_items(&start, count, 8, "start") && expect_items(&length, count, 4, "length") &&
-                expect_items(&ids, count, DIGEST, "ids") && chunks_fit(&body, start.buf, length.buf, count);
+                expect_items(&ids, count, DIGEST, "ids") && ranges_within(start.buf, length.buf, count, body.len);
     bool possible = (way == BY_OPENSSL || way == BY_PAIRS) && (ways() & way);
     if (good && (!possible || (pads.len && pads.len != 2 * BLOCK))) {
         PyErr_SetString(PyExc_ValueError, possible ? "pads are two blocks or nothing" : "it cannot be hashed this way");

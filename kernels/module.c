@@ -36,6 +36,18 @@ bool expect_items(const Py_buffer *buffer, Py_ssize_t items, Py_ssize_t item_siz
     return false;
 }
 
+/* False with ValueError set unless every [start, start + length) lies in a body of `size` bytes. */
+bool ranges_within(const any_i64 *start, const any_u32 *length, Py_ssize_t rows, Py_ssize_t size)
+{
+    for (Py_ssize_t i = 0; i < rows; i++) {
+        if (start[i] < 0 || start[i] > size || (int64_t)length[i] > size - start[i]) {
+            PyErr_Format(PyExc_ValueError, "row %zd does not lie in the body", i);
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Room for `more` bytes at the end, counted as used; NULL when memory is short. Needs no GIL. */
 void *grow(growing_t *bytes, size_t more)
 {

@@ -76,6 +76,7 @@ typedef struct {
 /* module.c */
 bool paths_of(paths_t *paths, const Py_buffer *blob, const Py_buffer *offsets);
 bool expect_items(const Py_buffer *buffer, Py_ssize_t items, Py_ssize_t item_size, const char *what);
+bool ranges_within(const any_i64 *start, const any_u32 *length, Py_ssize_t rows, Py_ssize_t size);
 void *grow(growing_t *bytes, size_t more);
 PyObject *bytearray_of(growing_t *bytes);
 PyObject *raise_errno(int error, const char *path, Py_ssize_t length);

@@ -13,7 +13,7 @@ import pyarrow as pa
 import kernels
 from model.entries import I32, order_key
 from model.errors import Damaged, NotFound
-from model.orders import Order
+from model.orders import Joined, Order
 from pipelines.keeping import keeper
 from pipelines.options import EngineOptions, Progress, Watch
 from pipelines.runs import unwrapped
@@ -82,9 +82,8 @@ class RestoreReport:
     damaged: bool = False
 
 
-def restore_plan(access: RepositoryAccess, writer: TargetWriter | None, engine: EngineOptions) -> Plan:
-    """The graph of a restore: that of a backup, backwards."""
-    lanes = engine.resolved_lanes()
+def reading_flow(access: RepositoryAccess, lanes: int) -> Flow[Joined]:
+    """From orders to proved content: that of a backup, backwards, up to where something is done with it."""
     return (
         Flow[Order]("locate")
         .then("download", Downloader(access), lanes)
@@ -92,9 +91,13 @@ def restore_plan(access: RepositoryAccess, writer: TargetWriter | None, engine: 
         .then("decompress", Expander(), lanes)
         .then("verify", Verifier(access), lanes)
         .then("join", Joiner(), lanes)
-        .then("write", Writer(writer), lanes)
-        .plan("restore", sink="finish")
     )
+
+
+def restore_plan(access: RepositoryAccess, writer: TargetWriter | None, engine: EngineOptions) -> Plan:
+    """The graph of a restore."""
+    lanes = engine.resolved_lanes()
+    return reading_flow(access, lanes).then("write", Writer(writer), lanes).plan("restore", sink="finish")
 
 
 def restore(repository: Repository, request: RestoreRequest, engine: EngineOptions, watch: Watch) -> RestoreReport:

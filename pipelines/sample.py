@@ -13,7 +13,7 @@ from model.entries import STAT, Kind
 from model.errors import Damaged
 from model.orders import Joined, Order
 from pipelines.options import EngineOptions
-from pipelines.restore import content_of
+from pipelines.restore import content_of, reading_flow
 from pipelines.runs import unwrapped
 from repository.cache import default_cache_dir
 from repository.entry_table import column
@@ -24,14 +24,9 @@ from repository.repository import Repository
 from repository.snapshot import Snapshot
 from runtime.drive import Control
 from runtime.executors import open_executor
-from runtime.plan import Flow, Plan
+from runtime.plan import Plan
 from stages.access import RepositoryAccess
-from stages.chunk import Joiner
-from stages.compress import Expander
-from stages.encrypt import Decryptor
-from stages.hash import Verifier
 from stages.locate import Wanted, locate
-from stages.upload import Downloader
 
 TRIES = 20  # for each wanted file; many entries are no files, or empty
 
@@ -50,16 +45,7 @@ class SampleReport:
 
 def sample_plan(access: RepositoryAccess, engine: EngineOptions) -> Plan:
     """The graph of a restore without its last stage."""
-    lanes = engine.resolved_lanes()
-    return (
-        Flow[Order]("locate")
-        .then("download", Downloader(access), lanes)
-        .then("decrypt", Decryptor(access), lanes)
-        .then("decompress", Expander(), lanes)
-        .then("verify", Verifier(access), lanes)
-        .then("join", Joiner(), lanes)
-        .plan("sample", sink="compare")
-    )
+    return reading_flow(access, engine.resolved_lanes()).plan("sample", sink="compare")
 
 
 def restore_sample(
@@ -77,7 +63,7 @@ def restore_sample(
     access = RepositoryAccess(repository)
     index = ReadingIndex(repository, default_cache_dir(), lambda error: None)
     fetcher = ChunkFetcher(repository, index)
-    sample = _Sample(index, fetcher, random.Random(seed), step)
+    sample = _Sample(index, fetcher, random.Random(seed))
     control = Control(on_tick=lambda trace: step("restoring a sample", sample.report.files, count))
     with open_executor(engine.executor) as executor:
         if executor.private_directory is not None:
@@ -96,12 +82,10 @@ class _Sample:
         index: ReadingIndex,
         fetcher: ChunkFetcher,
         rng: random.Random,
-        step: Callable[[str, int, int], None],
     ) -> None:
         self._index = index
         self._fetcher = fetcher
         self._rng = rng
-        self._step = step
         self._names: list[tuple[bytes, str]] = []  # of each file: path and snapshot
         self._missing: list[int] = []  # of each file: bytes that have not come yet
         self._why: dict[int, str] = {}

@@ -229,16 +229,6 @@ class PackReader:
         _check_lengths(keys, ordinal, plain_length, sealed)
         return _open(keys, ordinal, codec, plain_length, sealed)
 
-    def open_segment_into(self, keys: PackKeys, ordinal: int, codec: int, sealed: Bytes, out: memoryview) -> None:
-        """As `open_segment`, into memory of the caller's that is as long as the plain bytes."""
-        _check_lengths(keys, ordinal, out.nbytes, sealed)
-        opened = out if codec == Codec.NONE else _scratch.packed(len(sealed) - OVERHEAD)
-        if len(opened) != len(sealed) - OVERHEAD:
-            raise keys.damaged(ordinal, "it has another length than recorded")
-        keys.open_into(ordinal, codec, out.nbytes, sealed, opened)
-        if codec != Codec.NONE:
-            _decoded(keys, ordinal, lambda: decompress_into(codec, opened, out))
-
     def read_footer(self, store: Store, pack_id: bytes, size: int) -> Receipt:
         """What the pack of `size` bytes holds, in two or three range reads. Raises Damaged, NewerFormat, StoreError."""
         name = pack_name(pack_id)

@@ -23,6 +23,7 @@ import numpy as np
 from model.batches import Receipt
 from model.errors import Damaged, Exists, Missing
 from repository.affected import Survey
+from repository.chunk_writer import ChunkWriter
 from repository.condemned import CONDEMNED_PREFIX, Condemned, Reason, condemn
 from repository.diagnosis import Diagnosis, Scope
 from repository.findings import CheckReport, Progress
@@ -30,7 +31,7 @@ from repository.index import INDEX_PREFIX, decode_index, save_index
 from repository.pack import PackKind
 from repository.receipts import Receipts
 from repository.repair_outlook import Outlook, outlook_of
-from repository.repair_salvage import Salvage, readable_chunks
+from repository.repair_salvage import readable_chunks
 from repository.repository import Repository
 from repository.seal import OBJECT_MAX, ObjectKind
 from repository.verified import VerifiedLog
@@ -140,17 +141,16 @@ class _Repair:
         that was being made meanwhile may rely on them."""
         receipts = Receipts(self._diagnosis.index)
         rows = {pack: row for row, pack in enumerate(self._diagnosis.index.packs)}
-        takers = {kind: Salvage(self._repository, kind) for kind in PackKind}
+        writers = {kind: ChunkWriter(self._repository, kind) for kind in PackKind}
         for number, (pack_id, wanted) in enumerate(sorted(self._needed.items())):
             self._progress("copying chunks of damaged packs", number, len(self._needed))
             receipt = receipts.of(rows[pack_id])
             for chunk_id, chunk in readable_chunks(self._repository, receipt, wanted):
-                takers[PackKind.META if receipt.pack_kind == PackKind.META else PackKind.DATA].take(chunk_id, chunk)
-        for taker in takers.values():
-            taker.finish()
-            self._report.chunks_salvaged += len(taker)
-            self._report.bytes_salvaged += taker.bytes
-        self._save_index([receipt for taker in takers.values() for receipt in taker.receipts])
+                kind = PackKind.META if receipt.pack_kind == PackKind.META else PackKind.DATA
+                if writers[kind].take(chunk_id, chunk):
+                    self._report.chunks_salvaged += 1
+                    self._report.bytes_salvaged += len(chunk)
+        self._save_index([receipt for writer in writers.values() for receipt in writer.finish()])
 
     def _save_index(self, receipts: list[Receipt]) -> None:
         self._report.objects_written += save_index(self._repository, receipts)

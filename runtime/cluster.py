@@ -48,7 +48,7 @@ ENVIRONMENT = {
     "RAY_enable_timeline": "0",
     "RAY_prestart_worker_first_driver": "0",
     "RAY_memory_monitor_refresh_ms": "0",
-    "RAY_worker_niceness": "0",  # services answer at once; lanes are nice by themselves
+    "RAY_worker_niceness": "0",  # lanes are nice by themselves (runtime/host.py)
     "RAY_ROTATION_MAX_BYTES": "5000000",
     "RAY_ROTATION_BACKUP_COUNT": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

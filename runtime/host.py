@@ -16,7 +16,7 @@ from runtime.plan import Measure, Strand
 from runtime.stage import Context
 from runtime.trace import LaneMeter
 
-LANE_NICENESS = 10  # lanes fill every core: services and the driver, which they wait for, go first
+LANE_NICENESS = 10  # lanes fill every core: the driver, which they wait for, goes first
 
 
 @dataclass(frozen=True, slots=True)

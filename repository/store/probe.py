@@ -172,7 +172,7 @@ def _clean(store: Store, folder: str, report: ProbeReport) -> None:
     for name in names:
         try:
             store.delete(name)
-        except Missing:
+        except Missing:  # the probe deleted it itself
             pass
         except StoreError:
             report.left_behind.append(name)

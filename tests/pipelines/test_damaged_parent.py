@@ -13,7 +13,7 @@ import pytest
 from model.chunking import MIB, ChunkerParams
 from model.entries import U8
 from model.errors import Damaged
-from repository import manifest, metadata
+from repository import chunk_writer, manifest
 from repository.entry_table import chunks_of
 from repository.fetch import ChunkFetcher
 from repository.index import ChunkIndex
@@ -48,7 +48,7 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.setattr(metadata, "SEGMENT_BYTES", 1)  # every list and part in a segment of its own
+    monkeypatch.setattr(chunk_writer, "SEGMENT_BYTES", 1)  # every list and part in a segment of its own
     return Place(tmp_path / "repository", chunker=MANY_CHUNKS)
 
 
