@@ -27,6 +27,7 @@ COMMANDS = {
     "unpin": "Let policies decide about pinned or held snapshots again.",
     "forget": "Move snapshots to the trash, by a policy or by name.",
     "undelete": "Bring forgotten snapshots back from the trash.",
+    "prune": "Give back the room of what no snapshot needs.",
     "check": "Verify that everything stored is there and intact.",
     "repair": "Make a damaged repository usable again.",
     "plan": "Show the graph of stages of a backup or a restore.",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import click
 
 from lox.units import parse_size
+
+_SPAN = re.compile(r"(?:(\d{1,6})w)?(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?|0", re.ASCII)
 
 CODEC_LEVELS = {"zstd": (-7, 19), "lz4": (0, 12), "gzip": (1, 9), "none": None}
 
@@ -76,6 +79,32 @@ class PercentType(click.ParamType[Any]):
         if not 0.0 < percent <= 100.0:
             self.fail(f"{value!r} is not a percentage above 0 and up to 100; write for example 5%", param, ctx)
         return percent / 100.0
+
+
+class UpToType(PercentType):
+    """As `PercentType`, and nothing at all is fine as well: ``0%``."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, str) and value.strip().rstrip("%") in ("0", "0.0"):
+            return 0.0
+        return super().convert(value, param, ctx)
+
+
+class SpanType(click.ParamType[Any]):
+    """``2w``, ``7d``, ``1d12h``, ``0`` → ns."""
+
+    name = "span"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = _SPAN.fullmatch(value.strip())
+        if match is None or not value.strip():
+            self.fail(f"{value!r} is not a span of time; write for example 7d, 12h, 2w or 0", param, ctx)
+        weeks, days, hours, minutes = (int(number or 0) for number in match.groups())
+        return (((weeks * 7 + days) * 24 + hours) * 60 + minutes) * 60 * 10**9
 
 
 class ShareType(PercentType):

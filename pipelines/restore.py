@@ -24,6 +24,7 @@ from repository.index import ReadingIndex
 from repository.manifest_reader import ManifestReader, OnLost
 from repository.part_codec import PartRef
 from repository.repository import Repository
+from repository.sessions import reading_session
 from repository.snapshot import Snapshot
 from runtime.drive import Control
 from runtime.executors import open_executor
@@ -106,6 +107,11 @@ def restore(repository: Repository, request: RestoreRequest, engine: EngineOptio
     Trouble with single entries is in the report. Raises NotFound for paths that are not in the snapshot, `Interrupted`
     if `watch.stop` is set; the same request then goes on where it stopped.
     """
+    with reading_session(repository, "restore"):
+        return _restore(repository, request, engine, watch)
+
+
+def _restore(repository: Repository, request: RestoreRequest, engine: EngineOptions, watch: Watch) -> RestoreReport:
     begin = time.monotonic()
     access = RepositoryAccess(repository)
     index_damage: list[Damaged] = []

@@ -46,6 +46,7 @@ Report = Callable[[Damaged], None]
 INDEX_PREFIX = "index/"
 FILES_MAX = 8  # tables a lookup goes through
 GROWTH = 4  # a table is merged into one up to so many times its size
+LISTINGS = 10  # of index objects that are replaced whenever they are looked at
 MERGE_ROWS = 1 << 18  # rows sorted at once: what merging takes in memory does not grow with the index
 
 REPAIR_HINT = "lox repair moves it aside and writes a new one"
@@ -67,6 +68,16 @@ def default_cache_dir() -> Path:
 
 def load_tables(repository: Repository, cache_dir: Path | None, on_damage: Report | None = None) -> list[IndexTable]:
     """Tables of all index objects in the store; see `ChunkIndex.load`."""
+    for _ in range(LISTINGS - 1):
+        try:
+            return _load_listed(repository, cache_dir, on_damage)
+        except Missing:  # replaced by others that say the same, which the listing did not have yet
+            continue
+    return _load_listed(repository, cache_dir, on_damage)
+
+
+def _load_listed(repository: Repository, cache_dir: Path | None, on_damage: Report | None) -> list[IndexTable]:
+    """Raises Missing for an object that is gone since it was listed."""
     names = [name for name, _ in repository.store.list(INDEX_PREFIX)]
     cache = None if cache_dir is None else _Cache.open(cache_dir / repository.id.hex(), repository)
     known = [] if cache is None else cache.read(set(names))

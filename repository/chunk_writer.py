@@ -41,11 +41,19 @@ class ChunkWriter:
         if chunk_id in self._taken:
             return False
         self._taken.add(chunk_id)
+        self.put(chunk_id, plain)
+        return True
+
+    def put(self, chunk_id: bytes, plain: bytes) -> None:
+        """As `take`, of a chunk that is certainly new: it is not remembered."""
         self._chunks.append((chunk_id, plain))
         self._size += len(plain)
         if self._size >= SEGMENT_BYTES:
             self._end_segment()
-        return True
+
+    def take_segment(self, segment: Segment) -> None:
+        """Store a segment that comes compressed, with all it holds. Raises StoreError."""
+        self._add(segment, memoryview(segment.data), as_packed=True)
 
     def receipts(self) -> list[Receipt]:
         """Receipts of packs stored since the last call."""
@@ -68,10 +76,13 @@ class ChunkWriter:
         length = np.array([len(chunk) for _, chunk in self._chunks], np.uint32)
         ids = np.frombuffer(b"".join([chunk_id for chunk_id, _ in self._chunks]), np.uint8).reshape(-1, 32)
         offset = np.concatenate([[0], np.cumsum(length)[:-1]]).astype(np.uint32)
+        self._chunks, self._size = [], 0
+        self._add(Segment(codec, len(plain), data, ids, offset, length), memoryview(plain), as_packed=False)
+
+    def _add(self, segment: Segment, expected: memoryview, as_packed: bool) -> None:
         if self._pack is None:
             self._pack = PackWriter(self._repository.keys, self._kind, self._pack_bytes, self._buffers)
-        self._pack.add(Segment(codec, len(plain), data, ids, offset, length), verify_against=plain)
-        self._chunks, self._size = [], 0
+        self._pack.add(segment, expected, as_packed=as_packed)
         if self._pack.full:
             self._end_pack()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -144,22 +145,34 @@ class Diagnosis:
 
     def _index(self) -> ChunkIndex:
         """All that index objects say, and what packs say that no readable index object names."""
-        names = self._index_names
-        tables: list[IndexTable] = []
-        for number, name in enumerate(names):
-            self._scope.progress("reading the index", number, len(names))
+        tables, waiting, gaps = dict[str, IndexTable](), list(self._index_names), 0
+        while waiting:
+            name = waiting.pop(0)
+            self._scope.progress("reading the index", len(tables), len(tables) + len(waiting) + 1)
             try:
-                tables.append(decode_index(self._repository.get_object(ObjectKind.INDEX, name), name))
+                tables[name] = decode_index(self._repository.get_object(ObjectKind.INDEX, name), name)
+                continue
             except Damaged as error:
                 self._bad_object(Damaged(error.what, subject=name, why=error.why))
+            except Missing as error:
+                if (found := self._replaced(name, tables)) is not None:  # by others, written before it went
+                    waiting += [each for each in found if each not in waiting]
+                    continue
+                self._find(name, error)
             except LoxError as error:
                 self._find(name, error)
-        self._index_gaps = len(tables) < len(names)
+            gaps += 1
+        self._index_gaps = gaps > 0
         if self._scope.level != "presence":
-            named = {row.tobytes() for table in tables for row in table.packs["id"]}
+            named = {row.tobytes() for table in tables.values() for row in table.packs["id"]}
             receipts = [self._footer(pack, size) for pack, size in self.listed.items() if pack not in named]
             self.unlisted = [receipt for receipt in receipts if receipt is not None]
-        return ChunkIndex([*tables, gather_receipts(self.unlisted)])
+        return ChunkIndex([*tables.values(), gather_receipts(self.unlisted)])
+
+    def _replaced(self, name: str, known: Collection[str]) -> list[str] | None:
+        """Index objects not `known` yet, if `name` is not listed any more."""
+        listed = [each for each, _ in self._repository.store.list(INDEX_PREFIX)]
+        return None if name in listed else [each for each in listed if each not in known]
 
     def _footer(self, pack_id: bytes, size: int) -> Receipt | None:
         try:
@@ -184,7 +197,7 @@ class Diagnosis:
         for row, (pack_id, size) in enumerate(zip(index.packs, index.pack_table["size"].tolist(), strict=True)):
             found = self.listed.get(pack_id)
             if found is None:
-                losses.lose_pack(row, self._bad_pack(row, "the pack is missing"))
+                losses.lose_pack(row, self._bad_pack(row, MISSING))
             elif found != size:
                 finding = self._bad_pack(row, f"the pack has {found} bytes instead of {size}")
                 losses.lose_pack(row, finding, beyond=found)
@@ -298,12 +311,16 @@ class Diagnosis:
             self.report.notes.append(f"{len(strays)} packs are in no index, from interrupted backups: {names} ...")
 
     def _hush(self) -> None:
-        """What is wrong with condemned packs that nothing needs is told, but is no damage any more."""
+        """What is wrong with condemned packs, or gone with packs, that nothing needs is told, but is no damage."""
         harmless = {pack_name(pack) for pack in self.condemned}
+        if self.survey is None:
+            return
+        all_known = not (self.survey.unlisted or self.report.snapshots_unreadable)
         for finding in list(self.report.findings):
-            if finding.subject in harmless and not finding.snapshots and self.survey is not None:
+            if not finding.snapshots and (finding.subject in harmless or (all_known and finding.what == MISSING)):
                 self.report.findings.remove(finding)
-                self.report.notes.append(f"{finding.subject}: {finding.what}; it is condemned and nothing needs it")
+                self.report.notes.append(f"{finding.subject}: {finding.what}; nothing needs it")
 
 
+MISSING = "the pack is missing"
 DISAGREES = "what the pack says it holds is not what the index says"

@@ -81,13 +81,19 @@ class _Scratch(threading.local):
     """Memory of each thread for looking at one segment."""
 
     def __init__(self) -> None:
-        self._packed = self._plain = memoryview(b"")
+        self._packed = self._plain = self._opened = memoryview(b"")
 
     def packed(self, size: int) -> memoryview:
         """`size` bytes for a decrypted segment, until the next call in this thread."""
         if self._packed.nbytes < size:
             self._packed = _room(size)
         return self._packed[:size]
+
+    def opened(self, size: int) -> memoryview:
+        """`size` bytes for a segment that is to be sealed again, until the next call in this thread."""
+        if self._opened.nbytes < size:
+            self._opened = _room(size)
+        return self._opened[:size]
 
     def plain(self, size: int) -> memoryview:
         """`size` bytes for a decompressed segment, until the next call in this thread."""
@@ -131,8 +137,9 @@ class PackWriter:
         """How many were added."""
         return len(self._segments)
 
-    def add(self, segment: Segment, verify_against: Bytes | None = None) -> None:
-        """Seal `segment` behind the others. With its plain bytes given, opens it again and compares before it counts.
+    def add(self, segment: Segment, verify_against: Bytes | None = None, *, as_packed: bool = False) -> None:
+        """Seal `segment` behind the others. With its plain bytes given, opens it again and compares before it counts;
+        `as_packed`: with its compressed bytes, so that nothing is decompressed.
 
         Raises Damaged if what was sealed is not what was given: then memory or processor fail.
         """
@@ -144,7 +151,7 @@ class PackWriter:
         ordinal = len(self._segments)
         sealed = self._append(ordinal, segment.codec, segment.plain_length, segment.data)
         if verify_against is not None:
-            self._verify(ordinal, segment.codec, sealed, memoryview(verify_against))
+            self._verify(ordinal, segment.codec, segment.plain_length, sealed, memoryview(verify_against), as_packed)
         self._segments.append((self.size - len(sealed), len(sealed), segment.plain_length, segment.codec))
         self._contents.append(Segment(segment.codec, 0, b"", segment.ids, segment.offset, segment.length))
 
@@ -157,7 +164,7 @@ class PackWriter:
         if len(data) >= len(plain):
             codec, data = Codec.NONE, plain
         footer = self._append(FOOTER_ORDINAL, codec, len(plain), data)
-        self._verify(FOOTER_ORDINAL, codec, footer, memoryview(plain))
+        self._verify(FOOTER_ORDINAL, codec, len(plain), footer, memoryview(plain), False)
         trailer = _TRAILER.pack(_TRAILER_MAGIC, codec, bytes(3), len(plain), len(footer))
         self._checksum.update(trailer)
         self._reserve(TRAILER_SIZE)
@@ -185,14 +192,16 @@ class PackWriter:
             grown[: self.size] = self._room[: self.size]
             self._room = grown
 
-    def _verify(self, ordinal: int, codec: int, sealed: memoryview, plain: memoryview) -> None:
+    def _verify(
+        self, ordinal: int, codec: int, length: int, sealed: memoryview, expected: memoryview, as_packed: bool
+    ) -> None:
         packed = _scratch.packed(len(sealed) - OVERHEAD)
-        self._reader_keys.open_into(ordinal, codec, plain.nbytes, sealed, packed)
+        self._reader_keys.open_into(ordinal, codec, length, sealed, packed)
         opened = packed
-        if codec != Codec.NONE:
-            opened = _scratch.plain(plain.nbytes)
+        if codec != Codec.NONE and not as_packed:
+            opened = _scratch.plain(length)
             _decoded(self._keys, ordinal, lambda: decompress_into(codec, packed, opened))
-        if not kernels.same_bytes(opened, plain):
+        if not kernels.same_bytes(opened, expected):
             raise self._keys.damaged(ordinal, "it does not open to what was put in; memory or processor may fail")
 
     def _receipt(self) -> Receipt:
@@ -228,6 +237,13 @@ class PackReader:
         """The plain bytes of one sealed segment. Raises Damaged naming pack and segment, NewerFormat."""
         _check_lengths(keys, ordinal, plain_length, sealed)
         return _open(keys, ordinal, codec, plain_length, sealed)
+
+    def open_packed(self, keys: PackKeys, ordinal: int, codec: int, plain_length: int, sealed: Bytes) -> memoryview:
+        """One segment as it was compressed, good until the next call in this thread. Raises as `open_segment`."""
+        _check_lengths(keys, ordinal, plain_length, sealed)
+        packed = _scratch.opened(len(sealed) - OVERHEAD)
+        keys.open_into(ordinal, codec, plain_length, sealed, packed)
+        return packed
 
     def read_footer(self, store: Store, pack_id: bytes, size: int) -> Receipt:
         """What the pack of `size` bytes holds, in two or three range reads. Raises Damaged, NewerFormat, StoreError."""

@@ -20,14 +20,24 @@ class Receipts:
         self._sorted = [table.segment[order] for table, order in zip(index.tables, self._orders, strict=True)]
         self._bases = np.cumsum([0, *(len(table.packs) for table in index.tables)]).tolist()
 
+    def rows(self, row: int) -> tuple[int, I64]:
+        """Which table has the pack in row `row` of the index, and there the rows of its chunks, as they lie in it."""
+        number = int(np.searchsorted(self._bases, row, side="right")) - 1
+        segments = self._segments(number, row)
+        return number, self._orders[number][
+            slice(*np.searchsorted(self._sorted[number], [segments.start, segments.stop]).tolist())
+        ]
+
+    def _segments(self, number: int, row: int) -> slice:
+        column, pack = self._index.tables[number].segments["pack"], row - self._bases[number]
+        return slice(*(int(np.searchsorted(column, pack, side=side)) for side in ("left", "right")))
+
     def of(self, row: int) -> Receipt:
         """The receipt of the pack in row `row` of the index."""
-        number = int(np.searchsorted(self._bases, row, side="right")) - 1
-        table, order = self._index.tables[number], self._orders[number]
-        pack = row - self._bases[number]
-        first, end = (int(np.searchsorted(table.segments["pack"], pack, side=side)) for side in ("left", "right"))
-        rows = order[slice(*np.searchsorted(self._sorted[number], [first, end]).tolist())]
-        segments = table.segments[first:end]
+        number, rows = self.rows(row)
+        table, pack = self._index.tables[number], row - self._bases[number]
+        place = self._segments(number, row)
+        segments = table.segments[place]
         return Receipt(
             pack_id=self._index.packs[row],
             pack_kind=int(table.packs["kind"][pack]),
@@ -37,7 +47,7 @@ class Receipts:
             segment_plain=segments["plain"].copy(),
             segment_codec=segments["codec"].copy(),
             ids=table.ids[rows],
-            segment=table.segment[rows] - np.uint32(first),
+            segment=table.segment[rows] - np.uint32(place.start),
             offset=table.offset[rows],
             length=table.length[rows],
         )

@@ -34,6 +34,8 @@ from repository.repair_outlook import Outlook, outlook_of
 from repository.repair_salvage import readable_chunks
 from repository.repository import Repository
 from repository.seal import OBJECT_MAX, ObjectKind
+from repository.sessions import open_session
+from repository.sweep import look_around, refuse_company
 from repository.verified import VerifiedLog
 
 QUARANTINE = "gc/quarantine/"
@@ -79,13 +81,23 @@ def repair(
 
     `level` and `subset` say how much is read to find damage, as for `check`; packs that something speaks against
     are read whole in any case. Raises UsageError from arguments as `check`, what `progress` raises, and the error that
-    kept something from being judged: StoreError, NewerFormat. Interrupted while it applies, it may be run again.
+    kept something from being judged: StoreError, NewerFormat; RunFailed if another one is mending or pruning.
+    Interrupted while it applies, it may be run again.
     """
-    diagnosis = Diagnosis(repository, Scope(level, subset, False, verified or VerifiedLog(None), progress, True))
+    scope = Scope(level, subset, False, verified or VerifiedLog(None), progress, True)
+    if not apply:
+        return _examine(repository, scope).run(False)
+    with open_session(repository, "repair", lenient=True) as session:
+        refuse_company(look_around(repository, session))
+        return _examine(repository, scope).run(True)
+
+
+def _examine(repository: Repository, scope: Scope) -> _Repair:
+    diagnosis = Diagnosis(repository, scope)
     check = diagnosis.run()
     if diagnosis.obstacles:
         raise diagnosis.obstacles[0]
-    return _Repair(repository, diagnosis, check, progress).run(apply)
+    return _Repair(repository, diagnosis, check, scope.progress)
 
 
 class _Repair:

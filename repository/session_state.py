@@ -19,6 +19,8 @@ SESSION_PREFIX = "sessions/"
 SESSION_MAX = 8 << 20  # bytes of an opened object
 DEAD_AFTER = 3600 * 10**9  # ns without a renewal after which a session of another host is presumed dead
 
+HERE: set[str] = set()  # sessions of this process that have not ended
+
 _VERSION = 1
 _LISTINGS = 20  # of a session that is renewed whenever it is looked at
 
@@ -153,6 +155,8 @@ def seems_dead(repository: Repository, state: SessionState, store_now: int | Non
     `store_now` is the time by the clock of the store, if that can be trusted; without, only processes of this host are
     ever found dead, and those whose own clock is long past ours. Raises StoreError.
     """
+    if state.who == Who.this_process():
+        return state.id not in HERE
     runs = None if state.unreadable else state.who.runs()
     if runs is not None:
         return not runs

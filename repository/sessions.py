@@ -23,10 +23,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from model.errors import Damaged, LoxError, Missing, NewerFormat, Refused, StoreError
+from model.errors import LoxError, Missing, NewerFormat, StoreError
 from repository.condemned import Condemned, load_condemned
 from repository.seal import ObjectKind
-from repository.session_state import SESSION_PREFIX, SessionState, Who
+from repository.session_state import HERE, SESSION_PREFIX, SessionState, Who
 
 if TYPE_CHECKING:
     from repository.repository import Repository
@@ -37,17 +37,20 @@ RENEW_EVERY = 300.0  # seconds between two renewals
 class Session:
     """This process at work on a repository. All methods may be called from several threads."""
 
-    def __init__(self, repository: Repository, purpose: str) -> None:
+    def __init__(self, repository: Repository, purpose: str, lenient: bool = False) -> None:
+        """Registers. With `lenient`, a mark that cannot be read is one that was not read, and no error."""
         self._repository = repository
+        self._lenient = lenient
         self._lock = threading.Lock()
         self._intact = True
         self.has_stored = False  # packs that the next run can use, should this one not finish
         self.id = os.urandom(16).hex()
         self._state = SessionState(self.id, "", purpose, Who.this_process(), 0, None, None)
         self.marks: list[Condemned] = []
-        self._put(self._state)
+        HERE.add(self.id)
         try:
-            self._state = replace(self._state, since=repository.store.written(self._state.name))
+            self._put(self._state)
+            self._state = replace(self._state, since=self.store_time())
             self.read_marks()
         except BaseException:
             self.close()
@@ -63,9 +66,16 @@ class Session:
         """The object that stands for this session now."""
         return self._state.name
 
+    def store_time(self) -> int | None:
+        """When the session was renewed last, by the clock of the store; None if nobody can tell. Raises StoreError."""
+        try:
+            return self._repository.store.written(self._state.name)
+        except Missing:  # presumed dead already
+            return None
+
     def read_marks(self) -> None:
         """Read the marks (again), and let it be known. Raises StoreError, Damaged, NewerFormat."""
-        self.marks = load_condemned(self._repository)
+        self.marks = load_condemned(self._repository, (lambda error: None) if self._lenient else None)
         self.renew(frozenset(mark.name for mark in self.marks))
 
     def renew(self, marks: frozenset[str] | None = None) -> None:
@@ -98,29 +108,36 @@ class Session:
 
         Trouble with the store is of no consequence: who cannot be seen to have ended is presumed dead later.
         """
+        HERE.discard(self.id)
         with self._lock:
             name = self._state.name
             try:
                 if unfinished:
                     self._put(replace(self._state, ended=True))
-                _drop(self._repository, name)
             except LoxError:
-                pass
+                return
+            _drop(self._repository, name)
 
     def _put(self, state: SessionState) -> None:
         name = f"{SESSION_PREFIX}{self.id}/{os.urandom(16).hex()}"
         state = replace(state, name=name, time=time.time_ns())
-        self._repository.put_object(ObjectKind.MARK, name, state.encode())
+        try:
+            self._repository.put_object(ObjectKind.MARK, name, state.encode())
+        except LoxError:
+            _drop(self._repository, name)  # the answer may have been lost, not the object
+            raise
         self._state = state
 
 
 @contextmanager
-def open_session(repository: Repository, purpose: str, every: float = RENEW_EVERY) -> Iterator[Session]:
+def open_session(
+    repository: Repository, purpose: str, every: float = RENEW_EVERY, lenient: bool = False
+) -> Iterator[Session]:
     """A session for as long as the block runs, renewed `every` so many seconds.
 
-    Raises StoreError, Damaged, NewerFormat: with a mark that cannot be read nobody knows what may be relied on.
+    Raises StoreError; and, unless `lenient`, Damaged: with a mark that cannot be read nobody knows what to rely on.
     """
-    session = Session(repository, purpose)
+    session = Session(repository, purpose, lenient)
     done = False
     with _renewing(session, every):
         try:
@@ -132,10 +149,10 @@ def open_session(repository: Repository, purpose: str, every: float = RENEW_EVER
 
 @contextmanager
 def reading_session(repository: Repository, purpose: str) -> Iterator[Session | None]:
-    """As `open_session` for who only reads: None, and no protection, where nothing can be written or a mark read."""
+    """As `open_session` for who only reads: None, and no protection, where nothing can be written."""
     try:
-        session = Session(repository, purpose)
-    except (Refused, Damaged, NewerFormat, StoreError):
+        session = Session(repository, purpose, lenient=True)
+    except (StoreError, NewerFormat):
         yield None
         return
     with _renewing(session, RENEW_EVERY):
@@ -166,9 +183,9 @@ def _renewing(session: Session, every: float) -> Iterator[None]:
 
 
 def _drop(repository: Repository, name: str) -> None:
-    """Delete an object of our own, if it is there and we may."""
+    """Delete an object of our own, if it is there and we may: who is not seen to have ended is presumed dead later."""
     try:
         if name:
             repository.store.delete(name)
-    except (Missing, Refused):
+    except StoreError:
         pass

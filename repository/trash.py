@@ -126,21 +126,32 @@ def choose_trashed(trash: list[Trashed], wanted: str) -> Trashed:
     return found[0]
 
 
-def purge(repository: Repository, older_than_ns: int, now_ns: int) -> list[str]:
-    """Remove for good what was forgotten `older_than_ns` before `now_ns` or earlier; the ids. Raises StoreError.
+def purgeable(repository: Repository, older_than_ns: int, now_ns: int) -> list[Trashed]:
+    """What was forgotten `older_than_ns` before `now_ns` or earlier. Raises StoreError.
 
-    Where the store tells when an object was written, it must be as old by that clock too. The notes of a snapshot go
-    with it. Objects that cannot be read stay. Of a snapshot that is in its place only what the trash has of it goes.
+    Where the store tells when an object was written, it must be as old by that clock too. Objects that cannot be read
+    are not among them.
+    """
+    trash = load_trash(repository, lambda name, error: None)
+    return [one for one in trash if _forgotten(repository, one) <= now_ns - older_than_ns]
+
+
+def purge(repository: Repository, older_than_ns: int, now_ns: int) -> list[str]:
+    """Remove for good what is `purgeable`; the ids. Raises StoreError.
+
+    The notes of a snapshot go with it. Of a snapshot that is in its place only what the trash has of it goes.
     """
     purged = []
-    for one in load_trash(repository, lambda name, error: None):
-        if max(one.time, *(_written(repository, name) for name in one.names)) > now_ns - older_than_ns:
-            continue
+    for one in purgeable(repository, older_than_ns, now_ns):
         _empty(repository, one)
         if not repository.store.exists(SNAPSHOT_PREFIX + one.id):
             remove_notes(repository, [one.id])
         purged.append(one.id)
     return purged
+
+
+def _forgotten(repository: Repository, one: Trashed) -> int:
+    return max(one.time, *(_written(repository, name) for name in one.names))
 
 
 def _trash_name(snapshot_id: str) -> str:

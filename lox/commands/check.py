@@ -64,12 +64,13 @@ def command(
     from lox.progress import Reporter
     from repository.cache import default_cache_dir
     from repository.check import check
+    from repository.sessions import reading_session
     from repository.verified import VerifiedLog
 
     reporter = Reporter(output)
     level = "data" if read_data or read_data_subset is not None else "presence" if quick else "structure"
     verified = VerifiedLog.open(repository, default_cache_dir())
-    with reporter, stopping(reporter.stop, quiet=output.json):
+    with reading_session(repository, "check"), reporter, stopping(reporter.stop, quiet=output.json):
         report = check(repository, level, read_data_subset, reporter.step, verified, rolling)
         if restore_sample:
             _sample(repository, restore_sample, report, reporter)

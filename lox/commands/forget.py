@@ -119,7 +119,7 @@ def command(ctx: click.Context, /, snapshots: tuple[str, ...], dry_run: bool, **
 
     A policy looks at the snapshots of each host and set of paths apart. What one of its rules keeps is kept, and so
     is the last snapshot of every source, and what is pinned or held. 'lox undelete' brings snapshots back while they
-    are in the trash. Until it is purged, and what only they needed is collected, no space is freed.
+    are in the trash. 'lox prune' empties it after a week and frees the space.
     """
     policy = None if snapshots else _policy_of(asked)
     if snapshots and _policy_of(asked, empty=True) is not None:

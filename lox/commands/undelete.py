@@ -18,6 +18,7 @@ from model.exits import ExitCode
 
 if TYPE_CHECKING:
     from model.errors import LoxError
+    from repository.repository import Repository
     from repository.trash import Trashed
 
 
@@ -35,16 +36,33 @@ def command(ctx: click.Context, /, snapshots: tuple[str, ...], everything: bool,
     if (bool(snapshots) + everything + listing) != 1:
         raise UsageError("name snapshots, or use --all or --list", hint="lox undelete --list shows what there is")
     repository = open_repository(ctx, ["repository.trash"])
-    from repository.trash import choose_trashed, load_trash, undelete
+    from repository.sessions import open_session
+    from repository.trash import load_trash
 
     output = output_of(ctx)
     unreadable: list[tuple[str, LoxError]] = []
-    trash = load_trash(repository, lambda name, error: unreadable.append((name, error)))
     if listing:
-        _list(output, trash)
+        _list(output, load_trash(repository, lambda name, error: unreadable.append((name, error))))
         return tell_unreadable(output, unreadable)
+    with open_session(repository, "undelete"):  # before the trash is read: the data of what is in it then stays
+        trash = load_trash(repository, lambda name, error: unreadable.append((name, error)))
+        return _bring_back(output, repository, trash, snapshots, unreadable)
+
+
+def _bring_back(
+    output: Output,
+    repository: Repository,
+    trash: list[Trashed],
+    snapshots: tuple[str, ...],
+    unreadable: list[tuple[str, LoxError]],
+) -> ExitCode:
+    """Those that are named, or all."""
+    from repository.trash import choose_trashed, undelete
+
     chosen = (
-        trash if everything else list({one.id: one for one in (choose_trashed(trash, s) for s in snapshots)}.values())
+        trash
+        if not snapshots
+        else list({one.id: one for one in (choose_trashed(trash, s) for s in snapshots)}.values())
     )
     for one in chosen:
         was_gone = undelete(repository, one)

@@ -1,0 +1,121 @@
+"""``lox prune``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from lox.escape import safe
+from lox.opening import open_repository
+from lox.output import Output, output_of
+from lox.settings import command as command_of
+from lox.settings import option
+from lox.signals import stopping
+from lox.types import SizeType, SpanType, UpToType
+from lox.units import format_share, format_size, plural
+from model.errors import Interrupted
+from model.exits import ExitCode
+
+if TYPE_CHECKING:
+    from repository.prune import PruneReport
+
+
+@command_of("prune")
+@option("-n", "--dry-run", is_flag=True, help="Show what a run would do; change nothing.")
+@option(
+    "--trash",
+    type=SpanType(),
+    default="7d",
+    show_default=True,
+    metavar="SPAN",
+    help="How long forgotten snapshots can be brought back; 0d empties the trash now.",
+)
+@option(
+    "--max-unused",
+    type=UpToType(),
+    default="5%",
+    show_default=True,
+    metavar="SHARE",
+    help="How much of the packs may be of no use before they are rewritten; 0% frees all that can be.",
+)
+@option("--max-rewrite", type=SizeType(), metavar="SIZE", help="Copy at most so much in this run; the next goes on.")
+@option(
+    "--unfinished",
+    type=SpanType(),
+    default="1d",
+    show_default=True,
+    metavar="SPAN",
+    help="How long to keep what interrupted backups stored, for the next to use.",
+)
+@click.pass_context
+def command(
+    ctx: click.Context, /, dry_run: bool, trash: int, max_unused: float, max_rewrite: int | None, unfinished: int
+) -> ExitCode:
+    """Give back the room of what no snapshot needs.
+
+    Forgotten snapshots leave the trash after a while; then packs that nobody needs are deleted, and those that are
+    mostly of no use are rewritten. May run beside backups and restores: what somebody may still rely on is deleted by
+    the next run. Interrupted anywhere, it loses nothing.
+    """
+    repository = open_repository(ctx, ["repository.prune"])
+    from lox.progress import Reporter
+    from repository.prune import PrunePolicy, prune
+
+    output = output_of(ctx)
+    reporter = Reporter(output)
+    with reporter, stopping(reporter.stop, quiet=output.json):
+        try:
+            policy = PrunePolicy(max_unused, max_rewrite, trash, unfinished)
+            report = prune(repository, policy, dry_run, reporter.step)
+        except Interrupted as error:
+            raise Interrupted(error.what, hint="nothing is lost; lox prune goes on where it stopped") from error
+    return _finish(output, report)
+
+
+def _finish(output: Output, report: PruneReport) -> ExitCode:
+    code = ExitCode.DAMAGE_FOUND if report.damaged else ExitCode.OK
+    for error in report.damaged:
+        output.event("damaged", object=error.subject, what=safe(str(error)))
+        output.note(f"lox: {safe(str(error))}; the pack stays as it is, lox check --read-data tells more")
+    fields = asdict(report)
+    del fields["damaged"]
+    fields["purged"] = len(report.purged)
+    output.event("summary", **fields, bytes_after=report.bytes_after, exit_code=int(code))
+    output.lines(_lines(report))
+    return code
+
+
+def _lines(report: PruneReport) -> list[str]:
+    """What was done, in the order in which it was."""
+    would = "would be " if report.dry_run else ""
+    lines = []
+    if report.purged:
+        lines.append(f"{plural(len(report.purged), 'snapshot')} {would}removed from the trash for good")
+    if report.in_trash:
+        lines.append(f"{plural(report.in_trash, 'snapshot')} in the trash, whose data stays; --trash 0d gives it up")
+    if report.rewritten:
+        lines.append(
+            f"{plural(report.rewritten, 'pack')} {would}rewritten, {format_size(report.bytes_read)} of them read"
+            f" and {format_size(report.bytes_written)} written"
+        )
+    if report.rescued:
+        lines.append(f"{plural(report.rescued, 'condemned pack')} needed after all")
+    if report.dry_run:
+        lines.append(f"{plural(report.waiting + report.rewritten, 'pack')} would be deleted")
+    else:
+        lines.append(f"{plural(report.deleted, 'pack')} deleted, {format_size(report.bytes_freed)} freed")
+    if report.waiting and not report.dry_run:
+        lines.append(
+            f"{plural(report.waiting, 'condemned pack')} left, {format_size(report.waiting_bytes)}: "
+            "to be deleted once nobody can rely on them"
+        )
+    lines += [f"    {safe(who)}" for who in report.waiting_for]
+    if report.unfinished:
+        size = format_size(report.unfinished_bytes)
+        lines.append(f"{plural(report.unfinished, 'pack')} kept for backups that are not finished, {size}")
+    if not report.dry_run:
+        unused = format_share(report.left_unused, report.bytes_after)
+        lines.append(f"packs have {format_size(report.bytes_after)}, {unused} of it of no use")
+    return lines

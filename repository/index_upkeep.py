@@ -1,0 +1,87 @@
+"""Keeping the index in step with the packs: objects that name deleted packs, and many small ones, are written anew.
+
+New objects are written before old ones go, so the index never says less than it did. Readers that find an object gone
+list again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+
+from model.batches import Receipt
+from model.errors import Missing
+from repository.cache import INDEX_PREFIX
+from repository.index import OBJECT_CHUNKS, ChunkIndex, save_index
+from repository.index_table import IndexTable, decode_index
+from repository.receipts import Receipts
+from repository.repository import Repository
+from repository.seal import ObjectKind
+
+SMALL_BYTES = 8 << 20  # an object of fewer is small: it lists about 200,000 chunks
+SMALL_MIN = 16  # small objects that are worth joining
+
+
+def rewrite_index(
+    repository: Repository,
+    drop: Collection[bytes],
+    may_go_on: Callable[[], None] = lambda: None,
+) -> tuple[int, int]:
+    """Objects of the index (written, deleted) so that none names the packs `drop`, and few are small.
+
+    At most one object and what it becomes are in memory at a time, and small ones up to the size of one. `may_go_on`
+    raises to end it before anything is deleted. Raises StoreError, Damaged, NewerFormat.
+    """
+    objects = list(repository.store.list(INDEX_PREFIX))
+    join = {name for name, size in objects if size < SMALL_BYTES}
+    if len(join) < SMALL_MIN:
+        join.clear()
+    names = [name for name, _ in objects if drop or name in join]
+    written = deleted = 0
+    for group in _groups(repository, names, drop, join):
+        receipts = [receipt for _, kept in group for receipt in kept]
+        written += len(save_index(repository, receipts))
+        may_go_on()
+        for name, _ in group:
+            try:
+                repository.store.delete(name)
+                deleted += 1
+            except Missing:  # somebody else did
+                continue
+    return written, deleted
+
+
+def _groups(
+    repository: Repository, names: list[str], drop: Collection[bytes], join: Collection[str]
+) -> Iterator[list[tuple[str, list[Receipt]]]]:
+    """Objects to be replaced together, with the receipts that are to stay."""
+    held: list[tuple[str, list[Receipt]]] = []
+    chunks = 0
+    for name in names:
+        table = _load(repository, name)
+        if table is None:
+            continue
+        packs = [row.tobytes() for row in table.packs["id"]]
+        stale = any(pack in drop for pack in packs)
+        if not stale and name not in join:
+            continue
+        index = ChunkIndex([table])
+        receipts = Receipts(index)
+        kept = [receipts.of(row) for row, pack in enumerate(packs) if pack not in drop]
+        if name not in join:
+            yield [(name, kept)]
+            continue
+        size = sum(len(receipt.ids) for receipt in kept)
+        if held and chunks + size > OBJECT_CHUNKS:
+            yield held
+            held, chunks = [], 0
+        held.append((name, kept))
+        chunks += size
+    if held:
+        yield held
+
+
+def _load(repository: Repository, name: str) -> IndexTable | None:
+    try:
+        return decode_index(repository.get_object(ObjectKind.INDEX, name), name)
+    except Missing:  # replaced by somebody else
+        return None

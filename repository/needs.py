@@ -1,0 +1,77 @@
+"""Who needs which chunks: each manifest part is followed once, a byte for each row of the index remembers for whom.
+
+So memory grows with the index (4 MiB for 4 million chunks) and the number of different parts, not with the entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from model.entries import U8
+from model.errors import Damaged
+from repository.fetch import ChunkFetcher
+from repository.index import ChunkIndex, Locations
+from repository.manifest import ManifestRoot
+from repository.manifest_reader import ManifestReader
+from repository.part_codec import PartRef, decode_part
+from repository.repository import Repository
+from repository.snapshot import Snapshot
+
+Progress = Callable[[str, int, int], None]
+"""(what is being done, how much of it is done, how much there is); may raise to end it."""
+
+
+class Needs:
+    """Marks of needed chunks: bit masks, one byte for each row of each table of `index`.
+
+    Of a chunk that lies in several places the one that is doubted least is marked, the same whenever it is asked for.
+    `missing` counts chunks that are in no pack of the index (each time they are asked for).
+    """
+
+    def __init__(self, repository: Repository, index: ChunkIndex) -> None:
+        self.index = index
+        self.marks: list[U8] = [np.zeros(len(table), np.uint8) for table in index.tables]
+        self.missing = 0
+        self._fetcher = ChunkFetcher(repository, self)
+        self._mark = 0
+        self._reader: ManifestReader | None = None  # any: each can read the lists of long files
+
+    def roots(self, snapshots: Sequence[Snapshot], mark: int, progress: Progress) -> dict[PartRef, None]:
+        """The different parts of these snapshots, neighbours side by side; marks the tables of parts.
+
+        Raises Damaged for one that cannot be read, StoreError, and what `progress` raises.
+        """
+        self._mark = mark
+        parts: dict[PartRef, None] = {}
+        roots: set[ManifestRoot] = set()
+        for number, snapshot in enumerate(snapshots):
+            progress("opening manifests", number, len(snapshots))
+            if snapshot.root not in roots:  # nothing had changed since another
+                roots.add(snapshot.root)
+                self._reader = ManifestReader(snapshot.root, self._fetcher.fetch, snapshot.name)
+                parts |= dict.fromkeys(self._reader.parts)
+        return parts
+
+    def follow(self, parts: Iterable[PartRef], mark: int, progress: Progress) -> None:
+        """Mark parts, the lists of their long files, and all chunks of content. Raises as `roots`."""
+        self._mark = mark
+        parts = list(parts)
+        done, total = 0, sum(part.rows for part in parts)
+        for part in parts:
+            progress("following manifests", done, total)
+            (plain,) = self._fetcher.fetch([part.id])
+            if len(plain) != part.length:
+                raise Damaged("a part of a manifest has another length than recorded", subject=part.id.hex())
+            assert self._reader is not None, "the part was found by one"
+            self.lookup(self._reader.content(decode_part(plain, part, "manifest")).ids)
+            done += part.rows
+
+    def lookup(self, ids: U8) -> Locations:
+        """Where chunks lie; whatever is asked for here is needed, by whom the present mark says."""
+        number, row = self.index.find(ids)
+        self.missing += int((number < 0).sum())
+        for at, marks in enumerate(self.marks):
+            marks[row[number == at]] |= np.uint8(self._mark)
+        return self.index.locations(number, row)

@@ -1,0 +1,290 @@
+"""prune: garbage collection in two phases, without locks.
+
+1. mark: what do all snapshots, those in the trash too, need; what is of use in each pack?
+2. rewrite: copy what is needed out of packs that are mostly of no use, and make it findable;
+3. condemn: packs that nobody needs are named in a mark, and from then on nobody relies on them;
+4. sweep: condemned packs that nobody can need any more are taken out of the index and deleted.
+
+It may run beside backups, and be interrupted anywhere: each step leaves every snapshot as it was, and the next run
+goes on. What cannot be deleted yet, because somebody is at work who has not read the marks, is deleted by the next run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from model.entries import U8
+from model.errors import Damaged, Refused, RunFailed
+from repository.cache import default_cache_dir, list_packs
+from repository.condemned import Condemned, Reason, condemn, load_condemned
+from repository.config import Operation
+from repository.index import ChunkIndex
+from repository.index_upkeep import rewrite_index
+from repository.needs import Needs, Progress
+from repository.part_codec import PartRef
+from repository.prune_plan import Plan, PrunePolicy, Usage, plan_prune
+from repository.repository import Repository
+from repository.rewrite import Rewriter, Rewritten
+from repository.session_state import load_sessions
+from repository.sessions import Session, open_session
+from repository.snapshot import Snapshot, Snapshots
+from repository.sweep import (
+    Others,
+    delete_packs,
+    look_around,
+    protected_since,
+    refuse_company,
+    release,
+    ripe_packs,
+    written_before,
+)
+from repository.trash import load_live, load_trash, purge, purgeable
+
+__all__ = ["PrunePolicy", "PruneReport", "prune"]
+
+
+@dataclass(slots=True)
+class PruneReport:
+    """What a run did, or with `dry_run` what it would do as things stand. Bytes are stored bytes."""
+
+    dry_run: bool
+    purged: list[str] = field(default_factory=list)  # snapshots that left the trash for good
+    in_trash: int = 0  # snapshots that can still be brought back, and keep their data
+    packs: int = 0
+    bytes_before: int = 0
+    unused: int = 0  # packs nobody needs, condemned now
+    unused_bytes: int = 0
+    rewritten: int = 0  # packs
+    bytes_read: int = 0
+    bytes_written: int = 0
+    segments_copied: int = 0
+    segments_repacked: int = 0
+    rescued: int = 0  # packs that are needed after all
+    deleted: int = 0  # packs
+    bytes_freed: int = 0
+    waiting: int = 0  # condemned packs that are still there
+    waiting_bytes: int = 0
+    waiting_for: list[str] = field(default_factory=list)  # who is at work and has not read the marks
+    unfinished: int = 0  # packs kept for runs that are under way or were interrupted
+    unfinished_bytes: int = 0
+    left_unused: int = 0  # bytes of no use in packs that stay
+    index_written: int = 0  # objects
+    index_deleted: int = 0
+    damaged: list[Damaged] = field(default_factory=list)  # packs that could not be rewritten
+
+    @property
+    def bytes_after(self) -> int:
+        """All packs afterwards."""
+        return self.bytes_before + self.bytes_written - self.bytes_freed
+
+
+def prune(
+    repository: Repository,
+    policy: PrunePolicy | None = None,
+    dry_run: bool = False,
+    progress: Progress = lambda what, done, total: None,
+    also: Callable[[Collection[bytes]], Collection[bytes]] = lambda packs: (),
+) -> PruneReport:
+    """Give back the room of what no snapshot needs.
+
+    `also` says which of the packs in use are to be rewritten whatever is in them. Raises Damaged if something that
+    snapshots need is missing or cannot be read: then nothing is deleted; RunFailed if another one is at work,
+    Refused if the store does not let us delete, other StoreErrors, NewerFormat, and what `progress` raises.
+    """
+    repository.config.require(Operation.GC)
+    policy = policy or PrunePolicy()
+    if dry_run:
+        return _Prune(repository, policy, progress, also, None).plan_only()
+    try:
+        with open_session(repository, "prune") as session:
+            return _Prune(repository, policy, progress, also, session).run()
+    except Refused as error:
+        hint = "lox prune needs the right to delete, backups do not; a run that has it goes on from here"
+        raise Refused(
+            "the store refuses what pruning needs", subject=error.subject, why=error.why, hint=hint
+        ) from error
+
+
+class _Prune:
+    def __init__(
+        self,
+        repository: Repository,
+        policy: PrunePolicy,
+        progress: Progress,
+        also: Callable[[Collection[bytes]], Collection[bytes]],
+        session: Session | None,
+    ) -> None:
+        self._repository = repository
+        self._policy = policy
+        self._progress = progress
+        self._also = also
+        self._session = session
+        self._parts: set[PartRef] = set()
+        self.report = PruneReport(session is None)
+
+    def plan_only(self) -> PruneReport:
+        """What a run would do, were nobody else at work."""
+        others = Others([state for state in load_sessions(self._repository) if not state.ended])
+        gone = {one.id for one in purgeable(self._repository, self._policy.trash, time.time_ns())}
+        live = load_live(self._repository)
+        kept = Snapshots((each for each in live if each.id not in gone), live.unreadable)
+        kept.extend(each for each in live if each.id in gone and self._repository.store.exists(each.name))
+        self.report.purged, self.report.in_trash = sorted(gone), len(load_trash(self._repository)) - len(gone)
+        _, _, plan, marks = self._mark(kept, others)
+        condemned = {pack for mark in marks for pack in mark.packs}
+        sizes = dict(list_packs(self._repository))
+        self._count_waiting({*plan.unused, *condemned} - set(plan.rescue), sizes, others)
+        self.report.bytes_written, self.report.rewritten = plan.copied, len(plan.rewrite)
+        self.report.bytes_read = plan.copied
+        return self.report
+
+    def run(self) -> PruneReport:
+        """All phases."""
+        session = self._at_work()
+        others = look_around(self._repository, session, self._policy.unfinished)
+        refuse_company(others)
+        self.report.purged = purge(self._repository, self._policy.trash, time.time_ns())
+        self.report.in_trash = len(load_trash(self._repository))
+        needs, usage, plan, marks = self._mark(load_live(self._repository), others)
+        self._may_go_on()
+        release(self._repository, marks, plan.rescue)
+        self.report.rescued = len(plan.rescue)
+        done = Rewriter(self._repository, needs, usage, self._progress).run(plan.rewrite)
+        self._count_rewritten(done)
+        self._may_go_on()
+        now = time.time_ns()
+        condemn(self._repository, done.packs, Reason.REWRITTEN, now)
+        condemn(self._repository, plan.unused, Reason.UNUSED, now)
+        self._sweep(needs)
+        return self.report
+
+    def _at_work(self) -> Session:
+        assert self._session is not None, "only a dry run has no session"
+        return self._session
+
+    def _may_go_on(self) -> None:
+        """Raises RunFailed if we were presumed dead: somebody else may have looked around since."""
+        if not self._at_work().held():
+            why = "it was not heard of for an hour or more: did this host sleep, or its clock jump?"
+            raise RunFailed("this run was presumed dead by another one", why=why, hint="run lox prune again")
+
+    def _mark(self, snapshots: Snapshots, others: Others) -> tuple[Needs, Usage, Plan, list[Condemned]]:
+        """What is needed, and what is to be done about the rest. Snapshots come first, so that what a backup commits
+        meanwhile is at worst taken for unused now, and found to be needed when packs are to be deleted."""
+        for name, error in snapshots.unreadable:
+            hint = "nobody knows what it needs, so nothing is deleted; lox check tells more"
+            raise type(error)("a snapshot cannot be read", subject=name, why=error.what, hint=hint)
+        marks = load_condemned(self._repository)
+        condemned = frozenset(pack for mark in marks for pack in mark.packs)
+        damaged = frozenset(pack for mark in marks if mark.reason is Reason.DAMAGED for pack in mark.packs)
+        index = self._load_index(condemned, damaged)
+        present = dict(list_packs(self._repository))
+        needs = Needs(self._repository, index)
+        self._follow(needs, snapshots)
+        usage = Usage.of(needs)
+        used = [pack for pack, use in zip(index.packs, usage.needed_packs(index).tolist(), strict=True) if use]
+        plan = plan_prune(index, usage, self._policy, present, condemned, damaged, self._also(used))
+        self._keep_unfinished(plan, others, present)
+        report = self.report
+        report.packs, report.bytes_before = len(present), sum(present.values())
+        report.unused, report.unused_bytes = len(plan.unused), sum(present[pack] for pack in plan.unused)
+        report.left_unused = plan.left_unused
+        return needs, usage, plan, marks
+
+    def _load_index(self, condemned: frozenset[bytes], damaged: frozenset[bytes]) -> ChunkIndex:
+        index = ChunkIndex.load(self._repository, default_cache_dir(), only_present=True)
+        return index.doubting_packs(condemned).doubting_packs(damaged)
+
+    def _follow(self, needs: Needs, snapshots: list[Snapshot]) -> None:
+        parts = needs.roots(snapshots, 1, self._progress)
+        new = [part for part in parts if part not in self._parts]
+        needs.follow(new, 1, self._progress)
+        self._parts.update(new)
+        if needs.missing:
+            raise Damaged(
+                "chunks that snapshots need are in no pack, so nothing is deleted",
+                subject=f"{needs.missing} chunks",
+                hint="lox check names the files, lox repair mends what it can; else forget the snapshots",
+            )
+
+    def _keep_unfinished(self, plan: Plan, others: Others, present: dict[bytes, int]) -> None:
+        """Packs that no snapshot needs *yet* are no garbage."""
+        since = protected_since(self._repository, others)
+        old = set(written_before(self._repository, plan.unused, since, self._progress))
+        kept = [pack for pack in plan.unused if pack not in old]
+        plan.unused = [pack for pack in plan.unused if pack in old]
+        self.report.unfinished, self.report.unfinished_bytes = len(kept), sum(present[pack] for pack in kept)
+
+    def _count_rewritten(self, done: Rewritten) -> None:
+        report = self.report
+        report.rewritten, report.damaged = len(done.packs), done.damaged
+        report.bytes_read, report.bytes_written = done.bytes_read, done.bytes_written
+        report.segments_copied, report.segments_repacked = done.segments_copied, done.segments_repacked
+
+    def _sweep(self, before: Needs) -> None:
+        """Sessions are looked at before snapshots: who is not seen at work any more has committed."""
+        session = self._at_work()
+        session.renew()
+        others = look_around(self._repository, session, self._policy.unfinished)
+        refuse_company(others)
+        marks = load_condemned(self._repository)
+        ripe = ripe_packs(marks, others.live)
+        sizes = dict(list_packs(self._repository))
+        needed, indexed = self._needed_of(ripe, before, marks)
+        doomed = {pack: sizes[pack] for pack in ripe if pack in sizes and pack not in needed}
+        self._may_go_on()
+        rescued = [pack for pack in needed if Reason.DAMAGED not in ripe[pack]]
+        release(self._repository, marks, rescued)
+        self.report.rescued += len(rescued)
+        present = {pack for pack, _ in list_packs(self._repository)}  # after the index: it names stored packs only
+        gone = {pack for pack in indexed if pack not in present}
+        gone |= {pack for mark in marks for pack in mark.packs if pack not in present}
+        drop = doomed.keys() | gone
+        self.report.index_written, self.report.index_deleted = rewrite_index(self._repository, drop, self._may_go_on)
+        self.report.bytes_freed = delete_packs(self._repository, doomed, self._may_go_on, self._progress)
+        self.report.deleted = len(doomed)
+        release(self._repository, load_condemned(self._repository), drop, damaged_too=True)
+        condemned = {pack for mark in marks for pack in mark.packs}
+        self._count_waiting(condemned - drop - set(rescued), sizes, others)
+
+    def _needed_of(
+        self, ripe: Collection[bytes], before: Needs, marks: list[Condemned]
+    ) -> tuple[set[bytes], list[bytes]]:
+        """Those of the `ripe` packs that some snapshot needs after all: one that was made since we marked, or because
+        no other pack has a chunk (any more). And all packs that the index names."""
+        snapshots = load_live(self._repository)
+        for name, error in snapshots.unreadable:
+            raise type(error)("a snapshot cannot be read", subject=name, why=error.what)
+        condemned = frozenset(pack for mark in marks for pack in mark.packs)
+        damaged = frozenset(pack for mark in marks if mark.reason is Reason.DAMAGED for pack in mark.packs)
+        index = self._load_index(condemned, damaged)
+        needs = Needs(self._repository, index)
+        for ids in _marked_in(before, ripe):
+            needs.lookup(ids)
+        self._follow(needs, snapshots)
+        used = Usage.of(needs).needed_packs(index)
+        return {index.packs[row] for row in np.flatnonzero(used).tolist()} & set(ripe), index.packs
+
+    def _count_waiting(self, packs: set[bytes], sizes: dict[bytes, int], others: Others) -> None:
+        there = [pack for pack in packs if pack in sizes]
+        self.report.waiting, self.report.waiting_bytes = len(there), sum(sizes[pack] for pack in there)
+        self.report.waiting_for = sorted({str(state) for state in others.live}) if there else []
+        if there and others.live and others.clock:
+            self.report.waiting_for.append(f"nobody is presumed dead: {others.clock}")
+
+
+def _marked_in(needs: Needs, packs: Collection[bytes]) -> list[U8]:
+    """Ids of the chunks needed out of these packs."""
+    index = needs.index
+    inside = np.array([pack in packs for pack in index.packs], dtype=bool)[index.segments.pack]
+    found, base = [], 0
+    for table, marks in zip(index.tables, needs.marks, strict=True):
+        rows = np.flatnonzero(marks)
+        rows = rows[inside[base + table.segment[rows].astype(np.int64)]]
+        found.append(table.ids[rows])
+        base += len(table.segments)
+    return found

@@ -1,0 +1,147 @@
+"""Copying what is needed out of packs, segment by segment, before they are condemned.
+
+A segment that is needed (nearly) whole is opened and sealed again without being decompressed; of others the needed
+chunks are gathered into new segments. Segments nobody needs are not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from model.batches import Receipt, Segment
+from model.entries import Bool
+from model.errors import Damaged, Missing
+from repository.chunk_writer import ChunkWriter
+from repository.fetch import RANGE_BYTES
+from repository.index import save_index
+from repository.metadata import PACK_BYTES as META_PACK
+from repository.needs import Needs, Progress
+from repository.pack import HEADER_SIZE, PACK_TARGET, PackKind, pack_name
+from repository.prune_plan import Usage
+from repository.receipts import Receipts
+from repository.repository import Repository
+
+CHECKPOINT_BYTES = 1 << 30  # stored bytes copied after which an index object makes them findable
+
+
+@dataclass(slots=True)
+class Rewritten:
+    """What was done. `packs` may be condemned: all that is needed of them lies in other packs and is in the index."""
+
+    packs: list[bytes] = field(default_factory=list)
+    bytes_read: int = 0  # of packs, stored
+    bytes_written: int = 0
+    segments_copied: int = 0  # as they were
+    segments_repacked: int = 0  # opened, and only what is needed of them kept
+    damaged: list[Damaged] = field(default_factory=list)  # packs that stay as they are
+
+
+class Rewriter:
+    """Copies out of packs of one repository. For one thread."""
+
+    def __init__(self, repository: Repository, needs: Needs, usage: Usage, progress: Progress) -> None:
+        self._repository = repository
+        self._needs = needs
+        self._usage = usage
+        self._progress = progress
+        self._receipts = Receipts(needs.index)
+        self._writers = {
+            PackKind.DATA: ChunkWriter(repository, PackKind.DATA, PACK_TARGET),
+            PackKind.META: ChunkWriter(repository, PackKind.META, META_PACK),
+        }
+        self._pending: list[bytes] = []  # packs whose copies are not all in the index yet
+        self._new: list[Receipt] = []
+        self._since_checkpoint = 0
+        self.done = Rewritten()
+
+    def run(self, rows: Sequence[int]) -> Rewritten:
+        """Copy what is needed out of the packs in these rows of the index. Raises StoreError; and as `progress`."""
+        total = int(self._needs.index.pack_table["size"][list(rows)].sum(dtype=np.int64))
+        seen = 0
+        for row in rows:
+            self._progress("rewriting packs", seen, total)
+            seen += int(self._needs.index.pack_table["size"][row])
+            try:
+                self._copy(row)
+            except (Damaged, Missing) as error:
+                why = error if isinstance(error, Damaged) else Damaged("a pack is missing", subject=error.subject)
+                self.done.damaged.append(why)
+            else:
+                self._pending.append(self._needs.index.packs[row])
+            if self._since_checkpoint >= CHECKPOINT_BYTES:
+                self._checkpoint()
+        self._checkpoint()
+        return self.done
+
+    def _checkpoint(self) -> None:
+        """Make all that was copied durable and findable: only then are the old packs of no use."""
+        for writer in self._writers.values():
+            self._take(writer.finish())
+        save_index(self._repository, self._new)
+        self.done.packs += self._pending
+        self._pending, self._new, self._since_checkpoint = [], [], 0
+
+    def _take(self, receipts: list[Receipt]) -> None:
+        self._new += receipts
+        self.done.bytes_written += sum(receipt.pack_size for receipt in receipts)
+
+    def _copy(self, row: int) -> None:
+        receipt = self._receipts.of(row)
+        number, rows = self._receipts.rows(row)
+        wanted = self._needs.marks[number][rows] > 0
+        base = int(np.searchsorted(self._needs.index.segments.pack, row))
+        count = len(receipt.segment_offset)
+        needed, whole = (flags[base : base + count] for flags in (self._usage.needed, self._usage.whole))
+        kind = PackKind.META if receipt.pack_kind == PackKind.META else PackKind.DATA
+        writer = self._writers[kind]
+        name = pack_name(receipt.pack_id)
+        header = self._repository.store.get(name, 0, HEADER_SIZE)
+        keys = self._repository.packs.open_header(header, receipt.pack_id)
+        for ordinal, sealed in self._fetch(receipt, np.flatnonzero(needed).tolist(), name):
+            if len(sealed) != int(receipt.segment_stored[ordinal]):
+                raise keys.damaged(ordinal, "the pack is cut off")
+            codec, plain = int(receipt.segment_codec[ordinal]), int(receipt.segment_plain[ordinal])
+            chunks = receipt.segment == ordinal
+            if whole[ordinal]:
+                data = self._repository.packs.open_packed(keys, ordinal, codec, plain, sealed)
+                columns = receipt.ids[chunks], receipt.offset[chunks], receipt.length[chunks]
+                writer.take_segment(Segment(codec, plain, data, *columns))
+                self.done.segments_copied += 1
+            else:
+                opened = self._repository.packs.open_segment(keys, ordinal, codec, plain, sealed)
+                self._gather(writer, receipt, chunks & wanted, opened, name)
+                self.done.segments_repacked += 1
+            self._take(writer.receipts())
+
+    def _gather(self, writer: ChunkWriter, receipt: Receipt, chunks: Bool, plain: bytes, name: str) -> None:
+        for row in np.flatnonzero(chunks).tolist():
+            at, chunk_id = int(receipt.offset[row]), receipt.ids[row].tobytes()
+            chunk = plain[at : at + int(receipt.length[row])]
+            if self._repository.keys.chunk_id(chunk) != chunk_id:
+                raise Damaged("a chunk is not what its id says", subject=f"{name}, chunk {chunk_id.hex()}")
+            writer.put(chunk_id, chunk)
+
+    def _fetch(self, receipt: Receipt, ordinals: list[int], name: str) -> Iterator[tuple[int, memoryview]]:
+        """Each of these segments as it is stored; neighbours are fetched in one range."""
+        ends = receipt.segment_offset.astype(np.int64) + receipt.segment_stored
+        at = 0
+        while at < len(ordinals):
+            first = last = at
+            begin = int(receipt.segment_offset[ordinals[first]])
+            while (
+                last + 1 < len(ordinals)
+                and ordinals[last + 1] == ordinals[last] + 1
+                and int(ends[ordinals[last + 1]]) - begin <= RANGE_BYTES
+            ):
+                last += 1
+            size = int(ends[ordinals[last]]) - begin
+            data = memoryview(self._repository.store.get(name, begin, size))
+            self.done.bytes_read += len(data)
+            self._since_checkpoint += len(data)
+            for ordinal in ordinals[first : last + 1]:
+                offset = int(receipt.segment_offset[ordinal]) - begin
+                yield ordinal, data[offset : offset + int(receipt.segment_stored[ordinal])]
+            at = last + 1
