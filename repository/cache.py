@@ -11,7 +11,6 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -53,16 +52,6 @@ REPAIR_HINT = "lox repair moves it aside and writes a new one"
 _MAGIC = b"LOXCACH1"
 _HEAD = struct.Struct("<8sQ32s")
 _SUFFIX = ".index"
-
-
-def default_cache_dir() -> Path:
-    """Where caches of all repositories lie: `LOX_CACHE_DIR`, else where the platform wants them."""
-    if chosen := os.environ.get("LOX_CACHE_DIR"):
-        return Path(chosen)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "lox"
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "lox"
 
 
 def load_tables(repository: Repository, cache_dir: Path | None, on_damage: Report | None = None) -> list[IndexTable]:

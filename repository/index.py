@@ -15,7 +15,7 @@ import numpy.typing as npt
 from model.batches import Receipt
 from model.entries import I64, U8, U32, Bool
 from model.errors import Damaged
-from repository.cache import INDEX_PREFIX, default_cache_dir, list_packs, load_tables, unlisted_packs
+from repository.cache import INDEX_PREFIX, list_packs, load_tables, unlisted_packs
 from repository.condemned import load_condemned
 from repository.index_table import PACK, SEGMENT, IndexTable, Records, decode_index, encode_index
 from repository.repository import Repository
@@ -32,7 +32,6 @@ __all__ = [
     "ReadingIndex",
     "SegmentTable",
     "decode_index",
-    "default_cache_dir",
     "encode_index",
     "index_name",
     "save_index",

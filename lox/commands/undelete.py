@@ -35,11 +35,12 @@ def command(ctx: click.Context, /, snapshots: tuple[str, ...], everything: bool,
     if (bool(snapshots) + everything + listing) != 1:
         raise UsageError("name snapshots, or use --all or --list", hint="lox undelete --list shows what there is")
     repository = open_repository(ctx, ["repository.trash"])
+    from repository.cache_dir import default_cache_dir
     from repository.trash import choose_trashed, load_trash, undelete
 
     output = output_of(ctx)
     unreadable: list[tuple[str, LoxError]] = []
-    trash = load_trash(repository, lambda name, error: unreadable.append((name, error)))
+    trash = load_trash(repository, lambda name, error: unreadable.append((name, error)), default_cache_dir())
     if listing:
         _list(output, trash)
         return tell_unreadable(output, unreadable)
