@@ -120,6 +120,7 @@ void hash_pairs(const uint8_t *pads, const uint8_t *body, const any_i64 *start, 
 PyObject *native_gather(PyObject *self, PyObject *args);
 PyObject *native_same_bytes(PyObject *self, PyObject *args);
 PyObject *native_find_ids(PyObject *self, PyObject *args);
+PyObject *native_find_guided(PyObject *self, PyObject *args);
 PyObject *native_can_hash(PyObject *self, PyObject *args);
 PyObject *native_hash_chunks(PyObject *self, PyObject *args);
 PyObject *native_candidates(PyObject *self, PyObject *args);

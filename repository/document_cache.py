@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from repository.repository import Repository
 
 T = TypeVar("T")
+R = TypeVar("R")
 Listed = Sequence[tuple[str, int]]
 """Names and lengths of objects, as a store lists them."""
 
 _VERSION = 1
 _PARALLEL = 16  # requests under way to a remote store
-_BATCH = 256  # objects a thread reads before it looks for more
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,33 +88,35 @@ def _read(
 ) -> tuple[dict[str, T], list[tuple[str, LoxError]]]:
     unreadable: list[tuple[str, LoxError]] = []
 
-    def read(some: Sequence[str]) -> list[tuple[str, T]]:
-        read = []
-        for name in some:
-            try:
-                read.append((name, family.decode(name, repository.get_object(family.kind, name))))
-            except Missing:  # deleted since it was listed
-                continue
-            except (Damaged, NewerFormat) as error:
-                unreadable.append((name, error))
-        return read
+    def read(name: str) -> T | LoxError | None:
+        try:
+            return family.decode(name, repository.get_object(family.kind, name))
+        except Missing:  # deleted since it was listed
+            return None
+        except (Damaged, NewerFormat) as error:
+            return error
 
-    fresh = dict(pair for pairs in _each(read, names, is_remote(repository.store)) for pair in pairs)
-    return fresh, sorted(unreadable, key=lambda pair: pair[0])
+    fresh: dict[str, T] = {}
+    for name, value in zip(names, each(repository, read, names), strict=True):
+        if isinstance(value, LoxError):
+            unreadable.append((name, value))
+        elif value is not None:
+            fresh[name] = value
+    return fresh, unreadable
 
 
-def _each(
-    read: Callable[[Sequence[str]], list[tuple[str, T]]], names: Sequence[str], remote: bool
-) -> Iterator[list[tuple[str, T]]]:
-    """Local objects are read one after the other (opening one is mostly Python, which runs once at a time)."""
-    if not remote or len(names) < 2:
-        yield read(names)
+def each(repository: Repository, read: Callable[[str], R], names: Sequence[str]) -> Iterator[R]:
+    """What `read` gives for each of `names`, in their order; many at once if the store is remote.
+
+    Local objects are read one after the other: opening one is mostly Python, which runs once at a time.
+    """
+    if not is_remote(repository.store) or len(names) < 2:
+        yield from map(read, names)
         return
     from concurrent.futures import ThreadPoolExecutor
 
-    size = max(1, min(_BATCH, len(names) // _PARALLEL))
-    with ThreadPoolExecutor(_PARALLEL, "read-documents") as pool:
-        yield from pool.map(read, [names[at : at + size] for at in range(0, len(names), size)])
+    with ThreadPoolExecutor(_PARALLEL, "read-objects") as pool:
+        yield from pool.map(read, names)
 
 
 def _known(cache: _CacheFile, family: Family[T]) -> dict[str, tuple[int, T]]:

@@ -138,22 +138,26 @@ class LocalStore(Store):
     def _walk(self, folder: str, prefix: str) -> Iterator[tuple[str, int]]:
         try:
             with os.scandir(os.path.join(self.url, folder)) as entries:
-                found = sorted((_sort_key(entry), entry) for entry in entries if is_part(entry.name))
+                # A folder sorts as its children do, so that the whole listing is sorted by full name.
+                found = [(entry.name + "/" if entry.is_dir() else entry.name, entry) for entry in entries]
         except (FileNotFoundError, NotADirectoryError):
             return
-        for _, entry in found:
-            name = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.is_dir():
+        found.sort()
+        above = folder and folder + "/"
+        for key, entry in found:  # of objects there may be very many: no call is made twice
+            name = above + entry.name
+            if not is_part(entry.name):
+                continue
+            if key[-1] == "/":
                 if name.startswith(prefix) or prefix.startswith(name + "/"):
                     yield from self._walk(name, prefix)
-            elif name.startswith(prefix) and entry.is_file(follow_symlinks=False):
-                with contextlib.suppress(FileNotFoundError):  # deleted while we listed
-                    yield name, entry.stat(follow_symlinks=False).st_size
-
-
-def _sort_key(entry: os.DirEntry[str]) -> str:
-    # A folder sorts as its children do, so that the whole listing is sorted by full name.
-    return entry.name + "/" if entry.is_dir() else entry.name
+            elif name.startswith(prefix):
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:  # deleted while we listed
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    yield name, status.st_size
 
 
 def _read(fd: int, offset: int, length: int) -> bytes:
