@@ -5,6 +5,7 @@ software tree   files of this machine's own software, copied: `ROOTS` in order, 
                 too, so that both counts are met. A machine with less gives a smaller tree; the report names its size.
 million files   directories of 1,000 files of 100 bytes each.
 random files    incompressible bytes from a seeded generator.
+long history    a repository as after many years, see history.py.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from tests import trees
+from tests.bench.history import History, write_history
 
 ROOTS = (
     "/usr/share",
@@ -76,7 +78,14 @@ class Inputs:
         size = int(GB * self.scale)
         return self._cached(f"eight-{size}", lambda path: write_random(path, [size] * 8))
 
-    def _cached(self, name: str, make: Callable[[Path], None]) -> Input:
+    def long_history(self, password: str) -> tuple[Path, History]:
+        """A repository of 10,000 snapshots and 4 million chunks under this password. Not to be changed: copy it."""
+        history = History(snapshots=max(50, int(10_000 * self.scale)), chunks=int(4_000_000 * self.scale))
+        name = f"history-{history.snapshots}-{history.chunks}"
+        made = self._cached(name, lambda path: write_history(path / "repository", password, history))
+        return made.paths[0] / "repository", history
+
+    def _cached(self, name: str, make: Callable[[Path], object]) -> Input:
         path, done = self.folder / name, self.folder / f"{name}.json"
         if not done.exists():
             print(f"making input {name} ...", file=sys.stderr, flush=True)
