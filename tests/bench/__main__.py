@@ -10,10 +10,17 @@ import os
 import sys
 from pathlib import Path
 
-from tests.bench import cases, growth, report, tools
+from tests.bench import cases, far, growth, report, tools, upkeep
 from tests.bench.inputs import Inputs
 
-CASES = {**cases.CASES, "index": growth.index, "history": growth.history}
+CASES = {
+    **cases.CASES,
+    "index": growth.index,
+    "history": growth.history,
+    "prune": upkeep.prune,
+    "copy": upkeep.copy,
+    "s3": far.s3,
+}
 
 
 def main() -> int:
