@@ -77,7 +77,7 @@ PyObject *native_find_ids(PyObject *self, PyObject *args)
 typedef struct {
     const uint8_t *ids;
     const any_u32 *starts;
-    const uint8_t *marks;
+    const any_u16 *marks;
     size_t rows, buckets;
 } guided_t;
 
@@ -99,7 +99,7 @@ static int64_t find_guided(const guided_t *table, const uint8_t *id)
 {
     uint64_t place = place_of(table, id);
     size_t lo = table->starts[place >> 32], hi = table->starts[(place >> 32) + 1];
-    uint8_t mark = (uint8_t)(place >> 24);
+    uint16_t mark = (uint16_t)(place >> 16);
     if (hi > table->rows)
         return -1; /* not our guide: nothing is read outside of the table */
     while (lo < hi) {
@@ -118,14 +118,14 @@ static int64_t find_guided(const guided_t *table, const uint8_t *id)
     return (int64_t)lo;
 }
 
-/* (table u8[n * 32], starts u32[b + 1], marks u8[n], queries u8[m * 32], rows i64[m]) */
+/* (table u8[n * 32], starts u32[b + 1], marks u16[n], queries u8[m * 32], rows i64[m]) */
 PyObject *native_find_guided(PyObject *self, PyObject *args)
 {
     Py_buffer ids, starts, marks, queries, rows;
     if (!PyArg_ParseTuple(args, "y*y*y*y*w*", &ids, &starts, &marks, &queries, &rows))
         return NULL;
     Py_ssize_t n = ids.len / ID_BYTES, count = queries.len / ID_BYTES, buckets = starts.len / 4 - 1;
-    bool good = expect_items(&ids, n, ID_BYTES, "table") && expect_items(&marks, n, 1, "marks") &&
+    bool good = expect_items(&ids, n, ID_BYTES, "table") && expect_items(&marks, n, 2, "marks") &&
                 expect_items(&starts, buckets + 1, 4, "starts") && expect_items(&queries, count, ID_BYTES, "queries") &&
                 expect_items(&rows, count, 8, "rows");
     if (good && (buckets < 1 || buckets > UINT32_MAX)) {

@@ -11,6 +11,8 @@ import numpy.typing as npt
 from kernels.buffers import Bytes, bytes_of, check_ranges
 from model.entries import I64, U8, U32
 
+U16 = npt.NDArray[np.uint16]
+
 ID_BYTES = 32
 _BLOCK = 64  # bytes SHA-256 takes at a time: the length HMAC pads its key to
 
@@ -71,13 +73,13 @@ class Guide:
     """The filter in front of a sorted table of n ids: says where an id would be, and nearly always if it is not there.
 
     Ids are evenly spread, so the first 64 bits of one times the number of buckets b, a fixed-point number with 64 bits
-    behind the point, gives its bucket; the next 8 bits are its mark. Rows ``starts[k] : starts[k + 1]`` are those of
-    bucket k, ``marks[row]`` the mark of each. With `PER_BUCKET` ids in a bucket, one unknown id in 64 meets its mark by
-    chance and has to be compared.
+    behind the point, gives its bucket; the next 16 bits are its mark. Rows ``starts[k] : starts[k + 1]`` are those of
+    bucket k, ``marks[row]`` the mark of each. With `PER_BUCKET` ids in a bucket, one unknown id in 16,384 meets its
+    mark by chance and has to be compared.
     """
 
     starts: U32  # [b + 1]
-    marks: U8  # [n]
+    marks: U16  # [n]
 
 
 PER_BUCKET = 4
@@ -89,12 +91,12 @@ def guide_buckets(rows: int) -> int:
     return max(1, -(-rows // (PER_BUCKET * BUCKETS_STEP))) * BUCKETS_STEP
 
 
-def guide_places(ids: U8, buckets: int) -> tuple[U32, U8]:
+def guide_places(ids: U8, buckets: int) -> tuple[U32, U16]:
     """Bucket and mark of each of ``ids[n, 32]``."""
     words = np.ascontiguousarray(ids)[:, :8].copy().view(">u8").ravel().astype(np.uint64)
     low = (words & np.uint64(0xFFFFFFFF)) * np.uint64(buckets) >> np.uint64(32)
     places = (words >> np.uint64(32)) * np.uint64(buckets) + low
-    return (places >> np.uint64(32)).astype(np.uint32), (places >> np.uint64(24)).astype(np.uint8)
+    return (places >> np.uint64(32)).astype(np.uint32), (places >> np.uint64(16)).astype(np.uint16)
 
 
 def find_guided(table: Bytes, guide: Guide, queries: U8) -> I64:

@@ -24,6 +24,7 @@
 /* Columns may start at any address, so their items are read through types without alignment. */
 typedef int32_t __attribute__((aligned(1), may_alias)) any_i32;
 typedef uint32_t __attribute__((aligned(1), may_alias)) any_u32;
+typedef uint16_t __attribute__((aligned(1), may_alias)) any_u16;
 typedef int64_t __attribute__((aligned(1), may_alias)) any_i64;
 typedef uint64_t __attribute__((aligned(1), may_alias)) any_u64;
 

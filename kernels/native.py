@@ -82,7 +82,7 @@ def find_ids(table: Bytes, queries: U8) -> I64:
 def find_guided(table: Bytes, guide: Guide, queries: U8) -> I64:
     """As `kernels.ids.find_guided`."""
     rows = np.empty(queries.size // 32, dtype=np.int64)
-    starts, marks = _column(guide.starts, np.uint32), _column(guide.marks, np.uint8)
+    starts, marks = _column(guide.starts, np.uint32), _column(guide.marks, np.uint16)
     _native.find_guided(table, starts, marks, _column(queries, np.uint8), rows)
     return rows
 

@@ -178,13 +178,13 @@ def _columns(tables: Sequence[IndexTable], total: int) -> Iterator[Sequence[byte
         last = 1 if window.border == 256 else 0
         starts = np.searchsorted(bucket, np.arange(window.first * step, window.border * step + last)) + before
         before += len(bucket)
-        columns = window.ids, window.segment, window.offset, window.length, starts.astype("<u4"), marks
+        columns = window.ids, window.segment, window.offset, window.length, starts.astype("<u4"), marks.astype("<u2")
         yield [column.tobytes() for column in columns]
 
 
 def _view_guide(data: memoryview, rows: int) -> Guide:
     """Raises ValueError if `data` is not as long as the guide of a table of `rows`."""
     starts = guide_buckets(rows) + 1
-    if len(data) != 4 * starts + rows:
+    if len(data) != 4 * starts + 2 * rows:
         raise ValueError("its guide has another length")
-    return Guide(np.frombuffer(data, "<u4", starts), np.frombuffer(data, np.uint8, rows, 4 * starts))
+    return Guide(np.frombuffer(data, "<u4", starts), np.frombuffer(data, "<u2", rows, 4 * starts))

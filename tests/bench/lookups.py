@@ -11,6 +11,7 @@ import mmap
 import os
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,14 +33,16 @@ def measure(place: str, password: str, cache_dir: Path) -> dict[str, object]:
     list(repository.store.list("index/"))  # what every command takes is not counted
     before = memory()
     began = time.perf_counter()
-    index = ChunkIndex.load(repository, cache_dir, only_present=True)
+    with Peak() as peak:
+        index = ChunkIndex.load(repository, cache_dir, only_present=True)
     result: dict[str, object] = {"seconds": time.perf_counter() - began, "chunks": len(index)}
+    result["held while loading"] = peak.bytes - before["RssAnon"]
     result["held"] = memory()["RssAnon"] - before["RssAnon"]
     queries = makers(index)
     for name, make in queries.items():
+        mapped = memory()["RssFile"]
         batches = [make() for _ in range(ROUNDS)]
         index.contains(batches[0])
-        mapped = memory()["RssFile"]
         result[f"{name} seconds"] = statistics.median(timed(index, batch) for batch in batches)
         result[f"{name} touched"] = memory()["RssFile"] - mapped
     for name in ("new", "known"):
@@ -50,6 +53,27 @@ def measure(place: str, password: str, cache_dir: Path) -> dict[str, object]:
         result[f"{name} cold read"] = read_bytes() - io
     result["held at the end"] = memory()["RssAnon"] - before["RssAnon"]
     return result
+
+
+class Peak:
+    """The most anonymous memory this process has within a block, seen every 10 ms."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Peak:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.01):
+            self.bytes = max(self.bytes, memory()["RssAnon"])
 
 
 def makers(index: ChunkIndex) -> dict[str, Callable[[], U8]]:
