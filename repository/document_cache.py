@@ -10,7 +10,6 @@ somebody else, counts for nothing and is replaced.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,6 +171,8 @@ class _CacheFile:
         if len(plain) > PLAIN_MAX:
             return
         sealed = self._cipher.seal_object(ObjectKind.SNAPSHOT, self._name, plain)
+        import tempfile  # brings much along that reading does not need
+
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             fd, temporary = tempfile.mkstemp(prefix=".new-", dir=self._folder)  # 0600

@@ -7,7 +7,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import secrets
 import stat
 from collections.abc import Iterator, Sequence
 
@@ -59,7 +58,7 @@ class LocalStore(Store):
             raise Exists("object exists already", subject=name)
         with _translated(name, writing=True):
             self._make_durable(folder)
-            temporary = os.path.join(folder, f".tmp-{secrets.token_hex(8)}")
+            temporary = os.path.join(folder, f".tmp-{os.urandom(8).hex()}")
             try:
                 self._write(temporary, parts)
                 _publish(temporary, final)
