@@ -171,7 +171,11 @@ def _owner(name: str) -> str:
 
 
 def _family(prefix: str) -> Family[Note]:
-    return Family(prefix, ObjectKind.MARK, Note.decode, _pack, _unpack)
+    return Family(prefix, _load, _pack, _unpack)
+
+
+def _load(repository: Repository, name: str) -> Note:
+    return Note.decode(name, repository.get_object(ObjectKind.MARK, name))
 
 
 def _pack(notes: Sequence[Note]) -> object:

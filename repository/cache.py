@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Report = Callable[[Damaged], None]
 
+LISTINGS = 10  # of index objects that are replaced whenever they are looked at
 GROUP_ROWS = 1 << 18  # rows of index objects held in memory before they go into a file, unless one object has more
 READ_BYTES = 16 << 20  # bytes of sealed index objects that are read at once
 
@@ -26,6 +27,16 @@ REPAIR_HINT = "lox repair moves it aside and writes a new one"
 
 def load_tables(repository: Repository, cache_dir: Path | None, on_damage: Report | None = None) -> list[IndexTable]:
     """Tables of all index objects in the store; see `ChunkIndex.load`."""
+    for _ in range(LISTINGS - 1):
+        try:
+            return _load_listed(repository, cache_dir, on_damage)
+        except Missing:  # replaced by others that say the same, which the listing did not have yet
+            continue
+    return _load_listed(repository, cache_dir, on_damage)
+
+
+def _load_listed(repository: Repository, cache_dir: Path | None, on_damage: Report | None) -> list[IndexTable]:
+    """Raises Missing for an object that is gone since it was listed."""
     listed = list(repository.store.list(INDEX_PREFIX))
     cache = None if cache_dir is None else CacheFiles.open(cache_dir / repository.id.hex(), repository)
     known = [] if cache is None else cache.read({name for name, _ in listed})

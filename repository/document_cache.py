@@ -36,13 +36,12 @@ _PARALLEL = 16  # requests under way to a remote store
 class Family(Generic[T]):
     """Objects of one kind below one prefix.
 
-    `decode` is given a name and the opened object, and raises Damaged or NewerFormat. `pack` makes JSON of many,
-    `unpack` gives back the same in the same order.
+    `load` reads the object of a name and raises as `Repository.get_object` does. `pack` makes JSON of many, `unpack`
+    gives back the same in the same order.
     """
 
     prefix: str
-    kind: ObjectKind
-    decode: Callable[[str, bytes], T]
+    load: Callable[[Repository, str], T]
     pack: Callable[[Sequence[T]], object]
     unpack: Callable[[Sequence[str], object], Iterable[T]]
 
@@ -89,7 +88,7 @@ def _read(
 
     def read(name: str) -> T | LoxError | None:
         try:
-            return family.decode(name, repository.get_object(family.kind, name))
+            return family.load(repository, name)
         except Missing:  # deleted since it was listed
             return None
         except (Damaged, NewerFormat) as error:

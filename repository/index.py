@@ -155,28 +155,23 @@ class ChunkIndex:
 
     @property
     def tables(self) -> Sequence[IndexTable]:
+        """All of them, with the rows of packs that are not there: `find` and its like know which those are."""
         return self._tables
 
     def contains(self, ids: U8) -> Bool:
         """Which of ``ids[m, 32]`` are stored."""
-        found = np.zeros(len(ids), dtype=bool)
-        ranks = self._ranks()
-        for table, base in zip(self._tables, self._segment_bases, strict=False):
-            open_rows = np.flatnonzero(~found)
-            rows = table.find(ids[open_rows])
-            open_rows, rows = open_rows[rows >= 0], rows[rows >= 0]
-            if ranks is not None:
-                best = _best_copies(table, rows, ranks[base : base + len(table.segments)])[1]
-                open_rows = open_rows[best < NOT_FOUND]
-            found[open_rows] = True
+        found: Bool = self.find(ids)[0] >= 0
         return found
 
     def lookup(self, ids: U8) -> Locations:
         """Where ``ids[m, 32]`` lie: of each the copy that is doubted least."""
-        segment = np.full(len(ids), -1, dtype=np.int64)
-        offset, length = np.zeros(len(ids), np.uint32), np.zeros(len(ids), np.uint32)
+        return self.locations(*self.find(ids))
+
+    def find(self, ids: U8) -> tuple[I64, I64]:
+        """Table and row of each of ``ids[m, 32]``, of several copies the one that is doubted least; -1: not found."""
+        number, row = np.full(len(ids), -1, np.int64), np.full(len(ids), -1, np.int64)
         doubt, ranks = np.full(len(ids), NOT_FOUND, np.uint8), self._ranks()
-        for table, base in zip(self._tables, self._segment_bases, strict=False):
+        for at, (table, base) in enumerate(zip(self._tables, self._segment_bases, strict=False)):
             open_rows = np.flatnonzero(doubt)
             rows = table.find(ids[open_rows])
             open_rows, rows = open_rows[rows >= 0], rows[rows >= 0]
@@ -187,8 +182,18 @@ class ChunkIndex:
                 better = found < doubt[open_rows]
                 open_rows, rows = open_rows[better], rows[better]
                 doubt[open_rows] = found[better]
-            segment[open_rows] = table.segment[rows].astype(np.int64) + base
-            offset[open_rows], length[open_rows] = table.offset[rows], table.length[rows]
+            number[open_rows], row[open_rows] = at, rows
+        return number, row
+
+    def locations(self, number: I64, row: I64) -> Locations:
+        """What the tables say in these rows, as `find` gives them."""
+        segment = np.full(len(row), -1, dtype=np.int64)
+        offset, length = np.zeros(len(row), np.uint32), np.zeros(len(row), np.uint32)
+        for at, (table, base) in enumerate(zip(self._tables, self._segment_bases, strict=False)):
+            here = np.flatnonzero(number == at)
+            rows = row[here]
+            segment[here] = table.segment[rows].astype(np.int64) + base
+            offset[here], length[here] = table.offset[rows], table.length[rows]
         return Locations(segment >= 0, segment, offset, length, self.segments, self.packs)
 
     def _ranks(self) -> U8 | None:

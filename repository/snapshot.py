@@ -149,10 +149,10 @@ def load_all(repository: Repository, cache_dir: Path | None = None, listed: List
     """
     from repository.snapshot_columns import pack_snapshots, unpack_snapshots  # they need to know what we are
 
-    def decode(name: str, data: bytes) -> Snapshot:
-        return Snapshot.decode(name.removeprefix(SNAPSHOT_PREFIX), data)
+    def load_named(repository: Repository, name: str) -> Snapshot:
+        return load(repository, name.removeprefix(SNAPSHOT_PREFIX))
 
-    family = Family(SNAPSHOT_PREFIX, ObjectKind.SNAPSHOT, decode, pack_snapshots, unpack_snapshots)
+    family = Family(SNAPSHOT_PREFIX, load_named, pack_snapshots, unpack_snapshots)
     loaded = load_family(repository, family, cache_dir, listed)
     return Snapshots(loaded.found.values(), loaded.unreadable)
 

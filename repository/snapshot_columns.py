@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from typing import Any
 
 from repository.manifest_root import ManifestRoot
@@ -15,6 +16,10 @@ from repository.snapshot import SNAPSHOT_PREFIX, Snapshot
 _NUMBERS = ("time", "started", "finished", "problems")
 _ROOT_NUMBERS = ("parts", "rows", "bytes")
 _ID = 64  # hex digits of a chunk id
+_COMMON = ("host", "user", "mode", "program", "extra", "paths", "excludes", "tags")
+_OWN = ("id", "parent", "stats", "root")
+# What is not packed would be lost without a word.
+assert {*_NUMBERS, *_COMMON, *_OWN} == {field.name for field in fields(Snapshot)}
 
 
 def pack_snapshots(snapshots: Sequence[Snapshot]) -> dict[str, object]:

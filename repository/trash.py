@@ -93,7 +93,7 @@ def load_trash(
     Through the cache in `cache_dir`; None: all are read. Raises StoreError; Damaged or NewerFormat for an object that
     cannot be read, because nobody knows what it needs. With `on_unreadable` such objects are told to it and left out.
     """
-    loaded = load_family(repository, Family(TRASH_PREFIX, ObjectKind.MARK, _decode, _pack, _unpack), cache_dir)
+    loaded = load_family(repository, Family(TRASH_PREFIX, _load, _pack, _unpack), cache_dir)
     for name, error in loaded.unreadable:
         if on_unreadable is None:
             raise error
@@ -146,6 +146,10 @@ def purge(repository: Repository, older_than_ns: int, now_ns: int) -> list[str]:
 
 def _trash_name(snapshot_id: str) -> str:
     return f"{TRASH_PREFIX}{snapshot_id}/{os.urandom(16).hex()}"
+
+
+def _load(repository: Repository, name: str) -> Trashed:
+    return _decode(name, repository.get_object(ObjectKind.MARK, name))
 
 
 def _pack(trash: Sequence[Trashed]) -> object:

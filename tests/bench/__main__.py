@@ -18,7 +18,6 @@ CASES = {
     "index": growth.index,
     "history": growth.history,
     "prune": upkeep.prune,
-    "copy": upkeep.copy,
     "s3": far.s3,
 }
 

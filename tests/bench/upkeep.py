@@ -1,4 +1,4 @@
-"""The lines about maintenance: giving back the room of half of a repository, and copying one into another."""
+"""The line about maintenance: giving back the room of half of a repository."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.bench import tools
-from tests.bench.cases import Bench, Row, describe, judge, paired, repository_size
+from tests.bench.cases import Bench, Row, judge, paired, repository_size
 from tests.bench.inputs import Input
-from tests.bench.measure import Command, Outcome, run
+from tests.bench.measure import Outcome, run
 
 MIB = 1 << 20
 PRUNE_MEMORY = 400 * MIB
@@ -79,40 +79,3 @@ def _copied(log: Path) -> str:
     read, written = summary["bytes_read"] / 1e6, summary["bytes_written"] / 1e6
     segments = f"{summary['segments_copied']:,} segments as they are, {summary['segments_repacked']:,} repacked"
     return f"; of packs {read:,.0f} MB, copies {written:,.0f} MB ({segments})"
-
-
-def copy(bench: Bench) -> list[Row]:
-    """All snapshots of one local repository into another that cuts files alike."""
-    source = bench.inputs.software_tree()
-    rivals: list[tools.Tool] = [tools.lox(), *(peer for peer in bench.peers if peer.name == "restic")]
-    made = {tool.name: bench.home(tool, "copy-from") for tool in rivals}
-    for tool in rivals:
-        bench.setup(tool, made[tool.name])
-        bench.backup(tool, made[tool.name], source)
-    sizes: dict[str, int] = {}
-
-    def measure(tool: tools.Tool, number: int) -> Outcome:
-        home = bench.home(tool, "copy-to")
-        origin = tool.repository(made[tool.name])
-        for command in _copy_commands(tool, home, origin):
-            outcome = run(command, bench.log(tool.name), sample=number == 0)
-        sizes[tool.name] = repository_size(tool, home)
-        return outcome
-
-    rows = paired(bench, "copy", f"copy of a repository, {describe(source)}", rivals, measure)
-    for row in rows:
-        row.repository = sizes[row.tool]
-    judge(rows, "no slower than restic", lambda _, b: (b.ratio or 0) >= 1)
-    return rows
-
-
-def _copy_commands(tool: tools.Tool, home: Path, origin: Path) -> list[Command]:
-    """Making the second repository, and copying into it: the last one is what counts."""
-    if tool.name == "restic":
-        secrets = {"RESTIC_FROM_PASSWORD": tools.PASSWORD, "RESTIC_FROM_REPOSITORY": str(origin)}
-        arguments: list[list[str]] = [["init", "--copy-chunker-params"], ["copy", "--quiet"]]
-    else:
-        secrets = {"LOX_FROM_PASSWORD": tools.PASSWORD, "LOX_FROM_REPOSITORY": str(origin)}
-        arguments = [["--no-progress", "init", "--copy-chunker-from", str(origin)], ["--json", "--no-progress", "copy"]]
-    environment = {**tool.environment(home), **secrets}
-    return [Command([tool.executable, *line], environment) for line in arguments]
