@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from tests.bench import tools
@@ -35,7 +34,7 @@ def prune(bench: Bench) -> list[Row]:
         read[tool.name] = read.get(tool.name, 0) or outcome.read
         return outcome
 
-    work = f"freeing half of {sum(map(_size, source.paths)) / 2e9:.1f} GB of random files"
+    work = f"freeing half of a repository of {source.size / 1e9:.1f} GB, incompressible"
     rows = paired(bench, "prune", work, rivals, measure)
     for row in rows:
         before, after = sizes[row.tool]
@@ -60,17 +59,12 @@ def _half_forgotten(bench: Bench, tool: tools.Tool, source: Input) -> Path:
     """A home whose repository has everything in its packs and in no snapshot more than half of it."""
     home = bench.home(tool, "prune-made")
     bench.setup(tool, home)
-    everything, keep = source.paths[0] / "all", source.paths[0] / "keep"
-    for folder in (everything, keep):
-        bench.backup(tool, home, replace(source, paths=(folder,)))
+    bench.backup(tool, home, source)
+    run(tool.command(home, [*tool.backup(home, source.paths), "--exclude", "*.gone"]), bench.log(tool.name))
     first = tool.snapshots(home)[0]
     forget = ["forget", first] if tool.name == "restic" else ["forget", first, "--allow-last"]
     run(tool.command(home, forget), bench.log(tool.name))
     return home
-
-
-def _size(folder: Path) -> int:
-    return sum(entry.stat().st_size for entry in (folder / "all").rglob("*.bin"))
 
 
 def _copied(log: Path) -> str:
