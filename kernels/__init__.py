@@ -12,6 +12,7 @@ import os
 from importlib import import_module
 
 from kernels.chunk import PUBLIC_KEY, gear_table
+from kernels.ids import Guide, guide_buckets, guide_places
 from kernels.tree_files import SETTABLE_FLAGS, WRITE_MODE, WRITE_OWNER, WRITE_TIMES
 from model.errors import ConfigError
 
@@ -39,6 +40,7 @@ if VARIANT == "native":
         candidates,
         create_directories,
         cut_files,
+        find_guided,
         find_ids,
         gather,
         hash_chunks,
@@ -57,7 +59,7 @@ if VARIANT == "native":
 else:
     from kernels.buffers import gather, same_bytes
     from kernels.chunk import candidates, cut_files, select
-    from kernels.ids import find_ids, hash_chunks
+    from kernels.ids import find_guided, find_ids, hash_chunks
     from kernels.tree import (
         join_sorted,
         list_directory,
@@ -75,12 +77,16 @@ __all__ = [
     "WRITE_MODE",
     "WRITE_OWNER",
     "WRITE_TIMES",
+    "Guide",
     "candidates",
     "create_directories",
     "cut_files",
+    "find_guided",
     "find_ids",
     "gather",
     "gear_table",
+    "guide_buckets",
+    "guide_places",
     "hash_chunks",
     "join_sorted",
     "list_directory",

@@ -73,3 +73,85 @@ PyObject *native_find_ids(PyObject *self, PyObject *args)
         return NULL;
     Py_RETURN_NONE;
 }
+
+typedef struct {
+    const uint8_t *ids;
+    const any_u32 *starts;
+    const any_u16 *marks;
+    size_t rows, buckets;
+} guided_t;
+
+/* bucket ‖ fraction, 32 bits each: kernels/ids.py says what they are. */
+static uint64_t place_of(const guided_t *table, const uint8_t *id)
+{
+    return (uint64_t)(((unsigned __int128)prefix_at(id) * table->buckets) >> 32);
+}
+
+static void prefetch_marks(const guided_t *table, const uint8_t *id)
+{
+    size_t row = table->starts[place_of(table, id) >> 32];
+    if (row < table->rows)
+        __builtin_prefetch(table->marks + row);
+}
+
+/* The first row of an id. Rows of a bucket are sorted by mark and id; only ids that have the mark are compared. */
+static int64_t find_guided(const guided_t *table, const uint8_t *id)
+{
+    uint64_t place = place_of(table, id);
+    size_t lo = table->starts[place >> 32], hi = table->starts[(place >> 32) + 1];
+    uint16_t mark = (uint16_t)(place >> 16);
+    if (hi > table->rows)
+        return -1; /* not our guide: nothing is read outside of the table */
+    while (lo < hi) {
+        size_t middle = lo + (hi - lo) / 2;
+        int order = (int)table->marks[middle] - mark;
+        if (order == 0)
+            order = memcmp(table->ids + middle * ID_BYTES, id, ID_BYTES);
+        if (order < 0) {
+            lo = middle + 1;
+        } else {
+            hi = middle;
+        }
+    }
+    if (lo >= table->rows || table->marks[lo] != mark || memcmp(table->ids + lo * ID_BYTES, id, ID_BYTES))
+        return -1;
+    return (int64_t)lo;
+}
+
+/* (table u8[n * 32], starts u32[b + 1], marks u16[n], queries u8[m * 32], rows i64[m]) */
+PyObject *native_find_guided(PyObject *self, PyObject *args)
+{
+    Py_buffer ids, starts, marks, queries, rows;
+    if (!PyArg_ParseTuple(args, "y*y*y*y*w*", &ids, &starts, &marks, &queries, &rows))
+        return NULL;
+    Py_ssize_t n = ids.len / ID_BYTES, count = queries.len / ID_BYTES, buckets = starts.len / 4 - 1;
+    bool good = expect_items(&ids, n, ID_BYTES, "table") && expect_items(&marks, n, 2, "marks") &&
+                expect_items(&starts, buckets + 1, 4, "starts") && expect_items(&queries, count, ID_BYTES, "queries") &&
+                expect_items(&rows, count, 8, "rows");
+    if (good && (buckets < 1 || buckets > UINT32_MAX)) {
+        PyErr_SetString(PyExc_ValueError, "a guide has 1 to 2**32 - 1 buckets");
+        good = false;
+    }
+    if (good) {
+        guided_t table = {ids.buf, starts.buf, marks.buf, (size_t)n, (size_t)buckets};
+        const uint8_t *query = queries.buf;
+        any_i64 *out = rows.buf;
+        Py_BEGIN_ALLOW_THREADS
+        for (Py_ssize_t i = 0; i < count; i++) {
+            if (i + 2 * AHEAD < count)
+                __builtin_prefetch(table.starts + (place_of(&table, query + (i + 2 * AHEAD) * ID_BYTES) >> 32));
+            if (i + AHEAD < count)
+                prefetch_marks(&table, query + (i + AHEAD) * ID_BYTES);
+            out[i] = find_guided(&table, query + i * ID_BYTES);
+        }
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&ids);
+    PyBuffer_Release(&starts);
+    PyBuffer_Release(&marks);
+    PyBuffer_Release(&queries);
+    PyBuffer_Release(&rows);
+    if (!good)
+        return NULL;
+    Py_RETURN_NONE;
+}

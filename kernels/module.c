@@ -103,6 +103,7 @@ static PyMethodDef methods[] = {
     {"gather", native_gather, METH_VARARGS, NULL},
     {"same_bytes", native_same_bytes, METH_VARARGS, NULL},
     {"find_ids", native_find_ids, METH_VARARGS, NULL},
+    {"find_guided", native_find_guided, METH_VARARGS, NULL},
     {"can_hash", native_can_hash, METH_NOARGS, NULL},
     {"hash_chunks", native_hash_chunks, METH_VARARGS, NULL},
     {"candidates", native_candidates, METH_VARARGS, NULL},

@@ -24,6 +24,7 @@
 /* Columns may start at any address, so their items are read through types without alignment. */
 typedef int32_t __attribute__((aligned(1), may_alias)) any_i32;
 typedef uint32_t __attribute__((aligned(1), may_alias)) any_u32;
+typedef uint16_t __attribute__((aligned(1), may_alias)) any_u16;
 typedef int64_t __attribute__((aligned(1), may_alias)) any_i64;
 typedef uint64_t __attribute__((aligned(1), may_alias)) any_u64;
 
@@ -120,6 +121,7 @@ void hash_pairs(const uint8_t *pads, const uint8_t *body, const any_i64 *start, 
 PyObject *native_gather(PyObject *self, PyObject *args);
 PyObject *native_same_bytes(PyObject *self, PyObject *args);
 PyObject *native_find_ids(PyObject *self, PyObject *args);
+PyObject *native_find_guided(PyObject *self, PyObject *args);
 PyObject *native_can_hash(PyObject *self, PyObject *args);
 PyObject *native_hash_chunks(PyObject *self, PyObject *args);
 PyObject *native_candidates(PyObject *self, PyObject *args);

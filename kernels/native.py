@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from kernels import _native, ids
 from kernels.buffers import Bytes
+from kernels.ids import Guide
 from kernels.tree import SCAN_LIMIT
 from model.chunking import ChunkerParams
 from model.entries import I32, I64, STAT, U8, U32, U64, Paths, Stats
@@ -75,6 +76,14 @@ def find_ids(table: Bytes, queries: U8) -> I64:
     """As `kernels.ids.find_ids`."""
     rows = np.empty(queries.size // 32, dtype=np.int64)
     _native.find_ids(table, _column(queries, np.uint8), rows)
+    return rows
+
+
+def find_guided(table: Bytes, guide: Guide, queries: U8) -> I64:
+    """As `kernels.ids.find_guided`."""
+    rows = np.empty(queries.size // 32, dtype=np.int64)
+    starts, marks = _column(guide.starts, np.uint32), _column(guide.marks, np.uint16)
+    _native.find_guided(table, starts, marks, _column(queries, np.uint8), rows)
     return rows
 
 

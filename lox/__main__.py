@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import sys
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     open_missing_streams()
     utf8_streams(sys.stdout, sys.stderr)
     signals.install()
+    gc.set_threshold(50_000)  # the default looks for garbage several times while a listing is made that has none
     _allow_open_files()
     settings = early_settings(given)
     code = _run(given, settings)

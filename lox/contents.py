@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -10,15 +11,18 @@ import click
 from lox.escape import safe
 from lox.opening import open_repository
 from lox.output import Output, json_line, output_of
-from model.errors import Damaged, LoxError
+from model.errors import Damaged, LoxError, StoreError
 from model.exits import ExitCode
 
 if TYPE_CHECKING:
+    from repository.annotations import Annotations
+    from repository.document_cache import Listed
     from repository.fetch import ChunkFetcher
     from repository.index import ChunkIndex
     from repository.manifest_reader import ManifestReader
     from repository.repository import Repository
     from repository.snapshot import Snapshot, Snapshots
+    from repository.store import Store
 
 MODULES = ("repository.snapshot", "repository.fetch", "repository.query")
 ID_SHOWN = 8  # digits of a snapshot id in text; any unique prefix is understood
@@ -27,35 +31,55 @@ ID_SHOWN = 8  # digits of a snapshot id in text; any unique prefix is understood
 class Catalogue:
     """The snapshots of one repository and their manifests. The index is loaded when the first manifest is opened."""
 
-    def __init__(self, repository: Repository, output: Output) -> None:
+    def __init__(self, repository: Repository, output: Output, listed: Mapping[str, Listed] | None = None) -> None:
         self.repository = repository
+        self._listed = dict(listed or {})
         self._output = output
         self._told: set[str] = set()
         self._index: ChunkIndex | None = None
         self._fetcher: ChunkFetcher | None = None
 
     @classmethod
-    def open(cls, ctx: click.Context, modules: Sequence[str] = MODULES) -> Catalogue:
-        """The catalogue of the repository this command line names; `modules` are those it will need."""
-        return cls(open_repository(ctx, modules), output_of(ctx))
+    def open(
+        cls, ctx: click.Context, modules: Sequence[str] = MODULES, prefixes: Sequence[str] = ("snapshots/",)
+    ) -> Catalogue:
+        """The catalogue of the repository this command line names; `modules` are those it will need, below `prefixes`
+        lie the objects it will read: they are listed while the key is derived."""
+        listed: dict[str, Listed] = {}
+
+        def list_names(store: Store) -> None:
+            with contextlib.suppress(StoreError):  # told when it is asked again
+                for prefix in prefixes:
+                    listed[prefix] = list(store.list(prefix))
+
+        repository = open_repository(ctx, modules, list_names)
+        return cls(repository, output_of(ctx), listed)
 
     def snapshots(self) -> Snapshots:
         """All of them, oldest first, and those that cannot be read."""
-        from repository.snapshot import load_all
+        from repository.cache_dir import default_cache_dir
+        from repository.snapshot import SNAPSHOT_PREFIX, load_all
 
-        return load_all(self.repository)
+        return load_all(self.repository, default_cache_dir(), self._listed.pop(SNAPSHOT_PREFIX, None))
+
+    def annotations(self) -> Annotations:
+        """The notes of all of them."""
+        from repository.annotations import NOTES_PREFIX, load_annotations
+        from repository.cache_dir import default_cache_dir
+
+        return load_annotations(self.repository, None, default_cache_dir(), self._listed.pop(NOTES_PREFIX, None))
 
     def snapshot(self, reference: str) -> Snapshot:
         """The one meant by an id, the beginning of one, or ``latest``. Raises NotFound."""
-        from repository.snapshot import resolve
+        from repository.snapshot import choose
 
-        return resolve(self.repository, reference)
+        return choose(self.snapshots(), reference, self.repository.store.url)
 
     @property
     def index(self) -> ChunkIndex:
         """The chunk index, through the local cache."""
         if self._index is None:
-            from repository.cache import default_cache_dir
+            from repository.cache_dir import default_cache_dir
             from repository.index import ChunkIndex
 
             self._index = ChunkIndex.load(self.repository, default_cache_dir(), self.tell_damage)
@@ -65,7 +89,7 @@ class Catalogue:
     def fetcher(self) -> ChunkFetcher:
         """Gets chunks by id."""
         if self._fetcher is None:
-            from repository.cache import default_cache_dir
+            from repository.cache_dir import default_cache_dir
             from repository.fetch import ChunkFetcher
             from repository.index import ReadingIndex
 

@@ -25,10 +25,11 @@ def note(ctx: click.Context, references: Sequence[str], make: Callable[[], Chang
     """
     repository = open_repository(ctx, ["repository.annotations"])
     from repository.annotations import annotate, load_annotations
+    from repository.cache_dir import default_cache_dir
     from repository.snapshot import choose, load_all
 
     output = output_of(ctx)
-    snapshots = load_all(repository)
+    snapshots = load_all(repository, default_cache_dir())
     meant = {found.id: found for found in (choose(snapshots, one, repository.store.url) for one in references)}
     changes = make()
     for snapshot in meant.values():

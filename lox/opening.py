@@ -7,7 +7,7 @@ takes longer. So the key is derived in a thread while the modules are imported.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -31,8 +31,10 @@ def store_of(settings: Settings) -> Store:
     return open_store(settings.repo)
 
 
-def open_repository(ctx: click.Context, modules: Sequence[str] = ()) -> Repository:
-    """Opens the repository of this command line, and imports `modules` meanwhile.
+def open_repository(
+    ctx: click.Context, modules: Sequence[str] = (), meanwhile: Callable[[Store], None] | None = None
+) -> Repository:
+    """Opens the repository of this command line; imports `modules` and calls `meanwhile` while the key is derived.
 
     Asks for a password only if the repository exists, needs one, and the environment has none; a wrong one typed on
     a terminal may be corrected. A password in the environment is always used, so that a repository without
@@ -46,6 +48,8 @@ def open_repository(ctx: click.Context, modules: Sequence[str] = ()) -> Reposito
     opened = Opening(store, passwords.ask() if asked else found)
     for name in modules:
         import_module(name)
+    if meanwhile is not None:
+        meanwhile(store)
     for _ in range(passwords.TRIES - 1 if asked else 0):
         try:
             return opened.result()

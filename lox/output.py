@@ -107,18 +107,22 @@ def output_of(ctx: click.Context, *, needed: bool = True) -> Output:
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> list[str]:
     """Lines of a table; the columns in `right` are set flush right, the last column is not padded."""
-    cells = [list(headings), *[list(row) for row in rows]]
-    width = [max(columns_of(row[column]) for row in cells) for column in range(len(headings))]
-    flush_right = set(right)
-    lines = []
-    for row in cells:
-        padded = []
-        for column, text in enumerate(row):
-            space = " " * (width[column] - columns_of(text))
-            last = column == len(headings) - 1
-            padded.append(space + text if column in flush_right else text if last else text + space)
-        lines.append("  ".join(padded).rstrip())
-    return lines
+    flush_right, last = set(right), len(headings) - 1
+    columns = list(zip(headings, *rows, strict=True))
+    padded = [
+        column if number == last and number not in flush_right else _padded(column, number in flush_right)
+        for number, column in enumerate(columns)
+    ]
+    return [line.rstrip() for line in map("  ".join, zip(*padded, strict=True))]
+
+
+def _padded(texts: Sequence[str], right: bool) -> list[str]:
+    if "".join(texts).isascii():  # nearly always, and a listing may have 100,000 cells
+        width = max(map(len, texts))
+        return [text.rjust(width) if right else text.ljust(width) for text in texts]
+    widths = [columns_of(text) for text in texts]
+    spaces = [" " * (max(widths) - width) for width in widths]
+    return [space + text if right else text + space for text, space in zip(texts, spaces, strict=True)]
 
 
 def open_missing_streams() -> None:

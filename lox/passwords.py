@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -51,6 +50,8 @@ def _from_file(path: str, variable: str) -> str:
 
 
 def _from_command(command: str, variable: str) -> str:
+    import subprocess  # for those who have such a command only
+
     try:
         words = shlex.split(command)
     except ValueError as error:

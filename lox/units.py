@@ -54,9 +54,12 @@ def _power_of(suffix: str) -> int | None:
     return int(1000 ** _POWER[letter]) if rest == "b" else None
 
 
-def format_size(size: float) -> str:
-    """``1.50 MiB``: three digits that count, and never a digit more than is known of whole bytes."""
-    system = units()
+def format_size(size: float, system: str | None = None) -> str:
+    """``1.50 MiB``: three digits that count, and never a digit more than is known of whole bytes.
+
+    `system` is what `units` gave, for those who write thousands.
+    """
+    system = system or units()
     if system == "raw":
         return str(round(size))
     base, names = (1000.0, _SI) if system == "si" else (1024.0, _IEC)
@@ -124,7 +127,7 @@ def format_clock(seconds: float) -> str:
 def format_time(time_ns: int) -> str:
     """Local time to the second: ``2026-11-23 04:11:36``; times no calendar holds are shown as seconds since 1970."""
     try:
-        return datetime.fromtimestamp(time_ns // 1_000_000_000).strftime("%Y-%m-%d %H:%M:%S")
+        return datetime.fromtimestamp(time_ns // 1_000_000_000).isoformat(" ")
     except (ValueError, OverflowError, OSError):
         return f"@{time_ns // 1_000_000_000}"
 

@@ -19,12 +19,14 @@ from model.errors import Damaged, Interrupted, LoxError, UsageError
 from pipelines.keeping import selection_of
 from pipelines.options import EngineOptions, Progress, Watch
 from pipelines.runs import unwrapped
+from repository.cache_dir import default_cache_dir
 from repository.claims import ClaimTable
 from repository.codecs import by_name
 from repository.entry_table import chunks_of
 from repository.fetch import ChunkFetcher
-from repository.manifest import ManifestRoot, ManifestWriter
+from repository.manifest import ManifestWriter
 from repository.manifest_reader import ManifestReader
+from repository.manifest_root import ManifestRoot
 from repository.metadata import MetadataStore
 from repository.reliance import Reliance
 from repository.reliance import commit as commit_safely
@@ -134,7 +136,7 @@ def _backup(
 ) -> BackupReport:
     started, begin = time.time_ns(), time.monotonic()
     access = RepositoryAccess(repository, session.condemned if session else None)
-    parent = find_parent(load_all(repository), request.host, request.paths, request.mode, started)
+    parent = find_parent(load_all(repository, default_cache_dir()), request.host, request.paths, request.mode, started)
     with open_executor(engine.executor) as executor:
         if executor.private_directory is not None:
             access.secure(executor.private_directory)

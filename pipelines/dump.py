@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from model.entries import Kind
 from model.errors import Damaged, NotFound, UsageError
-from repository.cache import default_cache_dir
+from repository.cache_dir import default_cache_dir
 from repository.fetch import ChunkFetcher
 from repository.index import ReadingIndex
 from repository.manifest_reader import ManifestReader

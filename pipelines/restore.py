@@ -17,7 +17,7 @@ from model.orders import Joined, Order
 from pipelines.keeping import keeper
 from pipelines.options import EngineOptions, Progress, Watch
 from pipelines.runs import unwrapped
-from repository.cache import default_cache_dir
+from repository.cache_dir import default_cache_dir
 from repository.entry_table import ChunkLists
 from repository.fetch import ChunkFetcher
 from repository.index import ReadingIndex

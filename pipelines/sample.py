@@ -15,7 +15,7 @@ from model.orders import Joined, Order
 from pipelines.options import EngineOptions
 from pipelines.restore import content_of, reading_flow
 from pipelines.runs import unwrapped
-from repository.cache import default_cache_dir
+from repository.cache_dir import default_cache_dir
 from repository.entry_table import column
 from repository.fetch import ChunkFetcher
 from repository.index import ReadingIndex

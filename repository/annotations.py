@@ -9,15 +9,19 @@ with. A snapshot that is pinned or held, or of which a note cannot be read, is f
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from model.errors import Damaged, Missing, NewerFormat
+from repository.document_cache import Family, Listed, load_family
 from repository.documents import Document, decode_document, encode_document, take
 from repository.seal import ObjectKind
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from repository.repository import Repository
     from repository.snapshot import Snapshot
 
@@ -125,26 +129,62 @@ class Annotations:
 
     def of(self, snapshot: Snapshot) -> Annotation:
         """What holds of `snapshot`."""
-        state = Annotation(frozenset(snapshot.tags), unreadable=tuple(self.unreadable.get(snapshot.id, ())))
-        for note in sorted(self.notes.get(snapshot.id, ()), key=lambda note: (note.time, note.name)):
+        notes, unreadable = self.notes.get(snapshot.id), self.unreadable.get(snapshot.id)
+        if not notes and not unreadable:
+            return _untouched(snapshot.tags)
+        state = Annotation(frozenset(snapshot.tags), unreadable=tuple(unreadable or ()))
+        for note in sorted(notes or (), key=lambda note: (note.time, note.name)):
             state = state.after(note.changes)
         return state
 
 
-def load_annotations(repository: Repository, snapshot_id: str | None = None) -> Annotations:
-    """The notes of all snapshots, or of one. One that cannot be read protects its snapshot. Raises StoreError."""
+@lru_cache(maxsize=1024)  # of thousands of snapshots, most have no notes and the tags of others
+def _untouched(tags: tuple[str, ...]) -> Annotation:
+    return Annotation(frozenset(tags))
+
+
+def load_annotations(
+    repository: Repository,
+    snapshot_id: str | None = None,
+    cache_dir: Path | None = None,
+    listed: Listed | None = None,
+) -> Annotations:
+    """The notes of all snapshots, or of one. One that cannot be read protects its snapshot. Raises StoreError.
+
+    Those of all go through the cache in `cache_dir` (None: all are read); `listed` is what the store lists of them.
+    """
+    if snapshot_id is None:
+        loaded = load_family(repository, _family(NOTES_PREFIX), cache_dir, listed)
+    else:
+        loaded = load_family(repository, _family(f"{NOTES_PREFIX}{snapshot_id}/"), None)
     notes: dict[str, list[Note]] = {}
     unreadable: dict[str, list[str]] = {}
-    for name, _ in repository.store.list(NOTES_PREFIX if snapshot_id is None else f"{NOTES_PREFIX}{snapshot_id}/"):
-        owner = name.removeprefix(NOTES_PREFIX).partition("/")[0]
-        try:
-            note = Note.decode(name, repository.get_object(ObjectKind.MARK, name))
-            notes.setdefault(owner, []).append(note)
-        except Missing:  # its snapshot was purged since it was listed
-            continue
-        except (Damaged, NewerFormat) as error:
-            unreadable.setdefault(owner, []).append(str(error))
+    for name, note in loaded.found.items():
+        notes.setdefault(_owner(name), []).append(note)
+    for name, error in loaded.unreadable:
+        unreadable.setdefault(_owner(name), []).append(str(error))
     return Annotations(notes, unreadable)
+
+
+def _owner(name: str) -> str:
+    return name.removeprefix(NOTES_PREFIX).partition("/")[0]
+
+
+def _family(prefix: str) -> Family[Note]:
+    return Family(prefix, _load, _pack, _unpack)
+
+
+def _load(repository: Repository, name: str) -> Note:
+    return Note.decode(name, repository.get_object(ObjectKind.MARK, name))
+
+
+def _pack(notes: Sequence[Note]) -> object:
+    return [(note.time, note.changes.encode()) for note in notes]
+
+
+def _unpack(names: Sequence[str], packed: Any) -> Iterator[Note]:
+    for name, (time, changes) in zip(names, packed, strict=True):
+        yield Note(time, Changes.decode(changes, name), name)
 
 
 def annotate(repository: Repository, snapshot_id: str, changes: Changes, now: int) -> Note:

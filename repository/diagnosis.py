@@ -11,13 +11,13 @@ import numpy as np
 from model.batches import Receipt
 from model.errors import Damaged, LoxError, Missing
 from repository.affected import Losses, Survey
-from repository.cache import INDEX_PREFIX, list_packs
+from repository.cache import list_packs
 from repository.condemned import Condemned, Reason, load_condemned
 from repository.config import CONFIG_NAME
 from repository.findings import CheckReport, Finding, Progress
 from repository.footer import PACK_MAX
 from repository.index import ChunkIndex
-from repository.index_table import IndexTable, decode_index, gather_receipts
+from repository.index_table import INDEX_PREFIX, IndexTable, decode_index, gather_receipts
 from repository.pack import pack_name
 from repository.receipts import Receipts, agree
 from repository.repository import Repository

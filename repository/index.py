@@ -15,15 +15,15 @@ import numpy.typing as npt
 from model.batches import Receipt
 from model.entries import I64, U8, U32, Bool
 from model.errors import Damaged
-from repository.cache import INDEX_PREFIX, default_cache_dir, list_packs, load_tables, unlisted_packs
+from repository.cache import list_packs, load_tables, unlisted_packs
 from repository.condemned import load_condemned
-from repository.index_table import PACK, SEGMENT, IndexTable, Records, decode_index, encode_index
+from repository.index_table import INDEX_PREFIX, PACK, SEGMENT, IndexTable, Records, decode_index, encode_index
 from repository.repository import Repository
 from repository.seal import ObjectKind
 
 OBJECT_CHUNKS = 1 << 20  # chunks one index object lists (46 MB), though a single pack may bring more
 COPIES_MAX = 64  # copies of one chunk in one table that are looked at for a better one
-NOT_FOUND = 255  # more doubtful than any copy
+NOT_FOUND = 255  # more doubtful than any copy that is there
 
 __all__ = [
     "INDEX_PREFIX",
@@ -32,7 +32,6 @@ __all__ = [
     "ReadingIndex",
     "SegmentTable",
     "decode_index",
-    "default_cache_dir",
     "encode_index",
     "index_name",
     "save_index",
@@ -119,6 +118,7 @@ class ChunkIndex:
     def __init__(self, tables: Sequence[IndexTable]) -> None:
         self._tables = [table for table in tables if len(table.packs)]
         self._doubts: U8 | None = None  # of each segment; None: no doubts
+        self._absent: Bool | None = None  # segments that are not in the store; None: all are
         pack_bases = np.cumsum([0, *(len(table.packs) for table in self._tables)]).tolist()
         self._segment_bases = np.cumsum([0, *(len(table.segments) for table in self._tables)]).tolist()
         self.pack_table: Records = np.concatenate([np.zeros(0, PACK), *(table.packs for table in self._tables)])
@@ -145,24 +145,22 @@ class ChunkIndex:
         chunks of packs that are missing or of the wrong length do not count, nor do those of the packs `without`:
         they are stored again when they are met.
         """
-        tables = load_tables(repository, cache_dir, on_damage)
-        if only_present and any(len(table.packs) for table in tables):
-            sizes = {pack: size for pack, size in list_packs(repository) if pack not in without}
-            tables = [_present(table, sizes) for table in tables]
-        return cls(tables)
+        index = cls(load_tables(repository, cache_dir, on_damage))
+        if only_present and index.packs:
+            index = index.present({pack: size for pack, size in list_packs(repository) if pack not in without})
+        return index
 
     def __len__(self) -> int:
         return sum(len(table) for table in self._tables)
 
     @property
     def tables(self) -> Sequence[IndexTable]:
+        """All of them, with the rows of packs that are not there: `find` and its like know which those are."""
         return self._tables
 
     def contains(self, ids: U8) -> Bool:
         """Which of ``ids[m, 32]`` are stored."""
-        found = np.zeros(len(ids), dtype=bool)
-        for table in self._tables:
-            found |= table.find(ids) >= 0
+        found: Bool = self.find(ids)[0] >= 0
         return found
 
     def lookup(self, ids: U8) -> Locations:
@@ -172,15 +170,15 @@ class ChunkIndex:
     def find(self, ids: U8) -> tuple[I64, I64]:
         """Table and row of each of ``ids[m, 32]``, of several copies the one that is doubted least; -1: not found."""
         number, row = np.full(len(ids), -1, np.int64), np.full(len(ids), -1, np.int64)
-        doubt = np.full(len(ids), NOT_FOUND, np.uint8)
+        doubt, ranks = np.full(len(ids), NOT_FOUND, np.uint8), self._ranks()
         for at, (table, base) in enumerate(zip(self._tables, self._segment_bases, strict=False)):
             open_rows = np.flatnonzero(doubt)
             rows = table.find(ids[open_rows])
             open_rows, rows = open_rows[rows >= 0], rows[rows >= 0]
-            if self._doubts is None:
+            if ranks is None:
                 doubt[open_rows] = 0
             else:
-                rows, found = _best_copies(table, rows, self._doubts[base : base + len(table.segments)])
+                rows, found = _best_copies(table, rows, ranks[base : base + len(table.segments)])
                 better = found < doubt[open_rows]
                 open_rows, rows = open_rows[better], rows[better]
                 doubt[open_rows] = found[better]
@@ -197,6 +195,24 @@ class ChunkIndex:
             segment[here] = table.segment[rows].astype(np.int64) + base
             offset[here], length[here] = table.offset[rows], table.length[rows]
         return Locations(segment >= 0, segment, offset, length, self.segments, self.packs)
+
+    def _ranks(self) -> U8 | None:
+        """How much each segment is doubted; `NOT_FOUND` of those that are not in the store."""
+        if self._absent is None:
+            return self._doubts
+        doubts = np.zeros(len(self._absent), np.uint8) if self._doubts is None else self._doubts
+        return np.where(self._absent, np.uint8(NOT_FOUND), doubts)
+
+    def present(self, sizes: Mapping[bytes, int]) -> ChunkIndex:
+        """The same index without the chunks of packs that are not in the store as they were stored; `sizes` are the
+        lengths of those in the store. Takes no memory for the ids."""
+        known = zip(self.packs, self.pack_table["size"].tolist(), strict=True)
+        lost = np.array([sizes.get(pack) != size for pack, size in known], dtype=bool)
+        if not lost.any():
+            return self
+        index = copy(self)
+        index._absent = lost[self.segments.pack]
+        return index
 
     def doubting(self, segments: Bool) -> ChunkIndex:
         """The same index, in which copies in these segments (by row) are found only where there is no better one.
@@ -236,17 +252,6 @@ def _best_copies(table: IndexTable, rows: I64, doubts: U8) -> tuple[I64, U8]:
     return best, least
 
 
-def _present(table: IndexTable, sizes: Mapping[bytes, int]) -> IndexTable:
-    """The table without the chunks of packs that are not in the store as they were stored."""
-    known = zip(table.packs["id"], table.packs["size"].tolist(), strict=True)
-    lost = [row for row, (pack_id, size) in enumerate(known) if sizes.get(pack_id.tobytes()) != size]
-    if not lost:
-        return table
-    keep = ~np.isin(table.segments["pack"], lost)[table.segment]
-    columns = table.segment[keep], table.offset[keep], table.length[keep]
-    return IndexTable(table.packs, table.segments, table.ids[keep], *columns)
-
-
 class ReadingIndex:
     """The index for those who only read: what index objects no longer say is asked of the packs themselves.
 
@@ -261,8 +266,7 @@ class ReadingIndex:
         self._condemned = frozenset(
             pack for mark in load_condemned(repository, on_damage) for pack in mark.packs
         )  # before the index: what replaces them is then in it
-        index = ChunkIndex.load(repository, cache_dir, on_damage, only_present=True)
-        self._index = index.doubting_packs(self._condemned)
+        self._index = self._ranked(ChunkIndex.load(repository, cache_dir, on_damage))
         self._lock = threading.Lock()
         self._asked = False
 
@@ -277,10 +281,13 @@ class ReadingIndex:
                 self._ask_packs(ids[~where.found])
         return self._index.lookup(ids)
 
+    def _ranked(self, index: ChunkIndex) -> ChunkIndex:
+        return index.present(dict(list_packs(self._repository))).doubting_packs(self._condemned)
+
     def _ask_packs(self, missed: U8) -> None:
         tables = self._index.tables
         unlisted = ChunkIndex(unlisted_packs(self._repository, tables, self._on_damage))
-        self._index = ChunkIndex([*tables, *unlisted.tables]).doubting_packs(self._condemned)
+        self._index = self._ranked(ChunkIndex([*tables, *unlisted.tables]))
         if unlisted.contains(missed).any():
             why = f"no index object names {len(unlisted.packs)} packs that are needed; they were asked themselves"
             self._on_damage(Damaged("an index object is missing", subject=INDEX_PREFIX, why=why))

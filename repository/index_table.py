@@ -18,12 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 import kernels
+from kernels import Guide
 from model.batches import Receipt
 from model.entries import I64, U8, U32
 from model.errors import Damaged, NewerFormat
 from repository.footer import PACK_MAX, SEGMENT_PLAIN_MAX
 
+INDEX_PREFIX = "index/"
 ID_SIZE = 32
+CHUNK_COLUMNS = ("ids", "segment", "offset", "length")
 
 PACK = np.dtype([("id", "u1", 16), ("size", "<u4"), ("kind", "u1"), ("zero", "u1", 3)])
 SEGMENT = np.dtype(
@@ -55,13 +58,14 @@ class IndexTable:
     segment: U32  # [n] row of the chunk's segment in `segments`
     offset: U32  # [n]
     length: U32  # [n]
+    guide: Guide | None = None  # of files of the local cache
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def find(self, ids: U8) -> I64:
         """Row of each id, -1 if it is not here."""
-        return kernels.find_ids(self.ids, ids)
+        return kernels.find_ids(self.ids, ids) if self.guide is None else kernels.find_guided(self.ids, self.guide, ids)
 
 
 def sort_ids(ids: U8) -> I64:

@@ -10,9 +10,8 @@ from collections.abc import Callable, Collection, Iterator
 
 from model.batches import Receipt
 from model.errors import Missing
-from repository.cache import INDEX_PREFIX
 from repository.index import OBJECT_CHUNKS, ChunkIndex, save_index
-from repository.index_table import IndexTable, decode_index
+from repository.index_table import INDEX_PREFIX, IndexTable, decode_index
 from repository.receipts import Receipts
 from repository.repository import Repository
 from repository.seal import ObjectKind

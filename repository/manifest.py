@@ -9,7 +9,6 @@ a change come out byte for byte as in the parent snapshot, and storing them agai
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +19,7 @@ from model.errors import RunFailed
 from repository.entry_checks import order_fault
 from repository.entry_rows import fresh_table
 from repository.entry_table import ENTRY_SCHEMA, ChunkLists, child_sums, paths_of
+from repository.manifest_root import ManifestRoot
 from repository.part_codec import PART_BYTES_MAX, PART_ROWS_MAX, TABLE_ROWS, PartRef, encode_part, encode_parts
 
 PART_ROWS_MIN = 4096  # rows from which a border ends a part
@@ -27,23 +27,7 @@ PART_WEIGHT_MAX = 3 << 20  # estimated bytes (`row_weights`) a part holds, unles
 _ROW_BYTES = 140  # a row without its path, target, attributes and chunks
 _CHUNK_BYTES = 36
 
-__all__ = ["ChunkLists", "ManifestRoot", "ManifestWriter", "PartRef", "fresh_table", "row_weights"]
-
-
-@dataclass(frozen=True, slots=True)
-class ManifestRoot:
-    """Where a manifest begins: the chunks that hold the table of its parts."""
-
-    chunks: tuple[bytes, ...]
-    lengths: tuple[int, ...]  # bytes of each
-    parts: int
-    rows: int
-    bytes: int  # encoded parts, before compression
-
-    @property
-    def ids(self) -> U8:
-        """The chunks as ``uint8[m, 32]``."""
-        return np.frombuffer(b"".join(self.chunks), np.uint8).reshape(-1, 32)
+__all__ = ["ChunkLists", "ManifestWriter", "PartRef", "fresh_table", "row_weights"]
 
 
 class ManifestWriter:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from model.entries import U8, U32, Bool, order_key
 from model.errors import Damaged
 from repository.entry_table import RECORD, ChunkLists, chunks_of, content_sizes
-from repository.manifest import ManifestRoot
+from repository.manifest_root import ManifestRoot
 from repository.part_codec import TABLE_ROWS, PartRef, decode_part, decode_parts
 
 CHUNK_MAX = 64 << 20  # bytes of a chunk; as `ChunkerParams`

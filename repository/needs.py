@@ -13,8 +13,8 @@ from model.entries import U8
 from model.errors import Damaged
 from repository.fetch import ChunkFetcher
 from repository.index import ChunkIndex, Locations
-from repository.manifest import ManifestRoot
 from repository.manifest_reader import ManifestReader
+from repository.manifest_root import ManifestRoot
 from repository.part_codec import PartRef, decode_part
 from repository.repository import Repository
 from repository.snapshot import Snapshot

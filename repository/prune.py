@@ -19,7 +19,8 @@ import numpy as np
 
 from model.entries import U8
 from model.errors import Damaged, Refused, RunFailed
-from repository.cache import default_cache_dir, list_packs
+from repository.cache import list_packs
+from repository.cache_dir import default_cache_dir
 from repository.condemned import Condemned, Reason, condemn, load_condemned
 from repository.config import Operation
 from repository.index import ChunkIndex
@@ -130,7 +131,7 @@ class _Prune:
         """What a run would do, were nobody else at work."""
         others = Others([state for state in load_sessions(self._repository) if not state.ended])
         gone = {one.id for one in purgeable(self._repository, self._policy.trash, time.time_ns())}
-        live = load_live(self._repository)
+        live = load_live(self._repository, default_cache_dir())
         kept = Snapshots((each for each in live if each.id not in gone), live.unreadable)
         kept.extend(each for each in live if each.id in gone and self._repository.store.exists(each.name))
         self.report.purged, self.report.in_trash = sorted(gone), len(load_trash(self._repository)) - len(gone)
@@ -149,7 +150,7 @@ class _Prune:
         refuse_company(others)
         self.report.purged = purge(self._repository, self._policy.trash, time.time_ns())
         self.report.in_trash = len(load_trash(self._repository))
-        needs, usage, plan, marks = self._mark(load_live(self._repository), others)
+        needs, usage, plan, marks = self._mark(load_live(self._repository, default_cache_dir()), others)
         self._may_go_on()
         release(self._repository, marks, plan.rescue)
         self.report.rescued = len(plan.rescue)
@@ -256,7 +257,7 @@ class _Prune:
     ) -> tuple[set[bytes], list[bytes]]:
         """Those of the `ripe` packs that some snapshot needs after all: one that was made since we marked, or because
         no other pack has a chunk (any more). And all packs that the index names."""
-        snapshots = load_live(self._repository)
+        snapshots = load_live(self._repository, default_cache_dir())
         for name, error in snapshots.unreadable:
             raise type(error)("a snapshot cannot be read", subject=name, why=error.what)
         condemned = frozenset(pack for mark in marks for pack in mark.packs)

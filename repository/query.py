@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 
 from model.entries import Kind
 from model.errors import NotFound, UsageError
-from repository.cache import INDEX_PREFIX
 from repository.entry_table import column
 from repository.index import ChunkIndex
+from repository.index_table import INDEX_PREFIX
 from repository.manifest_reader import ManifestReader
 from repository.pack_keys import PackKind
 from repository.repository import Repository

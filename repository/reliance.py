@@ -37,12 +37,11 @@ class Reliance:
 
     def contains(self, ids: U8) -> Bool:
         """Which of ``ids[m, 32]`` are stored; from now on, this run relies on them."""
-        found = np.zeros(len(ids), dtype=bool)
-        for table, relied in zip(self._index.tables, self._relied, strict=True):
-            rows = table.find(ids)
-            hits = rows >= 0
-            relied[table.segments["pack"][table.segment[rows[hits]]]] = True
-            found |= hits
+        number, row = self._index.find(ids)
+        for at, (table, relied) in enumerate(zip(self._index.tables, self._relied, strict=True)):
+            segment = table.segment[row[number == at]]
+            relied[table.segments["pack"][segment]] = True
+        found: Bool = number >= 0
         return found
 
     def add(self, receipts: Iterable[Receipt]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -138,7 +137,7 @@ def create_password_slot(
 
 def create_recovery_slot(store: Store, repo_id: bytes, master: bytes, label: str) -> tuple[KeySlot, str]:
     """Store a new slot that a new recovery code opens, and that code."""
-    secret = secrets.token_bytes(KEY_SIZE)
+    secret = os.urandom(KEY_SIZE)
     slot = _create(store, repo_id, master, SlotKind.RECOVERY, secret, label, None)
     return slot, format_recovery_code(secret)
 
@@ -237,7 +236,7 @@ def _create(
     }
     associated = encode_document(document | ({"argon2id": asdict(kdf)} if kdf else {}))
     wrapped = nonce + AESGCM(key).encrypt(nonce, master, associated)
-    slot = KeySlot(secrets.token_hex(16), kind, label, created, kdf, repo_id, salt, check, wrapped, associated)
+    slot = KeySlot(os.urandom(16).hex(), kind, label, created, kdf, repo_id, salt, check, wrapped, associated)
     store.put(slot.name, [slot.encode()])
     return slot
 

@@ -7,12 +7,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from model.errors import Damaged, LoxError, Missing, NewerFormat, NotFound
+from model.errors import Damaged, LoxError, NewerFormat, NotFound
+from repository.document_cache import Family, Listed, load_family
 from repository.documents import Document, decode_document, encode_document, take, take_hex
+from repository.manifest_root import ManifestRoot
 from repository.seal import ObjectKind
 
 if TYPE_CHECKING:
-    from repository.manifest import ManifestRoot
+    from pathlib import Path
+
     from repository.repository import Repository
 
 SNAPSHOT_PREFIX = "snapshots/"
@@ -139,17 +142,19 @@ class Snapshots(list[Snapshot]):
         self.unreadable = list(unreadable)
 
 
-def load_all(repository: Repository) -> Snapshots:
-    """All snapshots. One that cannot be read hides no other. Raises StoreError."""
-    readable, unreadable = [], []
-    for name, _ in repository.store.list(SNAPSHOT_PREFIX):
-        try:
-            readable.append(load(repository, name.removeprefix(SNAPSHOT_PREFIX)))
-        except Missing:  # deleted since it was listed
-            continue
-        except (Damaged, NewerFormat) as error:
-            unreadable.append((name, error))
-    return Snapshots(readable, unreadable)
+def load_all(repository: Repository, cache_dir: Path | None = None, listed: Listed | None = None) -> Snapshots:
+    """All snapshots, through the cache in `cache_dir` (None: all are read). One that cannot be read hides no other.
+
+    `listed` is what the store lists of them, if that was asked for already. Raises StoreError.
+    """
+    from repository.snapshot_columns import pack_snapshots, unpack_snapshots  # they need to know what we are
+
+    def load_named(repository: Repository, name: str) -> Snapshot:
+        return load(repository, name.removeprefix(SNAPSHOT_PREFIX))
+
+    family = Family(SNAPSHOT_PREFIX, load_named, pack_snapshots, unpack_snapshots)
+    loaded = load_family(repository, family, cache_dir, listed)
+    return Snapshots(loaded.found.values(), loaded.unreadable)
 
 
 def load(repository: Repository, snapshot_id: str) -> Snapshot:
@@ -158,12 +163,12 @@ def load(repository: Repository, snapshot_id: str) -> Snapshot:
     return Snapshot.decode(snapshot_id, repository.get_object(ObjectKind.SNAPSHOT, name))
 
 
-def resolve(repository: Repository, wanted: str) -> Snapshot:
-    """The snapshot the user means: ``latest``, an id, or the unique beginning of one.
+def resolve(repository: Repository, wanted: str, cache_dir: Path | None = None) -> Snapshot:
+    """The snapshot the user means: ``latest``, an id, or the unique beginning of one; `cache_dir` as in `load_all`.
 
     Raises NotFound; Damaged or NewerFormat if it is one that cannot be read.
     """
-    return choose(load_all(repository), wanted, repository.store.url)
+    return choose(load_all(repository, cache_dir), wanted, repository.store.url)
 
 
 def choose(snapshots: Snapshots, wanted: str, place: str) -> Snapshot:
@@ -214,8 +219,6 @@ def find_parent(
 
 
 def _decode_root(fields: Document, subject: str) -> ManifestRoot:
-    from repository.manifest import ManifestRoot  # needs pyarrow, which listing key slots and the like does not
-
     chunks = take(fields, "chunks", list, subject)
     if not 0 < len(chunks) <= ROOT_CHUNKS_MAX or not all(isinstance(chunk, dict) for chunk in chunks):
         raise _invalid(subject, "manifest")

@@ -10,17 +10,20 @@ finishes. What a snapshot in the trash needs is live: garbage collection must le
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from model.errors import Damaged, Exists, LoxError, Missing, NewerFormat, NotFound, UsageError
 from repository.annotations import load_annotations, remove_notes
+from repository.document_cache import Family, load_family
 from repository.documents import Document, decode_document, encode_document, take
 from repository.seal import ObjectKind
 from repository.snapshot import SNAPSHOT_MAX, SNAPSHOT_PREFIX, Snapshot, Snapshots, load_all
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from repository.repository import Repository
 
 TRASH_PREFIX = "trash/snapshots/"
@@ -82,36 +85,35 @@ def undelete(repository: Repository, trashed: Trashed) -> bool:
     return gone
 
 
-def load_trash(repository: Repository, on_unreadable: OnUnreadable | None = None) -> list[Trashed]:
+def load_trash(
+    repository: Repository, on_unreadable: OnUnreadable | None = None, cache_dir: Path | None = None
+) -> list[Trashed]:
     """The snapshots in the trash, oldest first, also those that are (still or again) in their place.
 
-    Raises StoreError; Damaged or NewerFormat for an object that cannot be read, because nobody knows what it needs.
-    With `on_unreadable` such objects are told to it and left out.
+    Through the cache in `cache_dir`; None: all are read. Raises StoreError; Damaged or NewerFormat for an object that
+    cannot be read, because nobody knows what it needs. With `on_unreadable` such objects are told to it and left out.
     """
+    loaded = load_family(repository, Family(TRASH_PREFIX, _load, _pack, _unpack), cache_dir)
+    for name, error in loaded.unreadable:
+        if on_unreadable is None:
+            raise error
+        on_unreadable(name, error)
     found: dict[str, Trashed] = {}
-    for name, _ in repository.store.list(TRASH_PREFIX):
-        try:
-            one = _decode(name, repository.get_object(ObjectKind.MARK, name))
-        except Missing:  # purged or brought back since it was listed
-            continue
-        except (Damaged, NewerFormat) as error:
-            if on_unreadable is None:
-                raise
-            on_unreadable(name, error)
-            continue
+    for one in loaded.found.values():
         found[one.id] = _joined(found[one.id], one) if one.id in found else one
     return sorted(found.values(), key=lambda one: (one.snapshot.time, one.id))
 
 
-def load_live(repository: Repository) -> Snapshots:
+def load_live(repository: Repository, cache_dir: Path | None = None) -> Snapshots:
     """All snapshots whose data must stay: those in their place and those in the trash, each once.
 
     Looks into the one place, the other, and the first again, so that one that is moved meanwhile is not missed either
-    way. Raises as `load_trash`; those in their place that cannot be read are in `unreadable`.
+    way. Through the cache in `cache_dir`. Raises as `load_trash`; those in their place that cannot be read are in
+    `unreadable`.
     """
-    before = load_all(repository)
-    trash = {one.id: one.snapshot for one in load_trash(repository)}
-    after = load_all(repository)
+    before = load_all(repository, cache_dir)
+    trash = {one.id: one.snapshot for one in load_trash(repository, None, cache_dir)}
+    after = load_all(repository, cache_dir)
     live: Mapping[str, Snapshot] = trash | {snapshot.id: snapshot for snapshot in [*before, *after]}
     unreadable = dict([*before.unreadable, *after.unreadable])
     return Snapshots(live.values(), unreadable.items())
@@ -158,17 +160,33 @@ def _trash_name(snapshot_id: str) -> str:
     return f"{TRASH_PREFIX}{snapshot_id}/{os.urandom(16).hex()}"
 
 
+def _load(repository: Repository, name: str) -> Trashed:
+    return _decode(name, repository.get_object(ObjectKind.MARK, name))
+
+
+def _pack(trash: Sequence[Trashed]) -> object:
+    return [(one.time, one.rule, one.document.hex()) for one in trash]
+
+
+def _unpack(names: Sequence[str], packed: Any) -> Iterator[Trashed]:
+    for name, (time, rule, text) in zip(names, packed, strict=True):
+        yield _trashed(name, time, rule, bytes.fromhex(text))
+
+
+def _trashed(name: str, time: int, rule: str, document: bytes) -> Trashed:
+    snapshot_id = name.removeprefix(TRASH_PREFIX).partition("/")[0]
+    return Trashed(snapshot_id, time, rule, Snapshot.decode(snapshot_id, document), document, (name,))
+
+
 def _decode(name: str, data: bytes) -> Trashed:
     document = decode_document(data, name, TRASH_MAX)
     if (version := take(document, "version", int, name)) > _VERSION:
         raise NewerFormat("the trash was written by a newer version", subject=name, why=f"version {version}")
-    snapshot_id = name.removeprefix(TRASH_PREFIX).partition("/")[0]
     try:
         inner = bytes.fromhex(take(document, "snapshot", str, name))
     except ValueError as error:
         raise Damaged("object lacks a valid field", subject=name, why="snapshot should be hex") from error
-    time, rule = take(document, "time", int, name), take(document, "rule", str, name)
-    return Trashed(snapshot_id, time, rule, Snapshot.decode(snapshot_id, inner), inner, (name,))
+    return _trashed(name, take(document, "time", int, name), take(document, "rule", str, name), inner)
 
 
 def _joined(one: Trashed, other: Trashed) -> Trashed:

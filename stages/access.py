@@ -8,7 +8,7 @@ import threading
 from base64 import b64decode, b64encode
 from typing import Any
 
-from repository.cache import default_cache_dir
+from repository.cache_dir import default_cache_dir
 from repository.condemned import condemned_packs
 from repository.index import ChunkIndex
 from repository.repository import Credentials, Repository

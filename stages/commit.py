@@ -15,7 +15,8 @@ from model.entries import I64, STAT, U8, Bool, Fresh, Kind
 from model.errors import Damaged
 from repository.entry_rows import INCOMPLETE
 from repository.index import save_index
-from repository.manifest import ChunkLists, ManifestRoot, ManifestWriter, fresh_table
+from repository.manifest import ChunkLists, ManifestWriter, fresh_table
+from repository.manifest_root import ManifestRoot
 from repository.metadata import MetadataStore
 from repository.repository import Repository
 

@@ -62,7 +62,7 @@ def command(
     modules = ["repository.check", *(["pipelines.sample"] if restore_sample else [])]
     repository = open_repository(ctx, modules)
     from lox.progress import Reporter
-    from repository.cache import default_cache_dir
+    from repository.cache_dir import default_cache_dir
     from repository.check import check
     from repository.sessions import reading_session
     from repository.verified import VerifiedLog

@@ -126,13 +126,12 @@ def command(ctx: click.Context, /, snapshots: tuple[str, ...], dry_run: bool, **
         raise UsageError("name snapshots or give a policy, not both", hint="leave out one of the two")
     zone, group_by = parse_zone(asked["timezone"]), parse_groups(asked["group_by"])
     every = parse_every(asked["every"], asked["simulate"] or 1)
-    catalogue = Catalogue.open(ctx, ["repository.retention", "repository.trash"])
-    from repository.annotations import load_annotations
+    catalogue = Catalogue.open(ctx, ["repository.retention", "repository.trash"], ["snapshots/", "notes/"])
     from repository.retention import candidates_of, decide, simulate
 
     output, now = output_of(ctx), time.time_ns()
     found = catalogue.snapshots()
-    candidates = candidates_of(catalogue.repository, found, load_annotations(catalogue.repository), now)
+    candidates = candidates_of(catalogue.repository, found, catalogue.annotations(), now)
     if policy is None:
         if asked["simulate"]:
             raise UsageError("a simulation needs a policy", hint="use --keep-daily 7 or the like")

@@ -48,7 +48,7 @@ def command(ctx: click.Context, /, dry_run: bool, apply: bool, read_data: bool, 
         raise UsageError("--read-data reads everything", hint="leave out one of the two options")
     repository = open_repository(ctx, ["repository.repair"])
     from lox.progress import Reporter
-    from repository.cache import default_cache_dir
+    from repository.cache_dir import default_cache_dir
     from repository.repair import repair
     from repository.verified import VerifiedLog
 

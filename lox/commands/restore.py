@@ -53,9 +53,10 @@ def command(
     from lox.progress import Reporter
     from lox.reports import finish_restore
     from pipelines.restore import RestoreRequest, restore
+    from repository.cache_dir import default_cache_dir
     from repository.snapshot import resolve
 
-    found = resolve(repository, asked["snapshot"])
+    found = resolve(repository, asked["snapshot"], default_cache_dir())
     if target == IN_PLACE and asked["delete"] and not (asked["yes"] or asked["dry_run"]):
         _confirm(ctx, found.id, paths)
     request = RestoreRequest(

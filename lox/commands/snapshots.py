@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import click
@@ -11,7 +12,7 @@ from lox.escape import path_fields, safe, shown
 from lox.noting import annotation_fields, marks_text
 from lox.output import output_of, table
 from lox.settings import command as command_of
-from lox.units import format_count, format_size, format_time, plural, rfc3339
+from lox.units import format_count, format_size, format_time, plural, rfc3339, units
 from model.exits import ExitCode
 
 if TYPE_CHECKING:
@@ -26,39 +27,51 @@ def command(ctx: click.Context, /) -> ExitCode:
 
     The newest comes last. Every command that wants a snapshot takes its id, the beginning of it, or 'latest'.
     """
-    catalogue = Catalogue.open(ctx, ["repository.manifest"])
+    catalogue = Catalogue.open(ctx, ["repository.annotations", "repository.snapshot_columns"], ["snapshots/", "notes/"])
     output = output_of(ctx)
-    from repository.annotations import load_annotations
-
     snapshots = catalogue.snapshots()
-    annotations = load_annotations(catalogue.repository)
+    annotations = catalogue.annotations()
     states = [annotations.of(snapshot) for snapshot in snapshots]
     noted = list(zip(snapshots, states, strict=True))
-    output.events("snapshot", [snapshot_fields(*both) for both in noted])
+    output.events("snapshot", (snapshot_fields(*both) for both in noted))
     headings = ("SNAPSHOT", "TIME", "HOST", "MODE", "FILES", "SIZE", "NEW", "TAGS", "PATHS")
     if snapshots:
-        output.lines(table(headings, [_row(*both) for both in noted], right=(4, 5, 6)))
+        system = units()
+        output.lines(table(headings, [_row(*both, system) for both in noted], right=(4, 5, 6)))
     output.note(plural(len(snapshots), "snapshot"))
     return tell_unreadable(output, snapshots.unreadable)
 
 
-def _row(snapshot: Snapshot, state: Annotation) -> tuple[str, ...]:
+def _row(snapshot: Snapshot, state: Annotation, system: str) -> tuple[str, ...]:
     stats = snapshot.stats
-    paths = ", ".join([shown(path) for path in snapshot.paths])
     remarks = [plural(snapshot.problems, "problem")] if snapshot.problems else []
-    remarks += [text for text in (marks_text(state), safe(state.comment)) if text]
+    if state.pin or state.holds or state.comment or state.unreadable:
+        remarks += [text for text in (marks_text(state), safe(state.comment)) if text]
     marks = f"  ({'; '.join(remarks)})" if remarks else ""
     return (
         snapshot.id[:ID_SHOWN],
         format_time(snapshot.time),
-        safe(snapshot.host),
-        safe(snapshot.mode),
+        _safe(snapshot.host),
+        _safe(snapshot.mode),
         format_count(stats.get("files", 0)),
-        format_size(stats.get("bytes_total", 0)),
-        format_size(stats.get("bytes_stored", 0)),
-        safe(",".join(sorted(state.tags))),
-        paths + marks,
+        format_size(stats.get("bytes_total", 0), system),
+        format_size(stats.get("bytes_stored", 0), system),
+        _tags_text(state.tags),
+        _paths_text(snapshot.paths) + marks,
     )
+
+
+@lru_cache(maxsize=1024)  # thousands of snapshots have them in common
+def _paths_text(paths: tuple[bytes, ...]) -> str:
+    return ", ".join([shown(path) for path in paths])
+
+
+@lru_cache(maxsize=1024)
+def _tags_text(tags: frozenset[str]) -> str:
+    return safe(",".join(sorted(tags)))
+
+
+_safe = lru_cache(maxsize=1024)(safe)
 
 
 def snapshot_fields(snapshot: Snapshot, state: Annotation) -> dict[str, object]:

@@ -36,16 +36,17 @@ def command(ctx: click.Context, /, snapshots: tuple[str, ...], everything: bool,
     if (bool(snapshots) + everything + listing) != 1:
         raise UsageError("name snapshots, or use --all or --list", hint="lox undelete --list shows what there is")
     repository = open_repository(ctx, ["repository.trash"])
+    from repository.cache_dir import default_cache_dir
     from repository.sessions import open_session
     from repository.trash import load_trash
 
     output = output_of(ctx)
     unreadable: list[tuple[str, LoxError]] = []
     if listing:
-        _list(output, load_trash(repository, lambda name, error: unreadable.append((name, error))))
+        _list(output, load_trash(repository, lambda name, error: unreadable.append((name, error)), default_cache_dir()))
         return tell_unreadable(output, unreadable)
     with open_session(repository, "undelete"):  # before the trash is read: the data of what is in it then stays
-        trash = load_trash(repository, lambda name, error: unreadable.append((name, error)))
+        trash = load_trash(repository, lambda name, error: unreadable.append((name, error)), default_cache_dir())
         return _bring_back(output, repository, trash, snapshots, unreadable)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from urllib.parse import unquote
 
 from model.errors import UsageError
 from repository.store.base import Bytes, Store
@@ -43,6 +42,8 @@ def is_remote(store: Store) -> bool:
 
 def _open(url: str) -> Store:
     if url.startswith("file://"):
+        from urllib.parse import unquote  # most stores are named by a path, and need not wait for it
+
         path = unquote(url[len("file://") :], errors="surrogateescape")
         if not path.startswith("/"):
             raise UsageError("not a location of a repository", subject=url, hint="write file:///absolute/path")

@@ -7,7 +7,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import secrets
 import stat
 from collections.abc import Iterator, Sequence
 
@@ -59,7 +58,7 @@ class LocalStore(Store):
             raise Exists("object exists already", subject=name)
         with _translated(name, writing=True):
             self._make_durable(folder)
-            temporary = os.path.join(folder, f".tmp-{secrets.token_hex(8)}")
+            temporary = os.path.join(folder, f".tmp-{os.urandom(8).hex()}")
             try:
                 self._write(temporary, parts)
                 _publish(temporary, final)
@@ -138,22 +137,26 @@ class LocalStore(Store):
     def _walk(self, folder: str, prefix: str) -> Iterator[tuple[str, int]]:
         try:
             with os.scandir(os.path.join(self.url, folder)) as entries:
-                found = sorted((_sort_key(entry), entry) for entry in entries if is_part(entry.name))
+                # A folder sorts as its children do, so that the whole listing is sorted by full name.
+                found = [(entry.name + "/" if entry.is_dir() else entry.name, entry) for entry in entries]
         except (FileNotFoundError, NotADirectoryError):
             return
-        for _, entry in found:
-            name = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.is_dir():
+        found.sort()
+        above = folder and folder + "/"
+        for key, entry in found:  # of objects there may be very many: no call is made twice
+            name = above + entry.name
+            if not is_part(entry.name):
+                continue
+            if key[-1] == "/":
                 if name.startswith(prefix) or prefix.startswith(name + "/"):
                     yield from self._walk(name, prefix)
-            elif name.startswith(prefix) and entry.is_file(follow_symlinks=False):
-                with contextlib.suppress(FileNotFoundError):  # deleted while we listed
-                    yield name, entry.stat(follow_symlinks=False).st_size
-
-
-def _sort_key(entry: os.DirEntry[str]) -> str:
-    # A folder sorts as its children do, so that the whole listing is sorted by full name.
-    return entry.name + "/" if entry.is_dir() else entry.name
+            elif name.startswith(prefix):
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:  # deleted while we listed
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    yield name, status.st_size
 
 
 def _read(fd: int, offset: int, length: int) -> bytes:

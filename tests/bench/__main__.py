@@ -10,8 +10,16 @@ import os
 import sys
 from pathlib import Path
 
-from tests.bench import cases, report, tools
+from tests.bench import cases, far, growth, report, tools, upkeep
 from tests.bench.inputs import Inputs
+
+CASES = {
+    **cases.CASES,
+    "index": growth.index,
+    "history": growth.history,
+    "prune": upkeep.prune,
+    "s3": far.s3,
+}
 
 
 def main() -> int:
@@ -26,10 +34,10 @@ def main() -> int:
     bench = cases.Bench(inputs, options.repositories or work, options.tmpfs, peers, options.repeat)
     bench.work.mkdir(parents=True, exist_ok=True)
     rows: list[cases.Row] = []
-    settings = {"scale": options.scale, "repeat": options.repeat, "cases": options.only or list(cases.CASES)}
+    settings = {"scale": options.scale, "repeat": options.repeat, "cases": options.only or list(CASES)}
     try:
-        for name in options.only or cases.CASES:
-            found = cases.CASES[name](bench)
+        for name in options.only or CASES:
+            found = CASES[name](bench)
             bench.clean()
             rows += found
             print(report.markdown(found), file=sys.stderr, flush=True)
@@ -49,7 +57,7 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--only", action="append", choices=list(cases.CASES), help="a case to run; may be repeated")
+    parser.add_argument("--only", action="append", choices=list(CASES), help="a case to run; may be repeated")
     parser.add_argument("--peers", help="comma-separated; default: all found on PATH; '' for none")
     parser.add_argument("--tree", type=Path, help="back up this tree instead of the composed software tree")
     parser.add_argument("--repeat", type=int, default=3, help="timed rounds (default 3)")

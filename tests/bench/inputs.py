@@ -5,6 +5,7 @@ software tree   files of this machine's own software, copied: `ROOTS` in order, 
                 too, so that both counts are met. A machine with less gives a smaller tree; the report names its size.
 million files   directories of 1,000 files of 100 bytes each.
 random files    incompressible bytes from a seeded generator.
+long history    a repository as after many years, see history.py.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from tests import trees
+from tests.bench.history import History, write_history
 
 ROOTS = (
     "/usr/share",
@@ -76,7 +78,25 @@ class Inputs:
         size = int(GB * self.scale)
         return self._cached(f"eight-{size}", lambda path: write_random(path, [size] * 8))
 
-    def _cached(self, name: str, make: Callable[[Path], None]) -> Input:
+    def random_files(self) -> Input:
+        """Four files of together 2 GB, incompressible."""
+        size = int(GB * self.scale / 2)
+        return self._cached(f"four-{size}", lambda path: write_random(path, [size] * 4))
+
+    def half_gone(self) -> Input:
+        """20 GB of incompressible files of 256 KiB in folders of 64. Of a third of these folders all files are called
+        *.gone, of another third every second one."""
+        size = int(20 * GB * self.scale)
+        return self._cached(f"half-{size}", lambda path: write_half(path, size))
+
+    def long_history(self, password: str) -> tuple[Path, History]:
+        """A repository of 10,000 snapshots and 4 million chunks under this password. Not to be changed: copy it."""
+        history = History(snapshots=max(50, int(10_000 * self.scale)), chunks=int(4_000_000 * self.scale))
+        name = f"history-{history.snapshots}-{history.chunks}"
+        made = self._cached(name, lambda path: write_history(path / "repository", password, history))
+        return made.paths[0] / "repository", history
+
+    def _cached(self, name: str, make: Callable[[Path], object]) -> Input:
         path, done = self.folder / name, self.folder / f"{name}.json"
         if not done.exists():
             print(f"making input {name} ...", file=sys.stderr, flush=True)
@@ -136,6 +156,20 @@ def write_random(target: Path, sizes: list[int]) -> None:
         with (target / f"random-{number}.bin").open("wb") as output:
             for start in range(0, size, 16 * BLOCK):
                 output.write(generator.bytes(min(16 * BLOCK, size - start)))
+
+
+FOLDER_FILES, FILE_BYTES = 64, 256 << 10
+
+
+def write_half(target: Path, size: int) -> None:
+    """What `Inputs.half_gone` says."""
+    generator = np.random.default_rng(size)
+    for number in range(max(12, size // FILE_BYTES)):
+        folder, place = divmod(number, FOLDER_FILES)
+        gone = (False, place % 2 == 1, True)[folder % 3]
+        path = target / f"{folder:05}" / f"{place:02}.{'gone' if gone else 'kept'}"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(generator.bytes(FILE_BYTES))
 
 
 def change_in_place(path: Path, share: float, round_number: int) -> int:

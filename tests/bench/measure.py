@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import threading
@@ -25,6 +26,7 @@ class Outcome:
     seconds: float  # start to exit
     cpu: float  # user and system seconds of the command and the children it waited for
     peak: int  # bytes: largest sum of the PSS of all its processes; 0 if it was not sampled
+    read: int = 0  # bytes all its processes read, from files and elsewhere; 0 if it was not sampled
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,11 @@ def run(command: Command, log: Path, *, sample: bool = False) -> Outcome:
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
-    peak = sampler.stop() if sampler else 0
+    peak, read = sampler.stop() if sampler else (0, 0)
     if process.returncode not in command.accepted:
         said = log.read_text(errors="replace")[-OUTPUT_KEPT:]
         raise CommandFailed(f"status {process.returncode}: {' '.join(map(str, command.arguments))}\n{said}")
-    return Outcome(seconds, usage.ru_utime + usage.ru_stime, peak)
+    return Outcome(seconds, usage.ru_utime + usage.ru_stime, peak, read)
 
 
 class _Sampler:
@@ -66,14 +68,16 @@ class _Sampler:
     def __init__(self, pid: int) -> None:
         self._root = psutil.Process(pid)
         self._peak = 0
+        self._read: dict[int, int] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
-    def stop(self) -> int:
+    def stop(self) -> tuple[int, int]:
+        """Largest memory, and all that was read up to the last look."""
         self._ended.set()
         self._thread.join()
-        return self._peak
+        return self._peak, sum(self._read.values())
 
     def _watch(self) -> None:
         while not self._ended.wait(SAMPLE_EVERY):
@@ -84,6 +88,9 @@ class _Sampler:
             family = [self._root, *self._root.children(recursive=True)]
         except psutil.Error:
             return 0
+        for process in family:
+            with contextlib.suppress(psutil.Error):
+                self._read[process.pid] = process.io_counters().read_chars
         return sum(_memory_of(process) for process in family)
 
 

@@ -42,6 +42,20 @@ class Tool(ABC):
     @abstractmethod
     def restore(self, home: Path, target: Path) -> Sequence[str | Path]: ...
 
+    def snapshots(self, home: Path) -> list[str]:
+        """Ids of its snapshots, oldest first."""
+        listed = subprocess.run(
+            [self.executable, "--json", "snapshots"],
+            env={**os.environ, **self.environment(home)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return self.snapshot_ids(listed.stdout)
+
+    def snapshot_ids(self, listed: str) -> list[str]:
+        raise NotImplementedError(f"{self.name} is not asked for its snapshots")
+
     def setup(self, home: Path) -> Sequence[Sequence[str | Path]]:
         """Commands that make an empty repository."""
         return [self.init(home)]
@@ -91,6 +105,10 @@ class Lox(Tool):
     def restore(self, home: Path, target: Path) -> Sequence[str | Path]:
         return ["--no-progress", "restore", *self.options, "latest", "--target", target]
 
+    def snapshot_ids(self, listed: str) -> list[str]:
+        lines = map(json.loads, listed.splitlines())
+        return [line["id"] for line in lines if line["type"] == "snapshot"]
+
 
 class Restic(Tool):
     name = "restic"
@@ -111,6 +129,9 @@ class Restic(Tool):
 
     def restore(self, home: Path, target: Path) -> Sequence[str | Path]:
         return ["restore", "--quiet", "latest", "--target", target]
+
+    def snapshot_ids(self, listed: str) -> list[str]:
+        return [one["id"] for one in json.loads(listed)]
 
     def version_arguments(self) -> list[str]:
         return ["version"]

@@ -37,6 +37,7 @@ def calls(root: int) -> dict[str, list[Any]]:
         "gather": [bytes(10), TWO, small, bytearray(10)],
         "same_bytes": [bytes(10), bytes(10)],
         "find_ids": [ids, ids, numbers],
+        "find_guided": [ids, np.array([0, 2], dtype=np.uint32), bytes(4), ids, numbers],
         "hash_chunks": [WAY, bytes(128), bytes(10), TWO, small, np.zeros(64, dtype=np.uint8)],
         "open_beneath": [root, b"a", os.O_RDONLY, 0],
         "list_directory": [root],

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernels import hash_chunks
+from kernels import Guide, find_guided, guide_buckets, guide_places, hash_chunks
 
 
 def ids(numbers: range) -> list[bytes]:
@@ -55,6 +55,39 @@ def test_a_mapped_table(kernel: Any, tmp_path: Path) -> None:
 def test_a_table_out_of_order_does_no_harm(kernel: Any) -> None:
     rows = kernel.find_ids(b"".join(ids(range(999))), column(ids(range(999))))
     assert ((rows >= -1) & (rows < 999)).all()
+
+
+@pytest.mark.parametrize("starts", [[0, 0], [0, 2000], [2000, 0], [999, 5], [0xFFFFFFFF, 0xFFFFFFFF]])
+def test_the_guide_of_another_table_does_no_harm(starts: list[int]) -> None:
+    known = sorted(ids(range(999)))
+    guide = Guide(np.array(starts, dtype=np.uint32), np.zeros(999, np.uint16))
+    rows = find_guided(b"".join(known), guide, column(ids(range(1200))))
+    assert ((rows >= -1) & (rows < 999)).all()
+    with pytest.raises(ValueError):
+        find_guided(b"".join(known[1:]), guide, column(known))
+    with pytest.raises(ValueError):
+        find_guided(b"".join(known), Guide(guide.starts[:1], guide.marks), column(known))
+
+
+def test_a_guide_tells_nearly_all_unknown_ids_from_its_marks() -> None:
+    """What it promises: one in 16,384 has the mark of a row of its bucket by chance, and is compared."""
+    table = np.random.default_rng(1).integers(0, 256, (20_000, 32), dtype=np.uint8)
+    table = column(sorted(map(bytes, table)))
+    buckets = guide_buckets(len(table))
+    bucket, marks = guide_places(table, buckets)
+    assert (np.diff(bucket.astype(np.int64) * 65_536 + marks) >= 0).all() and bucket.max() < buckets
+    taken = set(zip(bucket.tolist(), marks.tolist(), strict=True))
+    others = np.random.default_rng(2).integers(0, 256, (1_000_000, 32), dtype=np.uint8)
+    unknown = zip(*(part.tolist() for part in guide_places(others, buckets)), strict=True)
+    assert 30 < sum(place in taken for place in unknown) < 95
+
+
+@pytest.mark.parametrize("rows", [0, 1, 1023, 1024, 1025, 5_000_000])
+def test_ids_that_begin_with_another_byte_are_in_other_buckets(rows: int) -> None:
+    buckets = guide_buckets(rows)
+    ends = column([bytes([byte]) + rest for byte in range(256) for rest in (bytes(31), b"\xff" * 31)])
+    bucket = guide_places(ends, buckets)[0].reshape(256, 2)
+    assert (bucket[1:, 0] > bucket[:-1, 1]).all() and bucket[-1, 1] == buckets - 1
 
 
 def test_parts_of_ids_are_refused(kernel: Any) -> None:

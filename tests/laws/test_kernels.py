@@ -130,17 +130,27 @@ def test_pieces_apart_equal_one_pass(content: bytes, params: ChunkerParams, tabl
     assert cuts == whole.tolist()
 
 
+def columns_of(numbers: list[int], width: int) -> Any:
+    """Ids that differ in `width` bytes at the front only."""
+    rows = [hashlib.sha256(bytes(str(number), "ascii")).digest()[:width].ljust(32, b"\0") for number in numbers]
+    return np.frombuffer(b"".join(rows), dtype=np.uint8).reshape(-1, 32)
+
+
 @given(st.lists(st.integers(0, 400), unique=True), st.lists(st.integers(0, 400)), st.integers(1, 32))
 def test_find_ids(known: list[int], wanted: list[int], width: int) -> None:
-    """Ids that differ in `width` bytes at the front only, down to one."""
-
-    def column(numbers: list[int]) -> Any:
-        rows = [hashlib.sha256(bytes(str(number), "ascii")).digest()[:width].ljust(32, b"\0") for number in numbers]
-        return np.frombuffer(b"".join(rows), dtype=np.uint8).reshape(-1, 32)
-
-    table = np.array(sorted(set(map(bytes, column(known)))), dtype=np.dtype((np.void, 32))).tobytes()
-    queries = column(wanted)
+    table = np.array(sorted(set(map(bytes, columns_of(known, width)))), dtype=np.dtype((np.void, 32))).tobytes()
+    queries = columns_of(wanted, width)
     assert np.array_equal(native.find_ids(table, queries), ids.find_ids(table, queries))
+
+
+@given(st.lists(st.integers(0, 400)), st.lists(st.integers(0, 400)), st.integers(1, 32), st.integers(1, 300))
+def test_find_guided(known: list[int], wanted: list[int], width: int, buckets: int) -> None:
+    """Ids of which some occur several times, and guides with as many buckets as one likes."""
+    table = np.array(sorted(map(bytes, columns_of(known, width))), dtype=np.dtype((np.void, 32))).tobytes()
+    bucket, marks = ids.guide_places(np.frombuffer(table, np.uint8).reshape(-1, 32), buckets)
+    guide = ids.Guide(np.searchsorted(bucket, np.arange(buckets + 1)).astype(np.uint32), marks)
+    queries = columns_of(wanted, width)
+    assert np.array_equal(native.find_guided(table, guide, queries), ids.find_guided(table, guide, queries))
 
 
 components = st.one_of(st.sampled_from([b"a", b"b", b"a.b", b"a-b", b"a\x01", b"\xff", b"ab"]), st.binary(max_size=3))

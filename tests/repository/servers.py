@@ -26,8 +26,11 @@ SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 
 
 @contextlib.contextmanager
-def s3_server(conditional: bool = True) -> Iterator[dict[str, str]]:
-    """A server on a free port with one bucket; the environment that reaches it. Not `conditional`: it overwrites."""
+def s3_server(conditional: bool = True, delay: float = 0) -> Iterator[dict[str, str]]:
+    """A server on a free port with one bucket; the environment that reaches it. Not `conditional`: it overwrites.
+
+    It waits `delay` seconds before each answer.
+    """
     pytest.importorskip("moto.server", reason="no S3 server: pip install 'moto[server]'")
     pytest.importorskip("obstore", reason="no S3 client: pip install obstore")
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -35,11 +38,13 @@ def s3_server(conditional: bool = True) -> Iterator[dict[str, str]]:
 
     application: Any = DomainDispatcherApplication(create_backend_app)
 
-    def deaf(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-        environ.pop("HTTP_IF_NONE_MATCH", None)
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        if not conditional:
+            environ.pop("HTTP_IF_NONE_MATCH", None)
+        time.sleep(delay)
         return application(environ, start_response)
 
-    server = make_server("127.0.0.1", 0, application if conditional else deaf, threaded=True)
+    server = make_server("127.0.0.1", 0, answer, threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     environment = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from repository.cache import merge_tables
 from repository.condemned import Reason, condemn
 from repository.index import ChunkIndex
+from repository.index_merge import merge_tables
 from repository.index_table import IndexTable, gather_receipts
 from repository.pack import pack_name
 from repository.repository import Repository

@@ -9,14 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernels import find_ids
 from model.batches import Receipt
-from model.errors import Damaged, NewerFormat
-from repository import cache
+from model.errors import Damaged, NewerFormat, Transient
+from repository.cache_files import FILES_MAX
 from repository.index import INDEX_PREFIX, ChunkIndex, encode_index, save_index
+from repository.index_merge import merge_tables
 from repository.index_table import decode_index, gather_receipts
 from repository.pack import pack_name
 from repository.repository import Repository
-from repository.store.wrappers import RecordingStore
+from repository.store import MemoryStore
+from repository.store.wrappers import Fault, FaultyStore, RecordingStore
 from tests.repository.damage import damaged
 from tests.repository.samples import back_up, content_of, new_repository, random_ids, receipt_of
 
@@ -59,16 +62,16 @@ def test_tables_are_looked_up_as_one() -> None:
     receipts = [receipt_of(random_ids(20, seed)) for seed in range(3)]
     index = ChunkIndex([gather_receipts([receipt]) for receipt in receipts])
     assert_finds(index, receipts)
-    assert_finds(ChunkIndex([cache.merge_tables(index.tables)]), receipts)
+    assert_finds(ChunkIndex([merge_tables(index.tables)]), receipts)
 
 
 def test_merging_goes_window_by_window(monkeypatch: pytest.MonkeyPatch) -> None:
     receipts = [receipt_of(random_ids(200, seed)) for seed in range(3)]
     tables = [gather_receipts([receipt]) for receipt in receipts]
-    whole = cache.merge_tables(tables)
-    monkeypatch.setattr(cache, "MERGE_ROWS", 16)
-    assert cache.merge_tables(tables).ids.tobytes() == whole.ids.tobytes()
-    assert_finds(ChunkIndex([cache.merge_tables(tables)]), receipts)
+    whole = merge_tables(tables)
+    monkeypatch.setattr("repository.index_merge.MERGE_ROWS", 16)
+    assert merge_tables(tables).ids.tobytes() == whole.ids.tobytes()
+    assert_finds(ChunkIndex([merge_tables(tables)]), receipts)
 
 
 @given(damaged(ENCODED))
@@ -140,11 +143,69 @@ def test_many_index_objects_become_few_files(tmp_path: Path, repository: Reposit
         ChunkIndex.load(repository, tmp_path)
     index = ChunkIndex.load(repository, tmp_path)
     assert_finds(index, receipts)
-    assert len(index.tables) <= cache.FILES_MAX
+    assert len(index.tables) <= FILES_MAX
     assert len(list((tmp_path / repository.id.hex()).iterdir())) == len(index.tables)
 
 
-@pytest.mark.parametrize("at", [0, 9, 20, 60, 70, -1, -40, -500])
+def test_files_of_the_cache_have_guides_that_find_the_same(tmp_path: Path, repository: Repository) -> None:
+    receipts = [receipt_of(random_ids(1500, seed)) for seed in range(3)]
+    receipts.append(receipt_of(receipts[0].ids[:100]))  # ids that occur twice
+    save_index(repository, receipts)
+    index = ChunkIndex.load(repository, tmp_path)
+    assert all(table.guide is not None for table in index.tables)
+    assert_finds(index, receipts[1:3])
+    known = np.concatenate([receipt.ids for receipt in receipts])
+    queries = np.concatenate([known, random_ids(5000, 9)])
+    assert index.contains(queries).tolist() == [True] * len(known) + [False] * 5000
+    for table in index.tables:
+        rows = table.find(queries)
+        assert ((rows >= 0) == (find_ids(table.ids, queries) >= 0)).all()
+        assert (table.ids[rows[rows >= 0]] == queries[rows >= 0]).all()
+
+
+def test_an_empty_index_object_is_cached(tmp_path: Path, repository: Repository) -> None:
+    save_index(repository, [receipt_of(random_ids(0))])
+    for _ in range(2):
+        assert len(ChunkIndex.load(repository, tmp_path)) == 0
+    assert len(list((tmp_path / repository.id.hex()).iterdir())) == 1
+
+
+def test_many_index_objects_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each few go into a file of their own first: what was read when a load is interrupted need not be read again."""
+    monkeypatch.setattr("repository.cache.GROUP_ROWS", 100)
+    store = RecordingStore(MemoryStore())
+    repository = new_repository(store=store)
+    receipts = [receipt_of(random_ids(40, seed)) for seed in range(9)]
+    names = [name for receipt in receipts for name in save_index(repository, [receipt])]
+    broken = FaultyStore(store, [Fault("get", INDEX_PREFIX, Transient("gone away"), skip=7)])
+    with pytest.raises(Transient):
+        ChunkIndex.load(Repository(broken, repository.config, repository.credentials().master), tmp_path)
+    before = len(store.of("get", INDEX_PREFIX))
+    index = ChunkIndex.load(repository, tmp_path)
+    assert len(store.of("get", INDEX_PREFIX)) - before == len(names) - 6
+    assert_finds(index, receipts)
+    assert len(index.tables) == 1 and len(list((tmp_path / repository.id.hex()).iterdir())) == 1
+
+
+def test_what_lies_in_lost_packs_only_is_not_there(tmp_path: Path, repository: Repository) -> None:
+    lost, cut, kept = receipt_of(random_ids(50, 1)), receipt_of(random_ids(50, 2)), receipt_of(random_ids(50, 3))
+    again = receipt_of(lost.ids[:20])  # a second copy of some
+    save_index(repository, [lost, cut, kept, again])
+    index = ChunkIndex.load(repository, tmp_path)
+    sizes = {receipt.pack_id: receipt.pack_size for receipt in (kept, again)} | {cut.pack_id: cut.pack_size - 1}
+    present = index.present(sizes)
+    assert index.contains(np.concatenate([lost.ids, cut.ids])).all()  # as before
+    assert present.contains(lost.ids).tolist() == [True] * 20 + [False] * 30
+    assert not present.contains(cut.ids).any() and present.contains(kept.ids).all()
+    for ranked in (present, present.doubting_packs({again.pack_id})):
+        where = ranked.lookup(np.concatenate([lost.ids, kept.ids]))
+        assert where.found.tolist() == [True] * 20 + [False] * 30 + [True] * 50
+        packs = {ranked.packs[row] for row in ranked.segments.pack[where.segment[where.found]].tolist()}
+        assert packs == {again.pack_id, kept.pack_id}
+    assert all(ours is theirs for ours, theirs in zip(index.tables, present.tables, strict=True))  # nothing is copied
+
+
+@pytest.mark.parametrize("at", [0, 9, 16, 20, 60, 70, -1, -40, -500, -1100, -1500])
 def test_a_damaged_cache_is_made_again(tmp_path: Path, repository: Repository, at: int) -> None:
     receipt = receipt_of(random_ids(50))
     save_index(repository, [receipt])

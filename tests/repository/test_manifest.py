@@ -18,8 +18,9 @@ from repository.diff import ChangeKind, diff
 from repository.entry_checks import order_fault, path_fault
 from repository.entry_rows import INCOMPLETE, fresh_table
 from repository.entry_table import CHUNKS_INLINE, ENTRY_SCHEMA, ChunkLists
-from repository.manifest import ManifestRoot, ManifestWriter
+from repository.manifest import ManifestWriter
 from repository.manifest_reader import ManifestReader
+from repository.manifest_root import ManifestRoot
 from repository.part_codec import PartRef, decode_part, decode_parts, encode_part, encode_parts
 from tests.repository.damage import damaged
 from tests.repository.samples import FILE, random_ids, table_of

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.errors import Damaged, NewerFormat, NotFound
-from repository.manifest import ManifestRoot
+from repository.manifest_root import ManifestRoot
 from repository.repository import Repository
 from repository.seal import ObjectKind
 from repository.snapshot import FUTURE, Snapshot, find_parent, load_all, resolve
