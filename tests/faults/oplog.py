@@ -68,10 +68,10 @@ def objects_after(log: Iterable[Operation]) -> dict[str, bytes]:
     """What is in an empty store after these operations."""
     objects: dict[str, bytes] = {}
     for operation in log:
-        if isinstance(operation, Put) or (isinstance(operation, Harm) and operation.data is not None):
-            objects[operation.name] = operation.data
-        else:
+        if isinstance(operation, Delete) or operation.data is None:
             del objects[operation.name]
+        else:
+            objects[operation.name] = operation.data
     return objects
 
 
