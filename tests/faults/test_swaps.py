@@ -24,7 +24,7 @@ from tests.faults.oplog import store_of
 from tests.repository.samples import CHEAP, Tree, back_up, content_of, new_repository
 
 TREE: Tree = {b"d": None, **{b"d/file%02d" % number: b"content %d " % number * 30 for number in range(6)}}
-TREES: list[Tree] = [TREE, TREE | {b"d/more": b"more" * 90}, TREE | {b"d/file01": b"changed" * 40}]
+TREES: list[Tree] = [TREE, {**TREE, b"d/more": b"more" * 90}, {**TREE, b"d/file01": b"changed" * 40}]
 PLACES = ("config", "keys", "packs", "index", "snapshots", "notes", "trash", "gc")
 
 
