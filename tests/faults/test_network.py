@@ -140,7 +140,17 @@ def test_an_answer_that_is_cut_or_too_long_is_asked_for_again(proxy: Proxy, stor
     assert rule.hits == 1
 
 
-@pytest.mark.parametrize("action", [faults.cut, faults.ignore_range])
+def test_a_server_that_knows_no_ranges_is_read_from_the_beginning(proxy: Proxy, bare: Store) -> None:
+    data = random.Random(1).randbytes(5_000_000)
+    bare.put("packs/aa/one", [data])
+    rule = proxy.rule("GET", "packs/aa/one", faults.ignore_range)
+    for offset, length in ((0, 10), (1000, 50_000), (3_000_000, None), (4_999_990, 100), (0, 1 << 62), (5_000_000, 5)):
+        expected = data[offset:] if length is None else data[offset : offset + length]
+        assert bare.get("packs/aa/one", offset, length) == expected
+    assert rule.hits >= 6
+
+
+@pytest.mark.parametrize("action", [faults.cut])
 def test_who_always_answers_so_is_given_up(proxy: Proxy, url: str, action: Action) -> None:
     store = RetryingStore(open_remote(url), budget=0.2)
     store.put("packs/aa/one", [bytes(200_000)])
