@@ -28,7 +28,7 @@ TRASH_MAX = 2 * SNAPSHOT_MAX + (64 << 10)  # bytes of an opened object: the docu
 
 _VERSION = 1
 
-OnUnreadable = Callable[[str, LoxError], None]
+OnUnreadable = Callable[[str, LoxError], object]
 """Told the name of an object in the trash that cannot be read, and why."""
 
 
