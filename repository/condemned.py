@@ -27,6 +27,7 @@ CONDEMNED_PREFIX = "gc/condemned/"
 MARK_PACKS = 100_000  # packs one mark names
 MARK_MAX = 8 << 20  # bytes of an opened mark
 PACK_ID = 16  # bytes
+REPAIR_HINT = "lox repair moves it aside"
 
 _VERSION = 1
 
@@ -94,7 +95,7 @@ def load_condemned(repository: Repository, on_damage: Callable[[Damaged], None] 
             continue
         except Damaged as error:
             if on_damage is None:
-                raise
+                raise Damaged(error.what, subject=name, why=error.why, hint=REPAIR_HINT) from error
             on_damage(error)
     return sorted(marks, key=lambda mark: (mark.time, mark.name))
 

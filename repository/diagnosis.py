@@ -25,6 +25,7 @@ from repository.scrub import verify_pack
 from repository.seal import ObjectKind
 from repository.slots import FOLDER as KEYS_PREFIX
 from repository.snapshot import SNAPSHOT_PREFIX, Snapshots, load_all
+from repository.unreadable import tell_unreadable
 from repository.verified import VerifiedLog
 
 LEVELS = ("presence", "structure", "data")
@@ -83,6 +84,8 @@ class Diagnosis:
             self._scope.verified.keep(self.listed)
         self._keys()
         self._marks()
+        if report.level != "presence":
+            tell_unreadable(self._repository, self._find)
         self.index = index = self._index()
         losses = Losses(index)
         self._presence(index, losses)

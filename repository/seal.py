@@ -43,6 +43,10 @@ class ObjectKind(IntEnum):
     MARK = 4
 
 
+_KIND_MAX = {ObjectKind.CONFIG: 64 << 10, ObjectKind.SNAPSHOT: 4 << 20, ObjectKind.MARK: 16 << 20}
+"""Bytes of opened objects of kinds that are small: a bomb among them is refused before it is opened."""
+
+
 class CipherKind(IntEnum):
     """How bodies and segments are encrypted. The numbers are part of the repository format."""
 
@@ -120,6 +124,9 @@ class Cipher:
             raise Damaged("object belongs to another repository", subject=name)
         if envelope.kind != kind:
             raise Damaged("object is of another kind", subject=name, why=f"{envelope.kind} instead of {int(kind)}")
+        if envelope.plain_length > (most := _KIND_MAX.get(kind, PLAIN_MAX)):
+            why = f"{envelope.plain_length} bytes, at most {most}"
+            raise Damaged("object is too large", subject=name, why=why)
         if envelope.cipher is not self.kind:
             raise Damaged("object is not encrypted as the repository is", subject=name)
         body = envelope.body if self.kind is CipherKind.NONE else self._decrypt(envelope, name)

@@ -61,6 +61,11 @@ class KeySlot:
     def name(self) -> str:
         return FOLDER + self.id
 
+    @property
+    def cost(self) -> int:
+        """About what trying a secret costs: KiB filled."""
+        return 0 if self.kdf is None else self.kdf.memory_kib * self.kdf.iterations
+
     def encode(self) -> bytes:
         """Canonical JSON with a checksum, so that damage is told from a wrong password."""
         document = decode_document(self.associated, self.name, SLOT_MAX) | {"wrapped": self.wrapped.hex()}
@@ -169,7 +174,8 @@ def unlock(store: Store, repo_id: bytes, secret: str) -> tuple[bytes, KeySlot]:
     listing = read_slots(store, repo_id)
     code = parse_recovery_code(secret)
     kind = SlotKind.PASSWORD if code is None else SlotKind.RECOVERY
-    candidates = [slot for slot in listing.slots if slot.kind is kind]
+    # The cheapest first: a slot that somebody put there to cost hours is tried only where no other opens.
+    candidates = sorted((slot for slot in listing.slots if slot.kind is kind), key=lambda slot: slot.cost)
     tampered: list[LoxError] = []
     for slot in candidates:
         try:

@@ -31,7 +31,7 @@ TRASH_MAX = 2 * SNAPSHOT_MAX + (64 << 10)  # bytes of an opened object: the docu
 
 _VERSION = 1
 
-OnUnreadable = Callable[[str, LoxError], None]
+OnUnreadable = Callable[[str, LoxError], object]
 """Told the name of an object in the trash that cannot be read, and why."""
 
 
@@ -70,15 +70,19 @@ def forget(repository: Repository, snapshot_id: str, rule: str, now: int) -> Non
 
 
 def undelete(repository: Repository, trashed: Trashed) -> bool:
-    """Put the snapshot back under its old id; whether it was gone. Raises Damaged, StoreError."""
+    """Put the snapshot back under its old id, also in the place of a damaged copy; whether it was gone.
+
+    Raises Damaged, StoreError.
+    """
     name = SNAPSHOT_PREFIX + trashed.id
     gone = True
     try:
         repository.put_object(ObjectKind.SNAPSHOT, name, trashed.document)
     except Exists:
-        gone = False
-        if repository.get_object(ObjectKind.SNAPSHOT, name) != trashed.document:
-            raise Damaged("another snapshot has the id of one in the trash", subject=name) from None
+        gone = not _opens_as(repository, name, trashed.document)
+        if gone:  # an earlier undelete was cut off: what the trash has is whole
+            _delete(repository, name)
+            repository.put_object(ObjectKind.SNAPSHOT, name, trashed.document)
     _empty(repository, trashed)
     if not repository.store.exists(name):  # forgotten again before the trash was emptied, by who found it full
         repository.put_object(ObjectKind.SNAPSHOT, name, trashed.document)
@@ -201,9 +205,24 @@ def _written(repository: Repository, name: str) -> int:
         return 0
 
 
+def _opens_as(repository: Repository, name: str, document: bytes) -> bool:
+    """Whether the snapshot in its place is `document`; False: it does not open. Raises Damaged if it is another one."""
+    try:
+        there = repository.get_object(ObjectKind.SNAPSHOT, name)
+    except (Damaged, Missing):
+        return False
+    if there != document:
+        raise Damaged("another snapshot has the id of one in the trash", subject=name)
+    return True
+
+
 def _empty(repository: Repository, trashed: Trashed) -> None:
     for name in trashed.names:
-        try:
-            repository.store.delete(name)
-        except Missing:
-            continue
+        _delete(repository, name)
+
+
+def _delete(repository: Repository, name: str) -> None:
+    try:
+        repository.store.delete(name)
+    except Missing:  # somebody else did
+        pass

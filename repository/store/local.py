@@ -117,7 +117,7 @@ class LocalStore(Store):
     def _make_durable(self, folder: str) -> None:
         """Create `folder` and its parents, and sync each into its parent.
 
-        Inside the repository also those that exist: the process that made one may not have come to syncing it.
+        Of the repository also those that exist: the process that made one may not have come to syncing it.
         """
         if folder in self._durable:
             return
@@ -132,6 +132,9 @@ class LocalStore(Store):
             made = False
         if made or inside:
             _sync_folder(parent)
+        elif folder == self.url:
+            with contextlib.suppress(PermissionError):  # above us not all is ours to open
+                _sync_folder(parent)
         self._durable.add(folder)
 
     def _walk(self, folder: str, prefix: str) -> Iterator[tuple[str, int]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.lox.running import PASSWORD, Shell, spawn
-from tests.repository.servers import BUCKET, s3_server, sftp_server
+from tests.repository.servers import BUCKET, rclone_server, s3_server, sftp_server
 
 Place = tuple[str, dict[str, str]]
 
@@ -27,6 +27,12 @@ def s3() -> Iterator[Place]:
 @pytest.fixture(scope="module")
 def careless_s3() -> Iterator[Place]:
     with s3_server(conditional=False) as environment:
+        yield f"s3://{BUCKET}/repository", environment
+
+
+@pytest.fixture(scope="module")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with rclone_server(tmp_path_factory.mktemp("rclone")) as environment:
         yield f"s3://{BUCKET}/repository", environment
 
 
@@ -58,6 +64,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     [
         ("s3", "threads"),
         ("careless_s3", "threads"),
+        ("rclone", "threads"),
         ("sftp", "threads"),
         pytest.param("s3", "ray", marks=pytest.mark.ray),
     ],
@@ -77,7 +84,7 @@ def test_a_repository_far_away(
         return done.stdout + done.stderr
 
     told = lox("init")
-    assert ("overwrites silently" in told) == (fixture == "careless_s3")
+    assert ("overwrites silently" in told) == (fixture in ("careless_s3", "rclone"))
     assert "there is a repository here already" in lox("init", code=2)
     lox("backup", "--executor", executor, str(tree))
     (tree / "new").write_bytes(b"new")

@@ -1,4 +1,4 @@
-"""Real servers for the stores: S3 from moto (also one that ignores If-None-Match), Azurite, OpenSSH's sftp."""
+"""Real servers for the stores: S3 from moto and from rclone (which ignores If-None-Match), Azurite, OpenSSH's sftp."""
 
 from __future__ import annotations
 
@@ -58,6 +58,42 @@ def s3_server(conditional: bool = True, delay: float = 0) -> Iterator[dict[str, 
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextlib.contextmanager
+def rclone_server(folder: Path) -> Iterator[dict[str, str]]:
+    """rclone serving `folder` as S3 with one bucket, overwriting whatever is asked; the environment that reaches it."""
+    pytest.importorskip("obstore", reason="no S3 client: pip install obstore")
+    program = _rclone()
+    (folder / BUCKET).mkdir(parents=True)
+    port = _free_port()
+    options = ["--addr", f"127.0.0.1:{port}", "--auth-key", "test,secret-of-the-test"]
+    home = {**os.environ, "RCLONE_CONFIG": str(folder / "rclone.conf"), "RCLONE_CACHE_DIR": str(folder / "cache")}
+    log = (folder / "rclone.log").open("wb")
+    process = subprocess.Popen([program, "serve", "s3", *options, str(folder)], stdout=log, stderr=log, env=home)
+    try:
+        _await_port(port, process)
+        yield {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "secret-of-the-test",
+            "AWS_REGION": "us-east-1",
+        }
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+        log.close()
+
+
+def _rclone() -> str:
+    for name in ("rclone-s3", "rclone"):
+        program = shutil.which(name)
+        if (
+            program
+            and not subprocess.run([program, "serve", "s3", "--help"], capture_output=True, check=False).returncode
+        ):
+            return program
+    pytest.skip("no rclone that serves S3 (1.65 or newer): .ci/rclone-s3 /usr/local/bin builds one")
 
 
 def make_bucket(environment: dict[str, str]) -> None:
@@ -158,7 +194,7 @@ def _free_port() -> int:
 
 
 def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(100):
+    for _ in range(600):  # half a minute: a busy machine
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         assert process.poll() is None, "the server ended at once"

@@ -16,7 +16,7 @@ from model.errors import Exists, LoxError, Missing, Refused, StoreError, StoreFu
 from repository.store import Store, open_store
 from repository.store.remote import open_remote
 from tests.contracts.store import StoreContract
-from tests.repository.servers import BUCKET, azure_server, s3_server, sftp_server
+from tests.repository.servers import BUCKET, azure_server, rclone_server, s3_server, sftp_server
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,12 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, dict[s
 @pytest.fixture(scope="module")
 def azurite() -> Iterator[dict[str, str]]:
     with azure_server() as environment:
+        yield environment
+
+
+@pytest.fixture(scope="module")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    with rclone_server(tmp_path_factory.mktemp("rclone")) as environment:
         yield environment
 
 
@@ -81,6 +87,14 @@ class TestS3WithoutConditions(StoreContract):
     @pytest.fixture
     def store(self, careless_s3: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Store:
         return open_store(_url_in(careless_s3, monkeypatch, tmp_path))
+
+
+class TestRclone(StoreContract):
+    """Another server that ignores If-None-Match, and none of ours."""
+
+    @pytest.fixture
+    def store(self, rclone: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Store:
+        return open_store(_url_in(rclone, monkeypatch, tmp_path))
 
 
 class TestAzure(StoreContract):

@@ -1,0 +1,1 @@
+"""What goes wrong outside of us: crashes, full disks, networks that lose answers, hostile bytes."""
