@@ -15,6 +15,7 @@
     │   ├── WrongPassword           no key slot opens                                    exit 12
     │   ├── Damaged                 bytes do not match their name or seal                exit 15
     │   ├── NewerFormat             a format or feature newer than this program          exit 17
+    │   │   └── NoKey               sealed under keys newer than the one at hand         exit 12
     │   └── NotFound                no such snapshot, path or key
     ├── RunFailed                   an executor gave up; names stage and lane
     └── Interrupted                 SIGINT or SIGTERM                                    exit 130
@@ -117,6 +118,10 @@ class Damaged(RepositoryError):
 
 class NewerFormat(RepositoryError):
     exit_code = ExitCode.NEWER_FORMAT
+
+
+class NoKey(NewerFormat):
+    exit_code = ExitCode.WRONG_PASSWORD
 
 
 class NotFound(RepositoryError):

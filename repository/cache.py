@@ -35,7 +35,6 @@ from repository.index_table import (
     sort_ids,
     view_table,
 )
-from repository.keys import hkdf, purpose_info
 from repository.seal import ObjectKind
 
 if TYPE_CHECKING:
@@ -174,7 +173,7 @@ class _Cache:
 
     def __init__(self, folder: Path, repository: Repository) -> None:
         self._folder = folder
-        self._key = hkdf(repository.keys.object_key, purpose_info("index cache", repository.id))
+        self._key = repository.keys.local_key("index cache")
 
     @classmethod
     def open(cls, folder: Path, repository: Repository) -> _Cache | None:

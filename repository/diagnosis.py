@@ -13,6 +13,7 @@ from repository.affected import Losses, Survey
 from repository.cache import INDEX_PREFIX, list_packs
 from repository.condemned import Condemned, Reason, load_condemned
 from repository.config import CONFIG_NAME
+from repository.epochs import check_epochs
 from repository.findings import CheckReport, Finding, Progress
 from repository.footer import PACK_MAX
 from repository.index import ChunkIndex
@@ -124,10 +125,11 @@ class Diagnosis:
             return
         try:
             listing = self._repository.list_keys()
+            epochs = [*check_epochs(self._repository.store), *self._repository.read_epochs().problems]
         except LoxError as error:
             self._find(KEYS_PREFIX, error)
             return
-        for problem in listing.problems:
+        for problem in (*listing.problems, *epochs):
             self.report.finding(problem.subject or KEYS_PREFIX, str(problem))
         if not listing.slots:
             self.report.finding(KEYS_PREFIX, "no password or recovery code opens the repository any more")

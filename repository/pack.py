@@ -24,7 +24,7 @@ from model.batches import PackBytes, Receipt, Segment
 from model.errors import Damaged, RunFailed
 from repository.codecs import Codec, compressor, decompress, decompress_into
 from repository.footer import FOOTER_PLAIN_MAX, PACK_MAX, SEGMENT_PLAIN_MAX, decode_footer, encode_footer
-from repository.keys import KeyRing
+from repository.keyring import KeyRing
 from repository.pack_keys import (
     FOOTER_ORDINAL,
     HEADER_SIZE,

@@ -11,17 +11,23 @@ import hashlib
 import hmac
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from model.errors import Damaged, NewerFormat
-from repository.keys import KEY_SIZE, KeyRing
+from model.errors import Damaged, NewerFormat, RepositoryError
+from repository.keyring import Epoch, KeyRing
+from repository.keys import KEY_SIZE
 from repository.seal import FORMAT_VERSION, TAG_SIZE, CipherKind
 from repository.store import Bytes
+
+if TYPE_CHECKING:
+    from repository.repository import Repository
 
 HEADER_SIZE = 512
 OVERHEAD = 12 + TAG_SIZE  # bytes a sealed segment has more than a compressed one
@@ -30,12 +36,12 @@ FOOTER_ORDINAL = 0xFFFFFFFF  # the footer is sealed as the segment of this ordin
 _MAGIC = b"LOXP"
 _SEGMENT_MAGIC = b"LOXS"
 _HEADER = struct.Struct("<4sBBBB16s16s32s")  # magic version kind cipher recipients repo_id pack_id commitment
-_RECIPIENT = struct.Struct("<BBHI12s48s36s")  # scheme length zero epoch nonce wrapped zero
+_RECIPIENT = struct.Struct("<BBHI96s")  # scheme length zero epoch wrapped
 _RECIPIENTS_MAX = 4
 _CHECKSUM_SIZE = 16
 _CHECKSUM_AT = HEADER_SIZE - _CHECKSUM_SIZE
 _AAD = struct.Struct("<4sBBBB16s16sIII")  # magic version cipher codec kind repo_id pack_id ordinal plain stored
-_REPOSITORY_KEY = 1  # scheme: AES-256-GCM under data_key or meta_key
+_EPOCH_KEY = 1  # scheme: nonce, AES-256-GCM under data_key or meta_key of the epoch
 assert _HEADER.size + _RECIPIENTS_MAX * _RECIPIENT.size <= _CHECKSUM_AT
 
 
@@ -119,33 +125,63 @@ def new_header(keys: KeyRing, kind: PackKind) -> tuple[bytes, PackKeys]:
     if not keys.encrypted:
         fixed = _HEADER.pack(_MAGIC, FORMAT_VERSION, kind, CipherKind.NONE, 0, keys.repo_id, pack_id, bytes(32))
         return _with_checksum(fixed), PackKeys(pack_id, kind, keys.repo_id, None)
-    key = os.urandom(KEY_SIZE)
+    epoch, key = keys.sealing(), os.urandom(KEY_SIZE)
     commitment = _commit(key, pack_id)
     fixed = _HEADER.pack(_MAGIC, FORMAT_VERSION, kind, CipherKind.AES_256_GCM, 1, keys.repo_id, pack_id, commitment)
     nonce = os.urandom(12)
-    wrapped = AESGCM(_wrapping_key(keys, kind)).encrypt(nonce, key, fixed)
-    recipient = _RECIPIENT.pack(_REPOSITORY_KEY, len(nonce) + len(wrapped), 0, 0, nonce, wrapped, bytes(36))
+    wrapped = nonce + AESGCM(_wrapping_key(epoch, kind)).encrypt(nonce, key, fixed)
+    recipient = _RECIPIENT.pack(_EPOCH_KEY, len(wrapped), 0, epoch.number, wrapped)
     return _with_checksum(fixed + recipient), PackKeys(pack_id, kind, keys.repo_id, AESGCM(key))
 
 
 def open_header(keys: KeyRing, header: bytes, pack_id: bytes) -> PackKeys:
-    """The key in the first `HEADER_SIZE` bytes of the pack `pack_id`. Raises Damaged, NewerFormat."""
+    """The key in the first `HEADER_SIZE` bytes of the pack `pack_id`. Raises Damaged, NewerFormat, NoKey."""
     subject = pack_name(pack_id)
     kind, cipher, recipients, commitment = _check_header(keys, header, pack_id, subject)
     if cipher == CipherKind.NONE:
         return PackKeys(pack_id, kind, keys.repo_id, None)
-    fixed, wrapping = header[: _HEADER.size], AESGCM(_wrapping_key(keys, kind))
-    for slot in range(recipients):
-        scheme, _, _, _, nonce, wrapped, _ = _RECIPIENT.unpack_from(header, _HEADER.size + slot * _RECIPIENT.size)
-        if scheme != _REPOSITORY_KEY:
-            continue
+    trouble: RepositoryError | None = None
+    for scheme, epoch, wrapped in _recipients(header, recipients):
         try:
-            key = wrapping.decrypt(nonce, wrapped, fixed)
-        except InvalidTag:
+            candidates = _unwrapped(keys, scheme, epoch, wrapped, header, kind, subject)
+            key = next((one for one in candidates if hmac.compare_digest(_commit(one, pack_id), commitment)), None)
+        except RepositoryError as error:
+            trouble = error
             continue
-        if hmac.compare_digest(_commit(key, pack_id), commitment):
+        if key is not None:
             return PackKeys(pack_id, kind, keys.repo_id, AESGCM(key))
-    raise Damaged("the key of a pack does not open with the key of this repository", subject=subject)
+    raise trouble or Damaged("the key of a pack does not open with the key of this repository", subject=subject)
+
+
+def header_epoch(keys: KeyRing, header: bytes, pack_id: bytes) -> int:
+    """The number of the oldest epoch whose keys open the pack; 0 without encryption. Raises Damaged, NewerFormat."""
+    _, _, recipients, _ = _check_header(keys, header, pack_id, pack_name(pack_id))
+    return min((epoch for _, epoch, _ in _recipients(header, recipients)), default=0)
+
+
+def pack_epoch(repository: Repository, pack_id: bytes) -> int:
+    """`header_epoch` of a pack in the store. Also raises StoreError."""
+    return header_epoch(repository.keys, repository.store.get(pack_name(pack_id), 0, HEADER_SIZE), pack_id)
+
+
+def _recipients(header: bytes, count: int) -> Iterator[tuple[int, int, bytes]]:
+    """Scheme, epoch and wrapped key of each recipient slot in use."""
+    for slot in range(count):
+        scheme, length, _, epoch, room = _RECIPIENT.unpack_from(header, _HEADER.size + slot * _RECIPIENT.size)
+        yield scheme, epoch, room[:length]
+
+
+def _unwrapped(
+    keys: KeyRing, scheme: int, number: int, wrapped: bytes, header: bytes, kind: PackKind, subject: str
+) -> Iterator[bytes]:
+    """What may be the key of the pack: the commitment decides."""
+    if scheme != _EPOCH_KEY:
+        return
+    for epoch in keys.opening(number, subject):
+        try:
+            yield AESGCM(_wrapping_key(epoch, kind)).decrypt(wrapped[:12], wrapped[12:], header[: _HEADER.size])
+        except (InvalidTag, ValueError):
+            continue
 
 
 def _check_header(keys: KeyRing, header: bytes, pack_id: bytes, subject: str) -> tuple[PackKind, int, int, bytes]:
@@ -170,8 +206,8 @@ def _with_checksum(header: bytes) -> bytes:
     return padded + blake3(padded).digest(_CHECKSUM_SIZE)
 
 
-def _wrapping_key(keys: KeyRing, kind: PackKind) -> bytes:
-    return keys.data_key if kind is PackKind.DATA else keys.meta_key
+def _wrapping_key(epoch: Epoch, kind: PackKind) -> bytes:
+    return epoch.data_key if kind is PackKind.DATA else epoch.meta_key
 
 
 def _commit(key: bytes, pack_id: bytes) -> bytes:

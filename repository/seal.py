@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from model.errors import Damaged, NewerFormat
 from repository.codecs import Codec, compressor, decompress
-from repository.keys import KeyRing, hkdf, purpose_info
+from repository.keyring import Epoch, KeyRing
+from repository.keys import hkdf, purpose_info
 
 FORMAT_VERSION = 1
 PLAIN_MAX = 256 << 20  # bytes of an opened object
@@ -27,8 +28,8 @@ TAG_SIZE = 16
 CHECKSUM_SIZE = 32
 
 _MAGIC = b"LOXO"
-_HEADER = struct.Struct("<4sBBBB16sQ36s12s")  # magic version kind cipher codec repo_id plain_length salt nonce
-_SALT_SIZE = 36
+_HEADER = struct.Struct("<4sBBBB16sQI32s12s")  # magic version kind cipher codec repo_id plain_length epoch salt nonce
+_SALT_SIZE = 32
 _NONCE_SIZE = 12
 OBJECT_MAX = PLAIN_MAX + _HEADER.size + TAG_SIZE + CHECKSUM_SIZE
 assert _HEADER.size == 80
@@ -59,6 +60,7 @@ class Envelope:
     codec: int
     repo_id: bytes
     plain_length: int
+    epoch: int
     salt: bytes
     nonce: bytes
     header: bytes
@@ -70,20 +72,20 @@ class Envelope:
         check_envelope(sealed, _MAGIC, name)
         if len(sealed) < _HEADER.size + CHECKSUM_SIZE:
             raise Damaged("object is too short", subject=name)
-        _, _, kind, cipher, codec, repo_id, plain_length, salt, nonce = _HEADER.unpack_from(sealed)
+        _, _, kind, cipher, codec, repo_id, plain_length, epoch, salt, nonce = _HEADER.unpack_from(sealed)
         if cipher not in CipherKind.__members__.values():
             raise NewerFormat("sealed with a cipher this version does not have", subject=name, why=f"cipher {cipher}")
         if plain_length > PLAIN_MAX:
             raise Damaged("object is too large", subject=name, why=f"{plain_length} bytes, at most {PLAIN_MAX}")
         body = memoryview(sealed)[_HEADER.size : -CHECKSUM_SIZE]
         header = sealed[: _HEADER.size]
-        return cls(kind, CipherKind(cipher), codec, repo_id, plain_length, salt, nonce, header, body)
+        return cls(kind, CipherKind(cipher), codec, repo_id, plain_length, epoch, salt, nonce, header, body)
 
 
 class Cipher:
-    """Seals and opens the objects of one repository under its `object_key`. Thread-safe.
+    """Seals and opens the objects of one repository under the object keys of its epochs. Thread-safe.
 
-    Every object has a key of its own, derived from 36 random bytes in its header, so no number of objects wears a
+    Every object has a key of its own, derived from 32 random bytes in its header, so no number of objects wears a
     key out, and a random nonce on top, so a repeated salt would not yet repeat a key stream.
     """
 
@@ -98,20 +100,18 @@ class Cipher:
         codec, body = Codec.ZSTD, compressor(Codec.ZSTD)(plain)
         if len(body) >= len(plain):
             codec, body = Codec.NONE, bytes(plain)
-        encrypted = self.kind is not CipherKind.NONE
-        salt = os.urandom(_SALT_SIZE) if encrypted else bytes(_SALT_SIZE)
-        nonce = os.urandom(_NONCE_SIZE) if encrypted else bytes(_NONCE_SIZE)
-        header = _HEADER.pack(
-            _MAGIC, FORMAT_VERSION, kind, self.kind, codec, self._keys.repo_id, len(plain), salt, nonce
-        )
-        if encrypted:
-            body = self._aead(salt).encrypt(nonce, body, header + name.encode())
+        epoch = self._keys.sealing() if self._keys.encrypted else None
+        salt, nonce = (os.urandom(size) if epoch else bytes(size) for size in (_SALT_SIZE, _NONCE_SIZE))
+        fields = (kind, self.kind, codec, self._keys.repo_id, len(plain), epoch.number if epoch else 0, salt, nonce)
+        header = _HEADER.pack(_MAGIC, FORMAT_VERSION, *fields)
+        if epoch is not None:
+            body = self._aead(epoch, salt).encrypt(nonce, body, header + name.encode())
         checksum = blake3(header)
         checksum.update(body)
         return b"".join((header, body, checksum.digest()))
 
     def open_object(self, kind: ObjectKind, name: str, sealed: bytes) -> bytes:
-        """The bytes given to `seal_object`. Raises Damaged for anything else, NewerFormat for what came later."""
+        """The bytes given to `seal_object`. Raises Damaged for anything else, NewerFormat, NoKey for what is newer."""
         return self.open_envelope(kind, name, Envelope.parse(sealed, name))
 
     def open_envelope(self, kind: ObjectKind, name: str, envelope: Envelope) -> bytes:
@@ -129,14 +129,16 @@ class Cipher:
             raise Damaged(error.what, subject=name, why=error.why) from error
 
     def _decrypt(self, envelope: Envelope, name: str) -> bytes:
-        try:
-            aad = envelope.header + name.encode()
-            return self._aead(envelope.salt).decrypt(envelope.nonce, envelope.body, aad)
-        except (InvalidTag, ValueError) as error:
-            raise Damaged("object does not open with the key of this repository", subject=name) from error
+        for epoch in self._keys.opening(envelope.epoch, name):
+            try:
+                aad = envelope.header + name.encode()
+                return self._aead(epoch, envelope.salt).decrypt(envelope.nonce, envelope.body, aad)
+            except (InvalidTag, ValueError):
+                continue
+        raise Damaged("object does not open with the key of this repository", subject=name)
 
-    def _aead(self, salt: bytes) -> AESGCM:
-        return AESGCM(hkdf(self._keys.object_key, purpose_info("object", self._keys.repo_id), salt))
+    def _aead(self, epoch: Epoch, salt: bytes) -> AESGCM:
+        return AESGCM(hkdf(epoch.object_key, purpose_info("object", self._keys.repo_id), salt))
 
     def __repr__(self) -> str:
         return f"Cipher({self.kind.name})"

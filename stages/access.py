@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
-from base64 import b64decode, b64encode
 from typing import Any
 
 from repository.cache import default_cache_dir
 from repository.condemned import condemned_packs
+from repository.credentials import Credentials
 from repository.index import ChunkIndex
-from repository.repository import Credentials, Repository
+from repository.repository import Repository
 
 SECRET_MAX = 1 << 20  # bytes; a credentials file is a few hundred
 
@@ -62,7 +61,7 @@ class RepositoryAccess:
         self._secret_path = os.path.join(directory, "repository-credentials")
         fd = os.open(self._secret_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(fd, "wb") as file:
-            file.write(_to_bytes(self.repository.credentials()))
+            file.write(self.repository.credentials().encode())
 
     def __getstate__(self) -> dict[str, Any]:
         assert self._secret_path, "secure() comes before a repository leaves the process"
@@ -74,17 +73,5 @@ def _attach(url: str, secret_path: str) -> Repository:
     with _opening:
         if (url, secret_path) not in _opened:
             with open(secret_path, "rb") as file:
-                _opened[url, secret_path] = Repository.attach(url, _from_bytes(file.read(SECRET_MAX)))
+                _opened[url, secret_path] = Repository.attach(url, Credentials.decode(file.read(SECRET_MAX)))
         return _opened[url, secret_path]
-
-
-def _to_bytes(credentials: Credentials) -> bytes:
-    master = None if credentials.master is None else b64encode(credentials.master).decode()
-    fields = {"repo_id": credentials.repo_id.hex(), "config": b64encode(credentials.config).decode(), "master": master}
-    return json.dumps(fields).encode()
-
-
-def _from_bytes(data: bytes) -> Credentials:
-    fields = json.loads(data)
-    master = None if fields["master"] is None else b64decode(fields["master"])
-    return Credentials(bytes.fromhex(fields["repo_id"]), b64decode(fields["config"]), master)

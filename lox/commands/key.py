@@ -1,15 +1,18 @@
-"""``lox key list|add|remove|passwd``: the passwords that open a repository."""
+"""``lox key``: the passwords that open a repository, epochs of its keys, and what helps when all else is lost."""
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
 
 import click
 
 from lox import passwords
 from lox.escape import safe
-from lox.opening import open_repository
-from lox.output import output_of, table
-from lox.settings import Group, option
-from lox.units import format_time, rfc3339
+from lox.opening import Opening, open_repository, store_of
+from lox.output import output_of
+from lox.settings import Group, option, settings_of
+from lox.units import format_time
 from model.exits import ExitCode
 
 ID_SHOWN = 8
@@ -17,7 +20,7 @@ ID_SHOWN = 8
 
 @click.group("key", cls=Group, subcommand_metavar="COMMAND [ARGS]...")
 def command() -> None:
-    """List, add, remove and change passwords.
+    """List, add, remove, change, test and rotate keys.
 
     Every password, and the recovery code, opens a key slot of its own; any one of them opens the repository. New
     passwords are asked for, or taken from LOX_NEW_PASSWORD_FILE, LOX_NEW_PASSWORD_COMMAND or LOX_NEW_PASSWORD.
@@ -27,34 +30,23 @@ def command() -> None:
 @command.command("list")
 @click.pass_context
 def list_keys(ctx: click.Context, /) -> int:
-    """List the key slots."""
+    """List the key slots, and the epochs if there are several.
+
+    A key marked '?' is not trusted: it was not made by somebody who had the newest keys, and the next epoch will not
+    be sealed to it.
+    """
     repository = open_repository(ctx)
     output = output_of(ctx)
-    listing = repository.list_keys()
-    slots = listing.slots
-    current = repository.slot.id if repository.slot is not None else None
-    rows: list[dict[str, object]] = [
-        {
-            "id": slot.id,
-            "kind": slot.kind.value,
-            "label": slot.label,
-            "created": rfc3339(slot.created),
-            "current": slot.id == current,
-        }
-        for slot in slots
-    ]
-    output.events("key", rows)
-    texts = []
-    for slot in slots:
-        mark = "*" if slot.id == current else ""
-        texts.append((mark, slot.id[:ID_SHOWN], slot.kind.value, format_time(slot.created), safe(slot.label)))
-    output.lines(table(("", "KEY", "KIND", "CREATED", "LABEL"), texts))
     if not repository.encrypted:
         output.note("The repository is not encrypted: it has no keys.")
-    for problem in listing.problems:
+        return ExitCode.OK
+    from lox.keys import show_keys
+
+    problems = show_keys(output, repository)
+    for problem in problems:
         output.event("problem", message=safe(str(problem)))
         output.note(f"lox: {safe(str(problem))}")
-    return ExitCode.DAMAGE_FOUND if listing.problems else ExitCode.OK
+    return ExitCode.DAMAGE_FOUND if problems else ExitCode.OK
 
 
 @command.command("add")
@@ -75,22 +67,92 @@ def add_key(ctx: click.Context, /, label: str) -> None:
 def remove_key(ctx: click.Context, /, key: str) -> None:
     """Remove a password or recovery code by the id of its slot, or the beginning of that.
 
-    The last one cannot be removed. Whoever knew the password and kept a copy of the slot can still open the
-    repository with it.
+    The last one cannot be removed. Removing keeps nobody out who knew the password and has a copy of the slot: 'lox
+    key rotate' keeps them from what is stored from then on, 'lox prune --reencrypt' also from what was stored before.
     """
     repository = open_repository(ctx)
     slot = repository.remove_key(key)
     output = output_of(ctx)
     output.event("summary", action="removed", id=slot.id, label=slot.label, exit_code=0)
     output.line(f"removed key {slot.id[:ID_SHOWN]}")
+    output.note(
+        "Whoever knew it and kept a copy of its slot can still open the repository. 'lox key rotate' keeps new\n"
+        "backups from them, 'lox prune --reencrypt' afterwards the old ones."
+    )
 
 
 @command.command("passwd")
 @click.pass_context
 def change_password(ctx: click.Context, /) -> None:
-    """Replace the password that was given by a new one."""
+    """Replace the password that was given by a new one.
+
+    If others may know the old one, 'lox key rotate' should follow.
+    """
     repository = open_repository(ctx)
     slot = repository.change_password(passwords.new_password())
     output = output_of(ctx)
     output.event("summary", action="changed", id=slot.id, label=slot.label, exit_code=0)
     output.line(f"password changed, its key is now {slot.id[:ID_SHOWN]}")
+
+
+@command.command("rotate")
+@option("--dry-run", "-n", is_flag=True, help="Show which keys would open the new epoch, and change nothing.")
+@click.pass_context
+def rotate(ctx: click.Context, /, dry_run: bool) -> None:
+    """Begin a new epoch: what is stored from now on opens with the keys that are left, and with none known before.
+
+    Run it after a password, or a machine that had one, fell into wrong hands, when its key is removed. Deduplication
+    goes on; backups that are under way finish in the old epoch. What was stored before can still be read by whoever
+    had a key then, until 'lox prune --reencrypt' has stored it anew.
+    """
+    from lox.keys import show_rotation
+
+    repository = open_repository(ctx)
+    show_rotation(output_of(ctx), repository, dry_run)
+
+
+@command.command("test")
+@option("--ask", is_flag=True, help="Ask for the password or code to test, even if the environment names one.")
+@click.pass_context
+def test_key(ctx: click.Context, /, ask: bool) -> int:
+    """Prove that a password or recovery code opens the repository, without touching any data.
+
+    Opens the key slot, the config and the keys of every epoch. Exit code 12: it opens nothing; 15: it opens the
+    repository, but not all that it should.
+    """
+    from lox.keys import show_test
+
+    if ask:
+        repository = Opening(store_of(settings_of(ctx)), passwords.ask("Password or recovery code to test")).result()
+    else:
+        repository = open_repository(ctx)
+    return show_test(output_of(ctx), repository)
+
+
+@command.command("recovery-kit")
+@option("--output", "path", metavar="FILE", type=click.Path(path_type=Path),
+        help="Write it to a new file that only you can read, instead of showing it.")  # fmt: skip
+@click.pass_context
+def recovery_kit(ctx: click.Context, /, path: Path | None) -> None:
+    """Make a sheet to print: a new recovery code, and all it takes to restore with it.
+
+    Recovery codes made before stay good; 'lox key list' shows them, 'lox key remove' removes them. Test the sheet with
+    'lox key test --ask' once in a while.
+    """
+    from lox.recovery_kit import make_kit, private_file
+
+    repository = open_repository(ctx)
+    output = output_of(ctx)
+    with private_file(path) as file:
+        kit = make_kit(repository)
+        if file is not None:
+            os.write(file, kit.text.encode())
+    shown = None if path is not None else kit.code
+    where = str(path.absolute()) if path is not None else None
+    output.event("summary", action="kit", id=kit.slot.id, file=where, recovery_code=shown, exit_code=0)
+    if path is None:
+        output.line(kit.text)
+    else:
+        output.line(f"wrote {safe(str(path))} with a new recovery code, key {kit.slot.id[:ID_SHOWN]}")
+        output.note("Print it, keep the paper away from this machine, and delete the file.")
+    output.note(f"Made {format_time(kit.slot.created)}; lox key test --ask tells whether what you wrote down opens.")

@@ -38,6 +38,7 @@ from repository.store import LocalStore
 Entry = dict[str, Any]
 
 CODECS = ("zstd", "lz4", "gzip", "none")  # of the backup after each step
+ROTATED = 2  # the step before which a new epoch begins
 PASSWORD = "Zoe\u0308's golden repository"  # not in form NFC
 CHUNKERS = {
     "encrypted": ChunkerParams(minimum=2 * KIB, average=8 * KIB, maximum=256 * KIB),
@@ -199,6 +200,8 @@ def make(folder: Path, root: Path) -> Entry:
         trees.append(describe(root))
         time.sleep(0.1)  # what changed just before a backup is read again by the next
         for name, repository in opened.items():
+            if step == ROTATED and repository.encrypted:
+                repository.rotate()
             request = BackupRequest((os.fsencode(root),), host="golden", user="maker", tags=(codec,), codec=codec)
             report = backup(repository, request, ENGINE, Watch())
             assert report.snapshot is not None and report.problems == []

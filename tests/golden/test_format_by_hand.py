@@ -74,7 +74,13 @@ def test_config_and_keys(password: str | None) -> None:
     }
     assert found.keys["chunker"] == repository.keys.chunker_key
     if code is not None:
-        assert read(store, code, "recovery").keys.master == found.keys.master
+        repository.rotate()
+        repository.rotate()
+        repository.put_object(ObjectKind.INDEX, "index/00", b"of epoch 2")
+        for secret, kind in ((password, "password"), (code, "recovery")):
+            opened = read(store, secret, kind)
+            assert opened.keys.epochs == {epoch.number: epoch.key for epoch in repository.keys.epochs}
+            assert opened.open_object(2, "index/00") == b"of epoch 2"
 
 
 @pytest.mark.parametrize("kind", ["gear", "fixed"])
@@ -150,7 +156,7 @@ def note_order(note: dict[str, Any]) -> tuple[int, str]:
 
 def test_the_vectors_of_the_page() -> None:
     rows = dict(re.findall(r"^\| (.+?) \| `(.+?)` \|$", PAGE.partition(". Test vectors\n")[2], re.MULTILINE))
-    keys = by_hand.Keys(bytes(range(16)), bytes(range(32)))
+    keys = by_hand.Keys(bytes(range(16)), {0: bytes(range(32))})
     for purpose, name in (
         ("chunk id", "id key"),
         ("chunker", "chunker key"),
@@ -279,7 +285,9 @@ def test_the_page_lists_every_field(name: str, key: str) -> None:
 
     assert found.config.keys() == listed("5. Config")
     for object_name in found.names:
-        if object_name.startswith("keys/"):
+        if object_name.startswith("keys/epochs/"):
+            assert json.loads(found.read(object_name)).keys() == listed("4.4 Documents of epochs")
+        elif object_name.startswith("keys/"):
             assert json.loads(found.read(object_name)).keys() | {"argon2id"} == listed("4.2 Key slots")
     for snapshot in found.snapshots().values():
         assert snapshot.keys() == listed("11. Snapshot")
