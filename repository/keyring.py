@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from model.errors import Damaged, NoKey
+from model.errors import Damaged, NoKey, WrongPassword
 from repository.keys import KEY_SIZE, hkdf, purpose_info
 
 PUBLIC_CHUNKER_KEY = bytes(KEY_SIZE)  # of repositories without encryption
@@ -61,6 +61,14 @@ class Epoch:
         return f"Epoch({self.name})"
 
 
+def only_writes(subject: str = "") -> WrongPassword:
+    """The error for a write-only machine that is to read."""
+    return WrongPassword(
+        "this key only writes", subject=subject, why="it belongs to a write-only machine",
+        hint="to read, use a password or the recovery code",
+    )  # fmt: skip
+
+
 def epoch_name(number: int, epoch_id: bytes) -> str:
     """How an epoch is called in names of objects and in documents."""
     return f"{number:08x}-{epoch_id.hex()}"
@@ -72,12 +80,27 @@ def parse_epoch_name(text: str) -> tuple[int, bytes] | None:
     return (int(match[1], 16), bytes.fromhex(match[2])) if match else None
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class WriterKeys:
+    """What a write-only machine seals with: `public` is the public key of the epoch `number`, `secret` shows to those
+    who can read that it was this machine."""
+
+    id: bytes
+    secret: bytes
+    number: int
+    public: bytes
+
+    def __repr__(self) -> str:
+        return f"WriterKeys({self.id.hex()})"
+
+
 @dataclass(slots=True, repr=False)
 class KeyRing:
     """The keys of one repository. Without encryption `id_key` is None and only the public chunker key is there.
 
     `epochs` are those that could be opened, oldest first. `doubt` says why nothing may be sealed under the last of
     them, if so. `reload` brings the ring up to date with the store; it stays in this process. Threads may share it.
+    On a write-only machine there are no epochs, but a `writer`.
     """
 
     repo_id: bytes
@@ -85,6 +108,7 @@ class KeyRing:
     chunker_key: bytes
     epochs: tuple[Epoch, ...] = ()
     doubt: str = ""
+    writer: WriterKeys | None = None
     reload: Callable[[], None] | None = field(default=None, compare=False)
     _missed: dict[int, float] = field(default_factory=dict, compare=False)
 
@@ -107,6 +131,8 @@ class KeyRing:
     @property
     def epoch(self) -> int:
         """The number of the epoch that new packs and objects belong to; 0 without encryption."""
+        if self.writer is not None:
+            return self.writer.number
         return self.epochs[-1].number if self.epochs else 0
 
     @property
@@ -129,8 +155,10 @@ class KeyRing:
     def opening(self, number: int, subject: str) -> tuple[Epoch, ...]:
         """The epochs of this number, for the object `subject`. Looks into the store again for one it does not have.
 
-        Raises NoKey if there may be such an epoch, Damaged if there is none.
+        Raises NoKey if there may be such an epoch, Damaged if there is none, WrongPassword on a write-only machine.
         """
+        if self.writer is not None:
+            raise only_writes(subject)
         found = tuple(epoch for epoch in self.epochs if epoch.number == number)
         if not found and self.reload is not None and self._may_ask(number):
             self.reload()
@@ -140,6 +168,12 @@ class KeyRing:
         if self.doubt or self.reload is None:
             raise NoKey("sealed in an epoch this key does not open", subject=subject, why=self.doubt or f"{number}")
         raise Damaged("sealed in an epoch that never was", subject=subject, why=str(number))
+
+    def writer_secrets(self, writer_id: bytes, subject: str) -> tuple[bytes, ...]:
+        """The secret of a write-only machine, derived from the epoch its id begins with. Raises as `opening`."""
+        number = int.from_bytes(writer_id[:4], "little")
+        info = purpose_info("writer", self.repo_id)
+        return tuple(hkdf(epoch.key, info, writer_id) for epoch in self.opening(number, subject))
 
     def update(self, other: KeyRing) -> None:
         """Take over what `other`, read later, knows of the epochs."""
@@ -165,10 +199,10 @@ class KeyRing:
         return True
 
     def __getstate__(self) -> object:
-        return (self.repo_id, self.id_key, self.chunker_key, self.epochs, self.doubt)
+        return (self.repo_id, self.id_key, self.chunker_key, self.epochs, self.doubt, self.writer)
 
-    def __setstate__(self, state: tuple[bytes, bytes | None, bytes, tuple[Epoch, ...], str]) -> None:
-        self.repo_id, self.id_key, self.chunker_key, self.epochs, self.doubt = state
+    def __setstate__(self, state: tuple[bytes, bytes | None, bytes, tuple[Epoch, ...], str, WriterKeys | None]) -> None:
+        self.repo_id, self.id_key, self.chunker_key, self.epochs, self.doubt, self.writer = state
         self.reload, self._missed = None, {}
 
     def __repr__(self) -> str:

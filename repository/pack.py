@@ -117,8 +117,8 @@ class PackWriter:
         self._segments: list[tuple[int, int, int, int]] = []
         self._contents: list[Segment] = []
         self._header, self._keys = new_header(keys, kind)
-        # What is read back is opened with the key as a reader will get it, not with the one at hand.
-        self._reader_keys = open_header(keys, self._header, self._keys.pack_id)
+        # What is read back is opened with the key as a reader will get it, if this host can read at all.
+        self._reader_keys = self._keys if keys.writer else open_header(keys, self._header, self._keys.pack_id)
         self._finished = False
         self._checksum = blake3(self._header)
 

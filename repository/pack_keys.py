@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from model.errors import Damaged, NewerFormat, RepositoryError
 from repository.keyring import Epoch, KeyRing
-from repository.keys import KEY_SIZE
+from repository.keys import KEY_SIZE, purpose_info
+from repository.recipients import open_key, private_key_of, seal_key
 from repository.seal import FORMAT_VERSION, TAG_SIZE, CipherKind
 from repository.store import Bytes
 
@@ -42,6 +43,7 @@ _CHECKSUM_SIZE = 16
 _CHECKSUM_AT = HEADER_SIZE - _CHECKSUM_SIZE
 _AAD = struct.Struct("<4sBBBB16s16sIII")  # magic version cipher codec kind repo_id pack_id ordinal plain stored
 _EPOCH_KEY = 1  # scheme: nonce, AES-256-GCM under data_key or meta_key of the epoch
+_WRITER = 2  # scheme: id of a write-only machine, HPKE to the public key of the epoch
 assert _HEADER.size + _RECIPIENTS_MAX * _RECIPIENT.size <= _CHECKSUM_AT
 
 
@@ -66,6 +68,7 @@ class PackKeys:
     kind: PackKind
     repo_id: bytes
     aead: AESGCM | None = field(repr=False)  # None without encryption
+    written: bool = False  # by a write-only machine
 
     def associated(self, ordinal: int, codec: int, plain: int, stored: int) -> bytes:
         """All that a reader believes about a segment before it opens it; part of what its tag covers."""
@@ -125,17 +128,28 @@ def new_header(keys: KeyRing, kind: PackKind) -> tuple[bytes, PackKeys]:
     if not keys.encrypted:
         fixed = _HEADER.pack(_MAGIC, FORMAT_VERSION, kind, CipherKind.NONE, 0, keys.repo_id, pack_id, bytes(32))
         return _with_checksum(fixed), PackKeys(pack_id, kind, keys.repo_id, None)
-    epoch, key = keys.sealing(), os.urandom(KEY_SIZE)
+    key = os.urandom(KEY_SIZE)
     commitment = _commit(key, pack_id)
     fixed = _HEADER.pack(_MAGIC, FORMAT_VERSION, kind, CipherKind.AES_256_GCM, 1, keys.repo_id, pack_id, commitment)
-    nonce = os.urandom(12)
-    wrapped = nonce + AESGCM(_wrapping_key(epoch, kind)).encrypt(nonce, key, fixed)
-    recipient = _RECIPIENT.pack(_EPOCH_KEY, len(wrapped), 0, epoch.number, wrapped)
+    scheme, number, wrapped = _wrapped(keys, kind, key, fixed)
+    recipient = _RECIPIENT.pack(scheme, len(wrapped), 0, number, wrapped)
     return _with_checksum(fixed + recipient), PackKeys(pack_id, kind, keys.repo_id, AESGCM(key))
 
 
+def _wrapped(keys: KeyRing, kind: PackKind, key: bytes, fixed: bytes) -> tuple[int, int, bytes]:
+    """Scheme, epoch and what goes into the recipient slot."""
+    if (writer := keys.writer) is not None:
+        info = _writer_info(keys.repo_id, writer.id, writer.secret, fixed)
+        return _WRITER, writer.number, writer.id + seal_key(key, writer.public, info)
+    epoch, nonce = keys.sealing(), os.urandom(12)
+    return _EPOCH_KEY, epoch.number, nonce + AESGCM(_wrapping_key(epoch, kind)).encrypt(nonce, key, fixed)
+
+
 def open_header(keys: KeyRing, header: bytes, pack_id: bytes) -> PackKeys:
-    """The key in the first `HEADER_SIZE` bytes of the pack `pack_id`. Raises Damaged, NewerFormat, NoKey."""
+    """The key in the first `HEADER_SIZE` bytes of the pack `pack_id`.
+
+    Raises Damaged, NewerFormat, NoKey, and WrongPassword on a write-only machine.
+    """
     subject = pack_name(pack_id)
     kind, cipher, recipients, commitment = _check_header(keys, header, pack_id, subject)
     if cipher == CipherKind.NONE:
@@ -149,7 +163,7 @@ def open_header(keys: KeyRing, header: bytes, pack_id: bytes) -> PackKeys:
             trouble = error
             continue
         if key is not None:
-            return PackKeys(pack_id, kind, keys.repo_id, AESGCM(key))
+            return PackKeys(pack_id, kind, keys.repo_id, AESGCM(key), scheme == _WRITER)
     raise trouble or Damaged("the key of a pack does not open with the key of this repository", subject=subject)
 
 
@@ -175,11 +189,18 @@ def _unwrapped(
     keys: KeyRing, scheme: int, number: int, wrapped: bytes, header: bytes, kind: PackKind, subject: str
 ) -> Iterator[bytes]:
     """What may be the key of the pack: the commitment decides."""
-    if scheme != _EPOCH_KEY:
-        return
-    for epoch in keys.opening(number, subject):
+    fixed = header[: _HEADER.size]
+    if scheme == _WRITER:
+        writer_id, sealed = wrapped[:16], wrapped[16:]
+        for secret in keys.writer_secrets(writer_id, subject):
+            for epoch in keys.opening(number, subject):
+                private = private_key_of(epoch.key, "epoch", keys.repo_id)
+                key = open_key(sealed, private, _writer_info(keys.repo_id, writer_id, secret, fixed))
+                if key is not None:
+                    yield key
+    for epoch in keys.opening(number, subject) if scheme == _EPOCH_KEY else ():
         try:
-            yield AESGCM(_wrapping_key(epoch, kind)).decrypt(wrapped[:12], wrapped[12:], header[: _HEADER.size])
+            yield AESGCM(_wrapping_key(epoch, kind)).decrypt(wrapped[:12], wrapped[12:], fixed)
         except (InvalidTag, ValueError):
             continue
 
@@ -208,6 +229,10 @@ def _with_checksum(header: bytes) -> bytes:
 
 def _wrapping_key(epoch: Epoch, kind: PackKind) -> bytes:
     return epoch.data_key if kind is PackKind.DATA else epoch.meta_key
+
+
+def _writer_info(repo_id: bytes, writer_id: bytes, secret: bytes, fixed: bytes) -> bytes:
+    return purpose_info("written pack", repo_id) + writer_id + secret + fixed
 
 
 def _commit(key: bytes, pack_id: bytes) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -19,8 +20,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from model.errors import Damaged, NewerFormat
 from repository.codecs import Codec, compressor, decompress
-from repository.keyring import Epoch, KeyRing
-from repository.keys import hkdf, purpose_info
+from repository.keyring import Epoch, KeyRing, WriterKeys, only_writes
+from repository.keys import KEY_SIZE, hkdf, purpose_info
+from repository.recipients import SEALED_SIZE, open_key, private_key_of, public_key_of, seal_key
 
 FORMAT_VERSION = 1
 PLAIN_MAX = 256 << 20  # bytes of an opened object
@@ -49,6 +51,14 @@ class CipherKind(IntEnum):
 
     NONE = 0
     AES_256_GCM = 1
+    WRITTEN = 2  # by a write-only machine: AES-256-GCM under a key sealed to the public key of the epoch
+
+
+WRITER_ID_SIZE = 16
+WRITER_PREFIXES = ("index/", "snapshots/", "sessions/")  # of what a write-only machine may write
+
+Accepts = Callable[[bytes, str], bool]
+"""Whether the object of a name counts that was sealed by the write-only machine of an id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +75,11 @@ class Envelope:
     nonce: bytes
     header: bytes
     body: memoryview
+
+    @property
+    def writer(self) -> bytes | None:
+        """The id of the write-only machine that sealed it, if one did; sure only once the object is open."""
+        return self.salt[:WRITER_ID_SIZE] if self.cipher is CipherKind.WRITTEN else None
 
     @classmethod
     def parse(cls, sealed: bytes, name: str) -> Envelope:
@@ -89,26 +104,57 @@ class Cipher:
     key out, and a random nonce on top, so a repeated salt would not yet repeat a key stream.
     """
 
-    def __init__(self, keys: KeyRing) -> None:
+    def __init__(self, keys: KeyRing, accepts: Accepts = lambda writer, name: True) -> None:
         self._keys = keys
+        self._accepts = accepts
         self.kind = CipherKind.AES_256_GCM if keys.encrypted else CipherKind.NONE
 
-    def seal_object(self, kind: ObjectKind, name: str, plain: bytes) -> bytes:
-        """The envelope to store under `name`, which it opens under only. `plain` is at most `PLAIN_MAX` bytes."""
+    def seal_object(self, kind: ObjectKind, name: str, plain: bytes, writer: bytes | None = None) -> bytes:
+        """The envelope to store under `name`, which it opens under only. `plain` is at most `PLAIN_MAX` bytes.
+
+        With `writer` it is sealed as the write-only machine of that id would have. Raises NoKey if it is in doubt
+        which keys are the newest, WrongPassword for what a write-only machine may not write.
+        """
         if len(plain) > PLAIN_MAX:
             raise ValueError(f"object of {len(plain)} bytes, at most {PLAIN_MAX}")
         codec, body = Codec.ZSTD, compressor(Codec.ZSTD)(plain)
         if len(body) >= len(plain):
             codec, body = Codec.NONE, bytes(plain)
-        epoch = self._keys.sealing() if self._keys.encrypted else None
-        salt, nonce = (os.urandom(size) if epoch else bytes(size) for size in (_SALT_SIZE, _NONCE_SIZE))
-        fields = (kind, self.kind, codec, self._keys.repo_id, len(plain), epoch.number if epoch else 0, salt, nonce)
-        header = _HEADER.pack(_MAGIC, FORMAT_VERSION, *fields)
-        if epoch is not None:
+        fields = (kind, codec, len(plain))
+        if self._keys.writer is not None or writer is not None:
+            header, body = self._seal_written(name, *fields, body, self._writer_keys(writer, name))
+        elif self.kind is CipherKind.NONE:
+            header = self._header(*fields, self.kind, 0, bytes(_SALT_SIZE), bytes(_NONCE_SIZE))
+        else:
+            epoch, salt, nonce = self._keys.sealing(), os.urandom(_SALT_SIZE), os.urandom(_NONCE_SIZE)
+            header = self._header(*fields, self.kind, epoch.number, salt, nonce)
             body = self._aead(epoch, salt).encrypt(nonce, body, header + name.encode())
         checksum = blake3(header)
         checksum.update(body)
         return b"".join((header, body, checksum.digest()))
+
+    def _header(self, kind: int, codec: int, plain: int, cipher: int, epoch: int, salt: bytes, nonce: bytes) -> bytes:
+        fields = (kind, cipher, codec, self._keys.repo_id, plain, epoch, salt, nonce)
+        return _HEADER.pack(_MAGIC, FORMAT_VERSION, *fields)
+
+    def _seal_written(
+        self, name: str, kind: int, codec: int, plain: int, body: bytes, writer: WriterKeys
+    ) -> tuple[bytes, bytes]:
+        if not name.startswith(WRITER_PREFIXES):
+            raise only_writes(name)
+        key, nonce = os.urandom(KEY_SIZE), os.urandom(_NONCE_SIZE)
+        salt = writer.id.ljust(_SALT_SIZE, b"\0")
+        header = self._header(kind, codec, plain, CipherKind.WRITTEN, writer.number, salt, nonce)
+        sealed = seal_key(key, writer.public, self._writer_info(writer.id, writer.secret, header, name))
+        return header, sealed + AESGCM(key).encrypt(nonce, body, header + name.encode())
+
+    def _writer_keys(self, writer_id: bytes | None, name: str) -> WriterKeys:
+        if writer_id is None or self._keys.writer is not None:
+            assert self._keys.writer is not None and writer_id in (None, self._keys.writer.id)
+            return self._keys.writer
+        secret, epoch = self._keys.writer_secrets(writer_id, name)[-1], self._keys.sealing()
+        public = public_key_of(private_key_of(epoch.key, "epoch", self._keys.repo_id))
+        return WriterKeys(writer_id, secret, epoch.number, public)
 
     def open_object(self, kind: ObjectKind, name: str, sealed: bytes) -> bytes:
         """The bytes given to `seal_object`. Raises Damaged for anything else, NewerFormat, NoKey for what is newer."""
@@ -120,9 +166,12 @@ class Cipher:
             raise Damaged("object belongs to another repository", subject=name)
         if envelope.kind != kind:
             raise Damaged("object is of another kind", subject=name, why=f"{envelope.kind} instead of {int(kind)}")
-        if envelope.cipher is not self.kind:
+        if envelope.cipher is CipherKind.WRITTEN and self.kind is not CipherKind.NONE:
+            body: memoryview | bytes = self._open_written(envelope, name)
+        elif envelope.cipher is not self.kind:
             raise Damaged("object is not encrypted as the repository is", subject=name)
-        body = envelope.body if self.kind is CipherKind.NONE else self._decrypt(envelope, name)
+        else:
+            body = envelope.body if self.kind is CipherKind.NONE else self._decrypt(envelope, name)
         try:
             return decompress(envelope.codec, body, envelope.plain_length)
         except Damaged as error:
@@ -136,6 +185,33 @@ class Cipher:
             except (InvalidTag, ValueError):
                 continue
         raise Damaged("object does not open with the key of this repository", subject=name)
+
+    def _open_written(self, envelope: Envelope, name: str) -> bytes:
+        writer = envelope.salt[:WRITER_ID_SIZE]
+        if not name.startswith(WRITER_PREFIXES):
+            raise Damaged("object is not one that a write-only machine may write", subject=name)
+        for key in self._written_keys(envelope, writer, name):
+            try:
+                aad = envelope.header + name.encode()
+                plain = AESGCM(key).decrypt(envelope.nonce, envelope.body[SEALED_SIZE:], aad)
+            except (InvalidTag, ValueError):
+                continue
+            if not self._accepts(writer, name):
+                raise Damaged("written with a key that was revoked before", subject=name, why=f"key {writer.hex()}")
+            return plain
+        raise Damaged("object does not open with the key of this repository", subject=name)
+
+    def _written_keys(self, envelope: Envelope, writer: bytes, name: str) -> Iterator[bytes]:
+        sealed = bytes(envelope.body[:SEALED_SIZE])
+        for secret in self._keys.writer_secrets(writer, name):
+            info = self._writer_info(writer, secret, envelope.header, name)
+            for epoch in self._keys.opening(envelope.epoch, name):
+                key = open_key(sealed, private_key_of(epoch.key, "epoch", self._keys.repo_id), info)
+                if key is not None:
+                    yield key
+
+    def _writer_info(self, writer: bytes, secret: bytes, header: bytes, name: str) -> bytes:
+        return purpose_info("written object", self._keys.repo_id) + writer + secret + header + name.encode()
 
     def _aead(self, epoch: Epoch, salt: bytes) -> AESGCM:
         return AESGCM(hkdf(epoch.object_key, purpose_info("object", self._keys.repo_id), salt))
