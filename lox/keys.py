@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lox.escape import safe
 from lox.output import Output, table
+from lox.private_files import private_file
 from lox.units import format_time, rfc3339
 from model.errors import Damaged, LoxError, NewerFormat
 from model.exits import ExitCode
 from repository.epochs import EpochDocument, list_epochs, load_epoch
 from repository.rotation import trusted_slots
+from repository.writers import find_writer
 
 if TYPE_CHECKING:
     from repository.repository import Repository
@@ -35,6 +39,7 @@ def show_keys(output: Output, repository: Repository) -> list[LoxError]:
     documents = _documents(repository, problems)
     if documents:
         _show_epochs(output, documents, found.ring.epoch, {slot.id: slot for slot in listing.slots})
+    _show_writers(output, repository)
     if found.ring.doubt and not found.problems:
         problems.append(Damaged("it is in doubt which keys are the newest", why=found.ring.doubt))
     return problems
@@ -83,6 +88,48 @@ def _show_epochs(output: Output, documents: Iterable[EpochDocument], newest: int
     output.lines(table(("", "EPOCH", "BEGAN", "SEALED TO"), texts))
 
 
+def _show_writers(output: Output, repository: Repository) -> None:
+    writers = repository.list_writers()
+    texts = []
+    for writer in writers:
+        revoked = None if writer.revoked is None else rfc3339(writer.revoked)
+        output.event("writer", id=writer.id.hex(), label=writer.label, created=rfc3339(writer.created), revoked=revoked)
+        state = "writes" if writer.revoked is None else f"removed {format_time(writer.revoked)}"
+        texts.append((writer.id.hex()[:ID_SHOWN], format_time(writer.created), state, safe(writer.label)))
+    if writers:
+        output.line()
+        output.lines(table(("WRITE-ONLY", "ISSUED", "STATE", "LABEL"), texts))
+
+
+def issue_key(output: Output, repository: Repository, label: str, path: Path) -> None:
+    """Writes a new write-only key into a new private file. Raises UsageError, NoKey, StoreError."""
+    with private_file(path) as file:
+        assert file is not None
+        key = repository.issue_writer(label)
+        os.write(file, key.encode().encode() + b"\n")
+    output.event("summary", action="issued", id=key.keys.id.hex(), label=label, file=str(path.absolute()), exit_code=0)
+    output.line(f"wrote {safe(str(path))} with write-only key {key.keys.id.hex()[:ID_SHOWN]}")
+    output.note("Move it to the machine it is for, and name it there with LOX_PASSWORD_FILE.")
+
+
+def remove(output: Output, repository: Repository, prefix: str) -> None:
+    """Removes a key slot or a write-only key. Raises NotFound, UsageError, StoreError."""
+    writers = repository.list_writers() if repository.encrypted else []
+    if (writer := find_writer(writers, prefix)) is not None:
+        count = repository.revoke_writer(writer)
+        output.event("summary", action="removed", id=writer.id.hex(), label=writer.label, objects=count, exit_code=0)
+        output.line(f"removed write-only key {writer.id.hex()[:ID_SHOWN]}: what it stores from now on does not count")
+        output.note(f"{count} objects that it stored before still do: look whether its last snapshots are genuine.")
+        return
+    slot = repository.remove_key(prefix)
+    output.event("summary", action="removed", id=slot.id, label=slot.label, exit_code=0)
+    output.line(f"removed key {slot.id[:ID_SHOWN]}")
+    output.note(
+        "Whoever knew it and kept a copy of its slot can still open the repository. 'lox key rotate' keeps new\n"
+        "backups from them, 'lox prune --reencrypt' afterwards the old ones."
+    )
+
+
 def show_rotation(output: Output, repository: Repository, dry_run: bool) -> None:
     """Begins a new epoch, or tells what it would be. Raises as `Repository.rotate`, UsageError without encryption."""
     if dry_run:
@@ -121,6 +168,10 @@ def _names(slots: Iterable[KeySlot]) -> list[str]:
 
 def show_test(output: Output, repository: Repository) -> int:
     """What the key at hand opens; the exit code. Raises UsageError without encryption, StoreError."""
+    if repository.write_only:
+        output.event("summary", action="tested", repository=repository.id.hex(), id=repository.writer, exit_code=0)
+        output.line(f"write-only key {repository.writer[:ID_SHOWN]} stores backups in {repository.id.hex()[:8]}")
+        return ExitCode.OK
     found = repository.read_epochs()
     slot = repository.slot
     assert slot is not None

@@ -32,6 +32,7 @@ from repository.index_table import (
     decode_index,
     encode_counts,
     gather_receipts,
+    marked_written,
     sort_ids,
     view_table,
 )
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 Report = Callable[[Damaged], None]
 
 INDEX_PREFIX = "index/"
+WRITTEN_FOLDER = "written"  # of what a write-only machine remembers of what it stored
 FILES_MAX = 8  # tables a lookup goes through
 GROWTH = 4  # a table is merged into one up to so many times its size
 MERGE_ROWS = 1 << 18  # rows sorted at once: what merging takes in memory does not grow with the index
@@ -65,7 +67,10 @@ def default_cache_dir() -> Path:
 
 
 def load_tables(repository: Repository, cache_dir: Path | None, on_damage: Report | None = None) -> list[IndexTable]:
-    """Tables of all index objects in the store; see `ChunkIndex.load`."""
+    """Tables of all index objects in the store; see `ChunkIndex.load`. A write-only machine knows only its own."""
+    if repository.write_only:
+        cache = None if cache_dir is None else _Cache.open(cache_dir / repository.id.hex() / WRITTEN_FOLDER, repository)
+        return [] if cache is None else [file.table for file in cache.read(None)]
     names = [name for name, _ in repository.store.list(INDEX_PREFIX)]
     cache = None if cache_dir is None else _Cache.open(cache_dir / repository.id.hex(), repository)
     known = [] if cache is None else cache.read(set(names))
@@ -89,7 +94,9 @@ def _read_objects(
     tables, read = [], []
     for name in names:
         try:
-            tables.append(decode_index(repository.get_object(ObjectKind.INDEX, name), name))
+            data, writer = repository.get_written(ObjectKind.INDEX, name)
+            table = decode_index(data, name)
+            tables.append(table if writer is None else marked_written(table))
         except Damaged as error:
             if on_damage is None:
                 raise Damaged(error.what, subject=name, why=error.why, hint=REPAIR_HINT) from error
@@ -97,6 +104,13 @@ def _read_objects(
             continue
         read.append(name)
     return tables, read
+
+
+def remember_written(repository: Repository, cache_dir: Path, table: IndexTable, name: str) -> None:
+    """On a write-only machine: keep the table of an index object it just stored, because it cannot read it back."""
+    cache = _Cache.open(cache_dir / repository.id.hex() / WRITTEN_FOLDER, repository)
+    if cache is not None:
+        cache.add(cache.read(None), [table], [name])
 
 
 def unlisted_packs(repository: Repository, tables: Sequence[IndexTable], on_damage: Report | None) -> list[IndexTable]:
@@ -184,13 +198,15 @@ class _Cache:
             return None
         return cls(folder, repository)
 
-    def read(self, existing: set[str]) -> list[_File]:
-        """The files that are sound and made only from `existing` index objects, no source twice; others go."""
+    def read(self, existing: set[str] | None) -> list[_File]:
+        """The files that are sound and made only from `existing` (None: any) index objects, no source twice; others
+        go."""
         files: list[_File] = []
         seen: set[str] = set()
         for path in sorted(self._folder.glob("*" + _SUFFIX)):
             file = self._read_file(path)
-            if file is None or not existing.issuperset(file.sources) or not seen.isdisjoint(file.sources):
+            stale = file is None or (existing is not None and not existing.issuperset(file.sources))
+            if stale or file is None or not seen.isdisjoint(file.sources):
                 path.unlink(missing_ok=True)
                 continue
             seen.update(file.sources)

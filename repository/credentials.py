@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from repository.keyring import Epoch, KeyRing, epoch_name, parse_epoch_name
 from repository.slots import KeySlot, Unlocked
+from repository.writers import WriterKey
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -28,6 +29,10 @@ class Credentials:
             "epochs": epochs,
             "doubt": self.keys.doubt,
         }
+        if (writer := self.keys.writer) is not None:
+            assert self.keys.id_key is not None
+            machine = WriterKey(self.repo_id, self.config, self.keys.id_key, self.keys.chunker_key, "", writer)
+            fields["writer"] = machine.encode()
         if (unlocked := self.unlocked) is not None:
             slot = b64encode(unlocked.slot.encode()).decode()
             keys = {"key": unlocked.key.hex(), "private": unlocked.private.hex()}
@@ -42,7 +47,12 @@ class Credentials:
         if given := fields.get("unlocked"):
             slot = KeySlot.decode(given["id"], b64decode(given["slot"]))
             unlocked = Unlocked(slot, bytes.fromhex(given["key"]), bytes.fromhex(given["private"]))
-        keys = _key_ring(repo_id, fields["epochs"], fields["doubt"])
+        if text := fields.get("writer"):
+            writer = WriterKey.parse(text)
+            assert writer is not None
+            keys = KeyRing(repo_id, writer.id_key, writer.chunker_key, writer=writer.keys)
+        else:
+            keys = _key_ring(repo_id, fields["epochs"], fields["doubt"])
         return cls(repo_id, b64decode(fields["config"]), keys, unlocked)
 
     def __repr__(self) -> str:

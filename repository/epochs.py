@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from model.errors import Damaged, LoxError, Missing, NewerFormat
 from repository.documents import Document, decode_document, document_checksum, encode_document, take, take_hex
-from repository.keyring import EPOCH_ID_SIZE, FIRST_ID, Epoch, KeyRing, epoch_name, parse_epoch_name
+from repository.keyring import EPOCH_ID_SIZE, FIRST_ID, WRITER_ID_SIZE, Epoch, KeyRing, epoch_name, parse_epoch_name
 from repository.keys import KEY_SIZE, REPO_ID_SIZE, hkdf, purpose_info
 from repository.recipients import PUBLIC_SIZE, SEALED_SIZE, open_key, private_key_of, public_key_of, seal_key
 from repository.slots import FOLDER, SLOTS_MAX, KeySlot, Unlocked
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 EPOCHS_FOLDER = FOLDER + "epochs/"
 EPOCH_MAX = 1 << 20  # bytes of a document
 EPOCHS_MAX = 1000  # epochs of a repository
+WRITERS_MAX = 1000  # write-only machines of a repository
 COPY = ".copy"
 
 _VERSION = 1
@@ -56,6 +57,7 @@ class EpochDocument:
     created: int
     public: bytes
     recipients: tuple[Recipient, ...]
+    writers: tuple[tuple[bytes, bytes], ...]  # ids of write-only machines, and what shows them that this is ours
     past: bytes
     signed: bytes  # all that the MAC covers, as canonical JSON
     mac: bytes
@@ -65,18 +67,23 @@ class EpochDocument:
         return EPOCHS_FOLDER + epoch_name(self.number, self.id)
 
     @classmethod
-    def make(cls, ring: KeyRing, slots: Iterable[KeySlot], created: int) -> tuple[EpochDocument, Epoch]:
-        """A new epoch that follows on all of `ring` and opens with `slots`; and its keys."""
+    def make(
+        cls, ring: KeyRing, slots: Iterable[KeySlot], created: int, writers: Iterable[bytes] = ()
+    ) -> tuple[EpochDocument, Epoch]:
+        """A new epoch that follows on all of `ring`, opens with `slots` and is announced to the write-only machines
+        of the ids `writers`; and its keys."""
         epoch = Epoch.of(ring.repo_id, ring.epoch + 1, os.urandom(EPOCH_ID_SIZE), os.urandom(KEY_SIZE))
         recipients = [_sealed_to(slot, epoch, ring.repo_id) for slot in slots]
+        public = public_key_of(private_key_of(epoch.key, "epoch", ring.repo_id))
         document: Document = {
             "version": _VERSION,
             "repo_id": ring.repo_id.hex(),
             "number": epoch.number,
             "id": epoch.id.hex(),
             "created": created,
-            "public": public_key_of(private_key_of(epoch.key, "epoch", ring.repo_id)).hex(),
+            "public": public.hex(),
             "recipients": recipients,
+            "writers": [_announced_to(writer, epoch, public, ring) for writer in writers],
             "past": _encrypt_past(ring, epoch).hex(),
         }
         return cls.decode(epoch.name, _complete(document, epoch, ring.repo_id)), epoch
@@ -99,6 +106,7 @@ class EpochDocument:
             created=take(document, "created", int, subject),
             public=take_hex(document, "public", PUBLIC_SIZE, subject),
             recipients=_decode_recipients(take(document, "recipients", list, subject), subject),
+            writers=_decode_writers(take(document, "writers", list, subject), subject),
             past=_hex(document, "past", subject),
             signed=encode_document({key: value for key, value in document.items() if key != "mac"}),
             mac=take_hex(document, "mac", KEY_SIZE, subject),
@@ -225,6 +233,16 @@ def _sealed_to(slot: KeySlot, epoch: Epoch, repo_id: bytes) -> Document:
     return {"slot": slot.id, "public": slot.public.hex(), "sealed": sealed.hex()}
 
 
+def _announced_to(writer: bytes, epoch: Epoch, public: bytes, ring: KeyRing) -> Document:
+    secret = ring.writer_secrets(writer, EPOCHS_FOLDER)[-1]
+    return {"writer": writer.hex(), "mac": announcement(secret, epoch.number, epoch.id, public).hex()}
+
+
+def announcement(secret: bytes, number: int, epoch_id: bytes, public: bytes) -> bytes:
+    """What shows to a write-only machine that a new epoch was begun by somebody who can read what it writes."""
+    return hmac.digest(secret, b"lox epoch" + struct.pack("<I", number) + epoch_id + public, "sha256")
+
+
 def check_epochs(store: Store) -> list[LoxError]:
     """What is wrong with documents of epochs, copies too, as far as it can be told without a key. Raises StoreError."""
     problems: list[LoxError] = []
@@ -256,6 +274,15 @@ def _decode_recipient(row: object, subject: str) -> Recipient:
         raise Damaged("object lacks a valid field", subject=subject, why="recipients should be objects")
     slot = take(row, "slot", str, subject)
     return Recipient(slot, take_hex(row, "public", PUBLIC_SIZE, subject), take_hex(row, "sealed", SEALED_SIZE, subject))
+
+
+def _decode_writers(rows: list[object], subject: str) -> tuple[tuple[bytes, bytes], ...]:
+    if len(rows) > WRITERS_MAX or not all(isinstance(row, dict) for row in rows):
+        raise Damaged("object lacks a valid field", subject=subject, why="writers")
+    pairs = (row for row in rows if isinstance(row, dict))
+    return tuple(
+        (take_hex(row, "writer", WRITER_ID_SIZE, subject), take_hex(row, "mac", KEY_SIZE, subject)) for row in pairs
+    )
 
 
 def _hex(document: Document, key: str, subject: str) -> bytes:

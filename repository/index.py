@@ -15,9 +15,16 @@ import numpy.typing as npt
 from model.batches import Receipt
 from model.entries import I64, U8, U32, Bool
 from model.errors import Damaged
-from repository.cache import INDEX_PREFIX, default_cache_dir, list_packs, load_tables, unlisted_packs
+from repository.cache import (
+    INDEX_PREFIX,
+    default_cache_dir,
+    list_packs,
+    load_tables,
+    remember_written,
+    unlisted_packs,
+)
 from repository.condemned import load_condemned
-from repository.index_table import PACK, SEGMENT, IndexTable, Records, decode_index, encode_index
+from repository.index_table import PACK, SEGMENT, IndexTable, Records, decode_index, encode_index, gather_receipts
 from repository.repository import Repository
 from repository.seal import ObjectKind
 
@@ -50,6 +57,8 @@ def save_index(repository: Repository, receipts: Sequence[Receipt]) -> list[str]
     for group in _grouped(receipts):
         names.append(index_name())
         repository.put_object(ObjectKind.INDEX, names[-1], encode_index(group))
+        if repository.write_only:
+            remember_written(repository, default_cache_dir(), gather_receipts(group), names[-1])
     return names
 
 
@@ -137,18 +146,20 @@ class ChunkIndex:
         on_damage: Callable[[Damaged], None] | None = None,
         only_present: bool = False,
         without: Collection[bytes] = (),
+        proved: Collection[bytes] | None = None,
     ) -> ChunkIndex:
         """The index as it is in the store now, through the cache in `cache_dir` (None: in memory only).
 
         Raises Damaged for an index object that does not open. With `on_damage` such objects are reported to it and
         left out, and packs that no readable object names are asked themselves for what they hold. With `only_present`
         chunks of packs that are missing or of the wrong length do not count, nor do those of the packs `without`:
-        they are stored again when they are met.
+        they are stored again when they are met. With `proved` the same holds for packs that a write-only machine wrote
+        and that are not among the proved ones: what it says is in them is not believed.
         """
         tables = load_tables(repository, cache_dir, on_damage)
         if only_present and any(len(table.packs) for table in tables):
             sizes = {pack: size for pack, size in list_packs(repository) if pack not in without}
-            tables = [_present(table, sizes) for table in tables]
+            tables = [_present(table, sizes, proved) for table in tables]
         return cls(tables)
 
     def __len__(self) -> int:
@@ -202,6 +213,11 @@ class ChunkIndex:
         bad = np.array([pack in packs for pack in self.packs], dtype=bool)
         return self.doubting(bad[self.segments.pack]) if bad.any() else self
 
+    def doubting_written(self) -> ChunkIndex:
+        """`doubting` of all that lies in packs of write-only machines, unless there is nothing else."""
+        written = self.pack_table["written"] != 0
+        return self if written.all() else self.doubting(written[self.segments.pack])
+
 
 def _best_copies(table: IndexTable, rows: I64, doubts: U8) -> tuple[I64, U8]:
     """For each of `rows` of a table, which hold some copy of an id, the row of the best copy, and how much it is
@@ -223,10 +239,14 @@ def _best_copies(table: IndexTable, rows: I64, doubts: U8) -> tuple[I64, U8]:
     return best, least
 
 
-def _present(table: IndexTable, sizes: Mapping[bytes, int]) -> IndexTable:
-    """The table without the chunks of packs that are not in the store as they were stored."""
-    known = zip(table.packs["id"], table.packs["size"].tolist(), strict=True)
-    lost = [row for row, (pack_id, size) in enumerate(known) if sizes.get(pack_id.tobytes()) != size]
+def _present(table: IndexTable, sizes: Mapping[bytes, int], proved: Collection[bytes] | None) -> IndexTable:
+    """The table without the chunks of packs that are not in the store as they were stored, or not to be believed."""
+    known = zip(table.packs["id"], *(table.packs[name].tolist() for name in ("size", "written")), strict=True)
+    lost = [
+        row
+        for row, (pack_id, size, written) in enumerate(known)
+        if sizes.get(pack_id.tobytes()) != size or (written and proved is not None and pack_id.tobytes() not in proved)
+    ]
     if not lost:
         return table
     keep = ~np.isin(table.segments["pack"], lost)[table.segment]
@@ -249,7 +269,7 @@ class ReadingIndex:
             pack for mark in load_condemned(repository, on_damage) for pack in mark.packs
         )  # before the index: what replaces them is then in it
         index = ChunkIndex.load(repository, cache_dir, on_damage, only_present=True)
-        self._index = index.doubting_packs(self._condemned)
+        self._index = index.doubting_written().doubting_packs(self._condemned)
         self._lock = threading.Lock()
         self._asked = False
 
@@ -267,7 +287,8 @@ class ReadingIndex:
     def _ask_packs(self, missed: U8) -> None:
         tables = self._index.tables
         unlisted = ChunkIndex(unlisted_packs(self._repository, tables, self._on_damage))
-        self._index = ChunkIndex([*tables, *unlisted.tables]).doubting_packs(self._condemned)
+        index = ChunkIndex([*tables, *unlisted.tables])
+        self._index = index.doubting_written().doubting_packs(self._condemned)
         if unlisted.contains(missed).any():
             why = f"no index object names {len(unlisted.packs)} packs that are needed; they were asked themselves"
             self._on_damage(Damaged("an index object is missing", subject=INDEX_PREFIX, why=why))

@@ -21,6 +21,7 @@ from repository.keys import KEY_SIZE, hkdf, purpose_info
 PUBLIC_CHUNKER_KEY = bytes(KEY_SIZE)  # of repositories without encryption
 EPOCH_ID_SIZE = 16
 FIRST_ID = bytes(EPOCH_ID_SIZE)
+WRITER_ID_SIZE = 16
 EPOCH_NUMBER_MAX = 0xFFFFFFFF
 RELOAD_SECONDS = 30.0  # an epoch that was not there is not asked for again sooner
 
@@ -170,8 +171,8 @@ class KeyRing:
         raise Damaged("sealed in an epoch that never was", subject=subject, why=str(number))
 
     def writer_secrets(self, writer_id: bytes, subject: str) -> tuple[bytes, ...]:
-        """The secret of a write-only machine, derived from the epoch its id begins with. Raises as `opening`."""
-        number = int.from_bytes(writer_id[:4], "little")
+        """The secret of a write-only machine, derived from the epoch its id ends with. Raises as `opening`."""
+        number = int.from_bytes(writer_id[-4:], "little")
         info = purpose_info("writer", self.repo_id)
         return tuple(hkdf(epoch.key, info, writer_id) for epoch in self.opening(number, subject))
 

@@ -12,6 +12,7 @@ import os
 import struct
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TypeVar
@@ -211,6 +212,7 @@ class PackWriter:
             segment=np.repeat(np.arange(len(counts), dtype=np.uint32), counts),
             offset=np.concatenate([nothing, *(content.offset for content in self._contents)]),
             length=np.concatenate([nothing, *(content.length for content in self._contents)]),
+            written=self._keys.written,
         )
 
 
@@ -248,7 +250,7 @@ class PackReader:
         _, codec, _, plain_length, _ = _TRAILER.unpack_from(tail, len(tail) - TRAILER_SIZE)
         at = len(tail) - TRAILER_SIZE - stored
         plain = _open(keys, FOOTER_ORDINAL, codec, plain_length, memoryview(tail)[at : at + stored])
-        return decode_footer(plain, keys.pack_id, keys.kind, size, name)
+        return replace(decode_footer(plain, keys.pack_id, keys.kind, size, name), written=keys.written)
 
     def _footer_length(self, tail: Bytes, size: int, name: str) -> int:
         if len(tail) < TRAILER_SIZE or not HEADER_SIZE + OVERHEAD + TRAILER_SIZE <= size <= PACK_MAX:

@@ -133,7 +133,8 @@ def new_header(keys: KeyRing, kind: PackKind) -> tuple[bytes, PackKeys]:
     fixed = _HEADER.pack(_MAGIC, FORMAT_VERSION, kind, CipherKind.AES_256_GCM, 1, keys.repo_id, pack_id, commitment)
     scheme, number, wrapped = _wrapped(keys, kind, key, fixed)
     recipient = _RECIPIENT.pack(scheme, len(wrapped), 0, number, wrapped)
-    return _with_checksum(fixed + recipient), PackKeys(pack_id, kind, keys.repo_id, AESGCM(key))
+    written = keys.writer is not None
+    return _with_checksum(fixed + recipient), PackKeys(pack_id, kind, keys.repo_id, AESGCM(key), written)
 
 
 def _wrapped(keys: KeyRing, kind: PackKind, key: bytes, fixed: bytes) -> tuple[int, int, bytes]:

@@ -40,6 +40,7 @@ class Receipts:
             segment=table.segment[rows] - np.uint32(first),
             offset=table.offset[rows],
             length=table.length[rows],
+            written=bool(table.packs["written"][pack]),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from model.errors import Damaged, Exists, Missing, NoRepository, RepositoryError
 from repository.config import CONFIG_NAME, Config, Operation
 from repository.credentials import Credentials
 from repository.epochs import EpochsFound, read_epochs
-from repository.keyring import Epoch, KeyRing
+from repository.keyring import Epoch, KeyRing, only_writes
 from repository.keys import KEY_SIZE, REPO_ID_SIZE, KdfParams
 from repository.rotation import TRIES, Rotation, rotate
 from repository.seal import OBJECT_MAX, Cipher, CipherKind, Envelope, ObjectKind
@@ -28,9 +29,12 @@ from repository.slots import (
     unlock,
 )
 from repository.store import Store, open_store
+from repository.writers import Writer, WriterKey, issue_writer, load_writers, revoke_writer
 
 if TYPE_CHECKING:
     from repository.pack import PackReader
+
+WRITERS_SECONDS = 60.0  # after which it is looked again who was revoked
 
 
 class Repository:
@@ -40,8 +44,9 @@ class Repository:
         self.store = store
         self.config = config
         self.keys = keys
-        self.cipher = Cipher(keys)
+        self.cipher = Cipher(keys, self._accepts)
         self.unlocked = unlocked  # the key slot that opened it, None without encryption
+        self._writers: tuple[float, dict[bytes, Writer]] | None = None  # when they were read; of the store
         if unlocked is not None:
             keys.reload = self.reload_keys
 
@@ -80,7 +85,7 @@ class Repository:
 
     @classmethod
     def open(cls, store: Store, password: str | None) -> Repository:
-        """Open with a password or recovery code; None for a repository without encryption.
+        """Open with a password, recovery code or write-only key; None for a repository without encryption.
 
         Raises NoRepository, WrongPassword, Damaged, NewerFormat. A password given for a repository that is not
         encrypted is a UsageError: somebody with access to the store may have put an open one in the place of ours.
@@ -96,6 +101,8 @@ class Repository:
             return cls._opened(store, envelope, KeyRing.public(envelope.repo_id), None)
         if password is None:
             raise WrongPassword("the repository is encrypted and no password was given", subject=store.url)
+        if (writer := WriterKey.parse(password)) is not None:
+            return cls._open_to_write(store, envelope, writer)
         unlocked = unlock(store, envelope.repo_id, password)
         return cls._opened(store, envelope, read_epochs(store, envelope.repo_id, unlocked).ring, unlocked)
 
@@ -118,6 +125,14 @@ class Repository:
         config.require(Operation.READ)
         return cls(store, config, keys, unlocked)
 
+    @classmethod
+    def _open_to_write(cls, store: Store, envelope: Envelope, writer: WriterKey) -> Repository:
+        if envelope.repo_id != writer.repo_id:
+            raise WrongPassword("the write-only key is of another repository", subject=store.url)
+        config = Config.decode(writer.config)
+        config.require(Operation.WRITE)
+        return cls(store, config, writer.key_ring(store))
+
     @property
     def id(self) -> bytes:
         return self.config.repo_id
@@ -129,6 +144,16 @@ class Repository:
     @property
     def encrypted(self) -> bool:
         return self.keys.encrypted
+
+    @property
+    def write_only(self) -> bool:
+        """Whether the key at hand stores backups and reads none."""
+        return self.keys.writer is not None
+
+    @property
+    def writer(self) -> str:
+        """What snapshots made with this key have as `writer`."""
+        return "" if self.keys.writer is None else self.keys.writer.id.hex()
 
     @property
     def slot(self) -> KeySlot | None:
@@ -146,15 +171,24 @@ class Repository:
         """A picklable secret for `attach`."""
         return Credentials(self.id, self.config.encode(), self.keys, self.unlocked)
 
-    def put_object(self, kind: ObjectKind, name: str, plain: bytes) -> int:
-        """Seal and store an object; the bytes it takes. Raises Exists and other StoreErrors."""
-        sealed = self.cipher.seal_object(kind, name, plain)
+    def put_object(self, kind: ObjectKind, name: str, plain: bytes, writer: bytes | None = None) -> int:
+        """Seal and store an object; the bytes it takes. With `writer`, as the write-only machine of that id would.
+
+        Raises Exists and other StoreErrors, NoKey; WrongPassword for what a write-only machine may not write.
+        """
+        sealed = self.cipher.seal_object(kind, name, plain, writer)
         self.store.put(name, [sealed])
         return len(sealed)
 
     def get_object(self, kind: ObjectKind, name: str) -> bytes:
-        """Read and open an object. Raises Missing and other StoreErrors, Damaged, NewerFormat."""
-        return self.cipher.open_object(kind, name, self.store.get(name, 0, OBJECT_MAX + 1))
+        """Read and open an object. Raises Missing and other StoreErrors, Damaged, NewerFormat, NoKey; WrongPassword on
+        a write-only machine."""
+        return self.get_written(kind, name)[0]
+
+    def get_written(self, kind: ObjectKind, name: str) -> tuple[bytes, bytes | None]:
+        """As `get_object`, and the id of the write-only machine that wrote the object, None if none did."""
+        envelope = Envelope.parse(self.store.get(name, 0, OBJECT_MAX + 1), name)
+        return self.cipher.open_envelope(kind, name, envelope), envelope.writer
 
     def list_keys(self) -> SlotListing:
         """The key slots, and those that cannot be read."""
@@ -171,7 +205,7 @@ class Repository:
     def rotate(self) -> Rotation:
         """Begin a new epoch: what is stored from now on opens with the key slots that are left, and with no key that
         anybody had before. Raises as `rotation.rotate`."""
-        rotation = rotate(self.store, self.id, self._opener())
+        rotation = rotate(self.store, self.id, self._opener(), self._valid_writers)
         self.reload_keys()
         return rotation
 
@@ -197,6 +231,24 @@ class Repository:
         """
         self._opener()
         return remove_slot(self.store, self.id, prefix)
+
+    def list_writers(self) -> list[Writer]:
+        """The write-only machines, revoked ones too. Raises as `load_writers`."""
+        self._opener()
+        return load_writers(self)
+
+    def issue_writer(self, label: str) -> WriterKey:
+        """A key for a machine that stores backups and reads none. Raises UsageError, NoKey, StoreError."""
+        self._opener()
+        self.reload_keys()
+        return issue_writer(self, label)
+
+    def revoke_writer(self, writer: Writer) -> int:
+        """What a write-only machine writes from now on does not count; how many objects it wrote so far, which do."""
+        self._opener()
+        count = revoke_writer(self, writer)
+        self._writers = None
+        return count
 
     def change_password(self, password: str, kdf: KdfParams | None = None) -> KeySlot:
         """Replace the password slot that opened this repository: the new one is stored before the old one goes."""
@@ -224,7 +276,20 @@ class Repository:
             self.store.delete(made.slot.name)
         raise RepositoryError("others change the keys all the time", hint="try again when they are done")
 
+    def _valid_writers(self) -> list[bytes]:
+        return [writer.id for writer in load_writers(self) if writer.revoked is None]
+
+    def _accepts(self, writer: bytes, name: str) -> bool:
+        """Whether what a write-only machine wrote counts: all until it was revoked, then what was there already."""
+        now = time.monotonic()
+        if self._writers is None or now - self._writers[0] > WRITERS_SECONDS:
+            self._writers = now, {one.id: one for one in load_writers(self)}
+        found = self._writers[1].get(writer)
+        return found is None or found.revoked is None or name in found.accepted
+
     def _opener(self) -> Unlocked:
+        if self.write_only:
+            raise only_writes()
         if self.unlocked is None:
             raise UsageError("the repository is not encrypted: it has no keys", subject=self.store.url)
         return self.unlocked

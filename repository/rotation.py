@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from model.errors import NoKey, RepositoryError, UsageError
@@ -61,8 +61,12 @@ def trusted_slots(
     return trusted, tuple(slot for slot in slots if slot not in trusted)
 
 
-def rotate(store: Store, repo_id: bytes, unlocked: Unlocked) -> Rotation:
+def rotate(
+    store: Store, repo_id: bytes, unlocked: Unlocked, writers: Callable[[], Iterable[bytes]] = tuple
+) -> Rotation:
     """Begin a new epoch that all key slots which are there open, and no key that was known before.
+
+    It is announced to the write-only machines whose ids `writers` gives.
 
     Raises NoKey if an epoch does not open with the slot at hand, UsageError if there can be no more epochs, StoreError.
     """
@@ -79,7 +83,7 @@ def rotate(store: Store, repo_id: bytes, unlocked: Unlocked) -> Rotation:
             raise NoKey("the key at hand is not one of the repository's any more", subject=unlocked.slot.name)
         if len(found.ring.epochs) >= EPOCHS_MAX:
             raise UsageError("the repository has as many epochs as it can", subject=str(EPOCHS_MAX))
-        document, _ = EpochDocument.make(found.ring, slots, time.time_ns())
+        document, _ = EpochDocument.make(found.ring, slots, time.time_ns(), writers())
         document.store(store)
         begun, found = True, _read(store, repo_id, unlocked)
         if len(found.newest) > 1:  # somebody does the same at the same time: let them not keep in step

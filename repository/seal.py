@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from model.errors import Damaged, NewerFormat
 from repository.codecs import Codec, compressor, decompress
-from repository.keyring import Epoch, KeyRing, WriterKeys, only_writes
+from repository.keyring import WRITER_ID_SIZE, Epoch, KeyRing, WriterKeys, only_writes
 from repository.keys import KEY_SIZE, hkdf, purpose_info
 from repository.recipients import SEALED_SIZE, open_key, private_key_of, public_key_of, seal_key
 
@@ -54,7 +54,6 @@ class CipherKind(IntEnum):
     WRITTEN = 2  # by a write-only machine: AES-256-GCM under a key sealed to the public key of the epoch
 
 
-WRITER_ID_SIZE = 16
 WRITER_PREFIXES = ("index/", "snapshots/", "sessions/")  # of what a write-only machine may write
 
 Accepts = Callable[[bytes, str], bool]

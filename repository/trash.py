@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from model.errors import Damaged, Exists, LoxError, Missing, NewerFormat, NotFound, UsageError
 from repository.annotations import load_annotations, remove_notes
-from repository.documents import Document, decode_document, encode_document, take
+from repository.documents import Document, decode_document, encode_document, take, take_hex
+from repository.keyring import WRITER_ID_SIZE
 from repository.seal import ObjectKind
 from repository.snapshot import SNAPSHOT_MAX, SNAPSHOT_PREFIX, Snapshot, Snapshots, load_all
 
@@ -42,6 +43,7 @@ class Trashed:
     snapshot: Snapshot
     document: bytes  # of the snapshot, as it was
     names: tuple[str, ...]  # of its objects in the trash: usually one
+    writer: bytes | None = None  # the write-only machine that made it: it comes back as that machine's
 
 
 def forget(repository: Repository, snapshot_id: str, rule: str, now: int) -> None:
@@ -50,11 +52,13 @@ def forget(repository: Repository, snapshot_id: str, rule: str, now: int) -> Non
     Raises UsageError if it is pinned or held, Missing if there is no such snapshot, Damaged, NewerFormat, StoreError.
     """
     name = SNAPSHOT_PREFIX + snapshot_id
-    data = repository.get_object(ObjectKind.SNAPSHOT, name)
+    data, writer = repository.get_written(ObjectKind.SNAPSHOT, name)
     snapshot = Snapshot.decode(snapshot_id, data)  # what cannot be read is not ours to forget
     if kept := load_annotations(repository, snapshot_id).of(snapshot).protections(now):
         raise UsageError("the snapshot may not be forgotten", subject=snapshot.short_id, why=", ".join(kept))
     document: Document = {"version": _VERSION, "time": now, "rule": rule, "snapshot": data.hex()}
+    if writer is not None:
+        document["writer"] = writer.hex()
     plain = encode_document(document)
     repository.put_object(ObjectKind.MARK, _trash_name(snapshot_id), plain)
     try:
@@ -71,14 +75,14 @@ def undelete(repository: Repository, trashed: Trashed) -> bool:
     name = SNAPSHOT_PREFIX + trashed.id
     gone = True
     try:
-        repository.put_object(ObjectKind.SNAPSHOT, name, trashed.document)
+        repository.put_object(ObjectKind.SNAPSHOT, name, trashed.document, trashed.writer)
     except Exists:
         gone = False
         if repository.get_object(ObjectKind.SNAPSHOT, name) != trashed.document:
             raise Damaged("another snapshot has the id of one in the trash", subject=name) from None
     _empty(repository, trashed)
     if not repository.store.exists(name):  # forgotten again before the trash was emptied, by who found it full
-        repository.put_object(ObjectKind.SNAPSHOT, name, trashed.document)
+        repository.put_object(ObjectKind.SNAPSHOT, name, trashed.document, trashed.writer)
     return gone
 
 
@@ -157,12 +161,14 @@ def _decode(name: str, data: bytes) -> Trashed:
     except ValueError as error:
         raise Damaged("object lacks a valid field", subject=name, why="snapshot should be hex") from error
     time, rule = take(document, "time", int, name), take(document, "rule", str, name)
-    return Trashed(snapshot_id, time, rule, Snapshot.decode(snapshot_id, inner), inner, (name,))
+    writer = take_hex(document, "writer", WRITER_ID_SIZE, name) if "writer" in document else None
+    snapshot = replace(Snapshot.decode(snapshot_id, inner), writer=writer.hex() if writer else "")
+    return Trashed(snapshot_id, time, rule, snapshot, inner, (name,), writer)
 
 
 def _joined(one: Trashed, other: Trashed) -> Trashed:
     last = max(one, other, key=lambda trashed: trashed.time)
-    return Trashed(last.id, last.time, last.rule, last.snapshot, last.document, (*one.names, *other.names))
+    return Trashed(last.id, last.time, last.rule, last.snapshot, last.document, (*one.names, *other.names), last.writer)
 
 
 def _written(repository: Repository, name: str) -> int:

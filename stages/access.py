@@ -11,6 +11,7 @@ from repository.condemned import condemned_packs
 from repository.credentials import Credentials
 from repository.index import ChunkIndex
 from repository.repository import Repository
+from repository.verified import VerifiedLog
 
 SECRET_MAX = 1 << 20  # bytes; a credentials file is a few hundred
 
@@ -41,21 +42,35 @@ class RepositoryAccess:
 
     @property
     def index(self) -> ChunkIndex:
-        """The index as it was when it was first asked for in this process, without packs that are lost or condemned."""
+        """The index as it was when it was first asked for in this process, without packs that are lost or condemned,
+        and without those of write-only machines that this host has not read and proved."""
         if self._index is None:
             if self._condemned is None:
                 self._condemned = condemned_packs(self.repository)  # before the index: later ones are not relied on
             self._index = ChunkIndex.load(
-                self.repository, default_cache_dir(), only_present=True, without=self._condemned
+                self.repository,
+                default_cache_dir(),
+                only_present=True,
+                without=self._condemned,
+                proved=self._proved_packs(),
             )
         return self._index
 
     @property
     def reading_index(self) -> ChunkIndex:
         """As `index`, with copies in condemned packs as the last resort: for reading, not for relying on."""
-        if not (index := self.index) or not self._condemned:
+        index = self.index
+        if self.repository.write_only or not (self._condemned or index.pack_table["written"].any()):
             return index
-        return ChunkIndex.load(self.repository, default_cache_dir(), only_present=True).doubting_packs(self._condemned)
+        index = ChunkIndex.load(self.repository, default_cache_dir(), only_present=True)
+        return index.doubting_written().doubting_packs(self._condemned or ())
+
+    def _proved_packs(self) -> frozenset[bytes] | None:
+        """Packs that were sound when they were read last; None on a write-only machine, which relies on its own."""
+        if self.repository.write_only:
+            return None
+        log = VerifiedLog.open(self.repository, default_cache_dir())
+        return frozenset(log.times) - log.damaged
 
     def secure(self, directory: str) -> None:
         """Write the credentials into `directory`, which must be private (0700) and goes away with the run."""

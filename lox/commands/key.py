@@ -13,6 +13,7 @@ from lox.opening import Opening, open_repository, store_of
 from lox.output import output_of
 from lox.settings import Group, option, settings_of
 from lox.units import format_time
+from model.errors import UsageError
 from model.exits import ExitCode
 
 ID_SHOWN = 8
@@ -50,13 +51,27 @@ def list_keys(ctx: click.Context, /) -> int:
 
 
 @command.command("add")
-@option("--label", default="", help="A name that tells you later whose password it is.")
+@option("--label", default="", help="A name that tells you later whose password it is, or which machine's key.")
+@option("--write-only", is_flag=True, help="No password, but a key for a machine that stores backups and reads none.")
+@option("--output", "path", metavar="FILE", type=click.Path(path_type=Path),
+        help="With --write-only: the new file, readable by you only, into which the key goes.")  # fmt: skip
 @click.pass_context
-def add_key(ctx: click.Context, /, label: str) -> None:
-    """Add a password."""
+def add_key(ctx: click.Context, /, label: str, write_only: bool, path: Path | None) -> None:
+    """Add a password, or a key for a write-only machine.
+
+    A machine with a write-only key makes backups that it cannot read itself: whoever takes it over gets no history.
+    Copy the file to that machine and name it there with LOX_PASSWORD_FILE.
+    """
+    if write_only != (path is not None):
+        raise UsageError("--write-only and --output FILE go together", hint="a password is asked for without them")
     repository = open_repository(ctx)
-    slot = repository.add_password(passwords.new_password(), label)
     output = output_of(ctx)
+    if path is not None:
+        from lox.keys import issue_key
+
+        issue_key(output, repository, label, path)
+        return
+    slot = repository.add_password(passwords.new_password(), label)
     output.event("summary", action="added", id=slot.id, label=slot.label, exit_code=0)
     output.line(f"added key {slot.id[:ID_SHOWN]}")
 
@@ -65,20 +80,15 @@ def add_key(ctx: click.Context, /, label: str) -> None:
 @click.argument("key")
 @click.pass_context
 def remove_key(ctx: click.Context, /, key: str) -> None:
-    """Remove a password or recovery code by the id of its slot, or the beginning of that.
+    """Remove a password, recovery code or write-only key by its id, or the beginning of that.
 
-    The last one cannot be removed. Removing keeps nobody out who knew the password and has a copy of the slot: 'lox
+    The last password or code cannot be removed. Removing keeps nobody out who knew it and has a copy of the slot: 'lox
     key rotate' keeps them from what is stored from then on, 'lox prune --reencrypt' also from what was stored before.
+    What a write-only machine stored before its key was removed stays; what it stores afterwards does not count.
     """
-    repository = open_repository(ctx)
-    slot = repository.remove_key(key)
-    output = output_of(ctx)
-    output.event("summary", action="removed", id=slot.id, label=slot.label, exit_code=0)
-    output.line(f"removed key {slot.id[:ID_SHOWN]}")
-    output.note(
-        "Whoever knew it and kept a copy of its slot can still open the repository. 'lox key rotate' keeps new\n"
-        "backups from them, 'lox prune --reencrypt' afterwards the old ones."
-    )
+    from lox.keys import remove
+
+    remove(output_of(ctx), open_repository(ctx), key)
 
 
 @command.command("passwd")
@@ -125,7 +135,7 @@ def test_key(ctx: click.Context, /, ask: bool) -> int:
     if ask:
         repository = Opening(store_of(settings_of(ctx)), passwords.ask("Password or recovery code to test")).result()
     else:
-        repository = open_repository(ctx)
+        repository = open_repository(ctx, only_writes=True)
     return show_test(output_of(ctx), repository)
 
 
@@ -139,7 +149,8 @@ def recovery_kit(ctx: click.Context, /, path: Path | None) -> None:
     Recovery codes made before stay good; 'lox key list' shows them, 'lox key remove' removes them. Test the sheet with
     'lox key test --ask' once in a while.
     """
-    from lox.recovery_kit import make_kit, private_file
+    from lox.private_files import private_file
+    from lox.recovery_kit import make_kit
 
     repository = open_repository(ctx)
     output = output_of(ctx)

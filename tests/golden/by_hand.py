@@ -102,8 +102,15 @@ def open_envelope(sealed: bytes, kind: int, name: str, keys: Keys) -> bytes:
     magic, version, found, cipher, codec, repo, size, epoch, salt, nonce = fields
     assert (magic, version, found, repo) == (b"LOXO", 1, kind, keys.repo_id)
     body = sealed[80:-32]
-    assert cipher == (1 if keys.master else 0)
-    if cipher:
+    assert bool(cipher) == bool(keys.master)
+    if cipher == 2:
+        assert name.partition("/")[0] in ("index", "snapshots", "sessions")
+        writer = salt[:16]
+        where = info("written object", repo) + writer + keys.writer_secret(writer) + sealed[:80] + name.encode()
+        body = AESGCM(hpke_open(body[:80], keys.of("epoch", epoch), where)).decrypt(
+            nonce, body[80:], sealed[:80] + name.encode()
+        )
+    elif cipher:
         key = hkdf(keys.of("objects", epoch), info("object", repo), salt, 32)
         body = AESGCM(key).decrypt(nonce, body, sealed[:80] + name.encode())
     return decompress(codec, body, size)
@@ -206,6 +213,11 @@ class Keys:
     def of(self, purpose: str, epoch: int) -> bytes:
         return hkdf(self.epochs[epoch], info(purpose, self.repo_id), b"", 32)
 
+    def writer_secret(self, writer: bytes) -> bytes:
+        """The secret of a write-only machine."""
+        key = self.epochs[int.from_bytes(writer[12:], "little")]
+        return hkdf(key, info("writer", self.repo_id), writer, 32)
+
     def chunk_id(self, chunk: bytes) -> bytes:
         return mac(self["chunk id"], chunk) if self.master else hashlib.sha256(chunk).digest()
 
@@ -266,10 +278,15 @@ class PackHeader:
         assert (magic, version, repo_id) == (b"LOXP", 1, keys.repo_id)
         if not cipher:
             return cls(repo_id, pack_id, kind, cipher, b"")
-        scheme, length, epoch, nonce, wrapped = struct.unpack_from("<BBxxI12s48s", data, 72)
-        assert (recipients, scheme, length) == (1, 1, 60)
-        wrapping = keys.of("data packs" if kind == 1 else "meta packs", epoch)
-        pack_key = AESGCM(wrapping).decrypt(nonce, wrapped, data[:72])
+        scheme, length, epoch, room = struct.unpack_from("<BBxxI96s", data, 72)
+        assert recipients == 1 and (scheme, length) in ((1, 60), (2, 96))
+        if scheme == 2:
+            writer = room[:16]
+            where = info("written pack", repo_id) + writer + keys.writer_secret(writer) + data[:72]
+            pack_key = hpke_open(room[16:], keys.of("epoch", epoch), where)
+        else:
+            wrapping = keys.of("data packs" if kind == 1 else "meta packs", epoch)
+            pack_key = AESGCM(wrapping).decrypt(room[:12], room[12:60], data[:72])
         assert commitment == hashlib.sha256(b"lox pack key" + pack_key + pack_id).digest()
         return cls(repo_id, pack_id, kind, cipher, pack_key)
 

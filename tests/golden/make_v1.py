@@ -211,6 +211,26 @@ def make(folder: Path, root: Path) -> Entry:
     return {"root": os.fspath(root)[1:], "repositories": repositories, "trees": trees}
 
 
+def make_written(folder: Path, root: Path) -> Entry:
+    """A repository that a write-only machine wrote before and after a rotation; what expected.json says of it."""
+    store = LocalStore(os.fspath(folder / "written"))
+    repository, code = Repository.init(store, PASSWORD, encryption="aes-256-gcm", kdf=KdfParams(64, 1, 1))
+    key = repository.issue_writer("golden").encode()
+    files, snapshots = {}, []
+    for step in range(2):
+        (root / "small").mkdir(exist_ok=True)
+        write(root / "small" / f"of step {step}", text(random.Random(step), 5_000))
+        files[f"of step {step}"] = hashlib.sha256((root / "small" / f"of step {step}").read_bytes()).hexdigest()
+        time.sleep(0.1)
+        machine = Repository.open(store, key)
+        request = BackupRequest((os.fsencode(root / "small"),), host="golden", user="maker")
+        report = backup(machine, request, ENGINE, Watch())
+        assert report.snapshot is not None and report.files_new == 1
+        snapshots.append({"id": report.snapshot.id, "files": dict(files), "writer": machine.writer})
+        repository.rotate()
+    return {"password": PASSWORD, "recovery_code": code, "write_only_key": key, "snapshots": snapshots}
+
+
 def main() -> None:
     if len(sys.argv) != 2 or os.geteuid() != 0:
         sys.exit(__doc__)
@@ -220,6 +240,8 @@ def main() -> None:
     root.mkdir(parents=True)
     try:
         expected = make(folder, root)
+        os.environ["LOX_CACHE_DIR"] = os.fspath(root.parent / "cache")
+        expected["written"] = make_written(folder, root)
     finally:
         shutil.rmtree(root.parent)
     for path in folder.rglob("*"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -307,3 +308,27 @@ def columns(plain: bytes) -> list[str]:
 
 def listed_columns(title: str) -> list[str]:
     return [f"{field} {text.replace('`', '')}" for names, text in rows_of(title) for field in names]
+
+
+@pytest.mark.parametrize("key", ["password", "recovery_code"])
+def test_what_a_write_only_machine_wrote(key: str) -> None:
+    expected, folder = EXPECTED["written"], V1 / "written"
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    kind = "recovery" if key == "recovery_code" else "password"
+    found = by_hand.Repository.open(names, lambda name: (folder / name).read_bytes(), expected[key], kind)
+    assert sorted(found.keys.epochs) == [0, 1, 2]
+    for facts in expected["snapshots"]:
+        sealed = found.read(f"snapshots/{facts['id']}")
+        assert (sealed[6], sealed[36:52].hex()) == (2, facts["writer"])
+        rows = [row for row in found.entries(found.snapshots()[facts["id"]]) if row["kind"] == 0]
+        content = {row["path"].rpartition(b"/")[2].decode(): found.content(row) for row in rows}
+        assert {name: hashlib.sha256(data).hexdigest() for name, data in content.items()} == facts["files"]
+    (issued,) = [name for name in names if name.startswith("keys/writers/")]
+    assert json.loads(found.open_object(4, issued))["label"] == "golden"
+    text = expected["write_only_key"].partition(":")[2]
+    held = by_hand.checked_document(base64.urlsafe_b64decode(text))
+    assert held.keys() | {"checksum"} == {field for names, _ in rows_of("4.5 Write-only machines") for field in names}
+    assert held["secret"] == found.keys.writer_secret(bytes.fromhex(held["writer"])).hex()
+    assert held["public"] == by_hand.public_key(found.keys.of("epoch", held["epoch"])).hex()
+    assert (held["id_key"], held["chunker_key"]) == (found.keys["chunk id"].hex(), found.keys["chunker"].hex())
+    assert json.loads(held["config"]) == found.config
