@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lox.escape import safe
 from lox.output import Output, table
-from lox.private_files import private_file
+from lox.private_files import private_file, write_all
 from lox.units import format_time, rfc3339
 from model.errors import Damaged, LoxError, NewerFormat
 from model.exits import ExitCode
@@ -106,7 +105,7 @@ def issue_key(output: Output, repository: Repository, label: str, path: Path) ->
     with private_file(path) as file:
         assert file is not None
         key = repository.issue_writer(label)
-        os.write(file, key.encode().encode() + b"\n")
+        write_all(file, key.encode().encode() + b"\n")
     output.event("summary", action="issued", id=key.keys.id.hex(), label=label, file=str(path.absolute()), exit_code=0)
     output.line(f"wrote {safe(str(path))} with write-only key {key.keys.id.hex()[:ID_SHOWN]}")
     output.note("Move it to the machine it is for, and name it there with LOX_PASSWORD_FILE.")

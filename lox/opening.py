@@ -62,6 +62,10 @@ def _allowed(repository: Repository, only_writes: bool) -> Repository:
         from repository.keyring import only_writes as refusal
 
         raise refusal(repository.store.url)
+    from repository.cache import default_cache_dir
+    from repository.seen import check_seen
+
+    check_seen(repository, default_cache_dir())
     return repository
 
 

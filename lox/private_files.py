@@ -32,3 +32,10 @@ def private_file(path: Path | None) -> Iterator[int | None]:
         raise
     finally:
         os.close(file)
+
+
+def write_all(file: int, data: bytes) -> None:
+    """All of `data` into a descriptor. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]

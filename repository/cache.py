@@ -22,7 +22,7 @@ import numpy as np
 from blake3 import blake3
 
 from model.entries import U8, U32
-from model.errors import Damaged, LoxError, Missing
+from model.errors import Damaged, LoxError, Missing, Revoked
 from repository.index_table import (
     ID_SIZE,
     PACK,
@@ -76,34 +76,42 @@ def load_tables(repository: Repository, cache_dir: Path | None, on_damage: Repor
     known = [] if cache is None else cache.read(set(names))
     seen = {source for file in known for source in file.sources}
     fresh = [name for name in names if name not in seen]
-    tables, read = _read_objects(repository, fresh, on_damage)
+    tables, read, ignored = _read_objects(repository, fresh, on_damage)
     if cache is not None:
         known = cache.add(known, tables, read)
         tables = [file.table for file in known]
     elif len(tables) > 1:
         tables = [merge_tables(tables)]
-    if len(read) < len(fresh):
+    if len(read) + ignored < len(fresh):
         tables = [*tables, *unlisted_packs(repository, tables, on_damage)]
     return tables
 
 
 def _read_objects(
     repository: Repository, names: Sequence[str], on_damage: Report | None
-) -> tuple[list[IndexTable], list[str]]:
-    """The tables that open, and their names."""
-    tables, read = [], []
+) -> tuple[list[IndexTable], list[str], int]:
+    """The tables that open, their names, and how many do not count."""
+    tables, read, ignored = [], [], 0
     for name in names:
         try:
-            data, writer = repository.get_written(ObjectKind.INDEX, name)
-            table = decode_index(data, name)
-            tables.append(table if writer is None else marked_written(table))
+            tables.append(read_index_object(repository, name))
+        except Revoked:
+            ignored += 1
+            continue
         except Damaged as error:
             if on_damage is None:
                 raise Damaged(error.what, subject=name, why=error.why, hint=REPAIR_HINT) from error
             on_damage(error)
             continue
         read.append(name)
-    return tables, read
+    return tables, read, ignored
+
+
+def read_index_object(repository: Repository, name: str) -> IndexTable:
+    """One index object. Raises StoreError, Damaged, NewerFormat; Revoked for one that does not count."""
+    data, writer = repository.get_written(ObjectKind.INDEX, name)
+    table = decode_index(data, name)
+    return table if writer is None else marked_written(table)
 
 
 def remember_written(repository: Repository, cache_dir: Path, table: IndexTable, name: str) -> None:

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.batches import Receipt
-from model.errors import Damaged, LoxError, Missing
+from model.errors import Damaged, LoxError, Missing, Revoked
 from repository.affected import Losses, Survey
-from repository.cache import INDEX_PREFIX, list_packs
+from repository.cache import INDEX_PREFIX, list_packs, read_index_object
 from repository.condemned import Condemned, Reason, load_condemned
 from repository.config import CONFIG_NAME
 from repository.epochs import check_epochs
 from repository.findings import CheckReport, Finding, Progress
 from repository.footer import PACK_MAX
 from repository.index import ChunkIndex
-from repository.index_table import IndexTable, decode_index, gather_receipts
+from repository.index_table import IndexTable, gather_receipts
 from repository.pack import pack_name
 from repository.receipts import Receipts, agree
 from repository.repository import Repository
@@ -148,15 +148,18 @@ class Diagnosis:
         """All that index objects say, and what packs say that no readable index object names."""
         names = self._index_names
         tables: list[IndexTable] = []
+        ignored = 0  # they do not count, and nothing is wrong with that
         for number, name in enumerate(names):
             self._scope.progress("reading the index", number, len(names))
             try:
-                tables.append(decode_index(self._repository.get_object(ObjectKind.INDEX, name), name))
+                tables.append(read_index_object(self._repository, name))
+            except Revoked:
+                ignored += 1
             except Damaged as error:
                 self._bad_object(Damaged(error.what, subject=name, why=error.why))
             except LoxError as error:
                 self._find(name, error)
-        self._index_gaps = len(tables) < len(names)
+        self._index_gaps = len(tables) + ignored < len(names)
         if self._scope.level != "presence":
             named = {row.tobytes() for table in tables for row in table.packs["id"]}
             receipts = [self._footer(pack, size) for pack, size in self.listed.items() if pack not in named]

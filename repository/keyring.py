@@ -101,7 +101,8 @@ class KeyRing:
 
     `epochs` are those that could be opened, oldest first. `doubt` says why nothing may be sealed under the last of
     them, if so. `reload` brings the ring up to date with the store; it stays in this process. Threads may share it.
-    On a write-only machine there are no epochs, but a `writer`.
+    On a write-only machine there are no epochs, but a `writer`. `regressed` is the number of an epoch that this host
+    has seen before, if the store shows older ones only.
     """
 
     repo_id: bytes
@@ -110,6 +111,7 @@ class KeyRing:
     epochs: tuple[Epoch, ...] = ()
     doubt: str = ""
     writer: WriterKeys | None = None
+    regressed: int = field(default=0, compare=False)
     reload: Callable[[], None] | None = field(default=None, compare=False)
     _missed: dict[int, float] = field(default_factory=dict, compare=False)
 
@@ -143,15 +145,24 @@ class KeyRing:
 
     def sealing(self) -> Epoch:
         """The epoch to seal new things under. Raises NoKey if it is, still, in doubt."""
-        if self.doubt and self.reload is not None:
+        if (self.doubt or self.epoch < self.regressed) and self.reload is not None:
             self.reload()
-        if self.doubt:
+        self._require_newest()
+        return self.epochs[-1]
+
+    def writing(self) -> WriterKeys | None:
+        """What a write-only machine seals with, None elsewhere. Raises NoKey if it is in doubt."""
+        if self.writer is not None:
+            self._require_newest()
+        return self.writer
+
+    def _require_newest(self) -> None:
+        if self.doubt or self.epoch < self.regressed:
             raise NoKey(
                 "nothing is written while it is in doubt which keys are the newest",
-                why=self.doubt,
+                why=self.doubt or f"this host has seen epoch {self.regressed}, which the store does not show any more",
                 hint="lox key list shows the epochs",
             )
-        return self.epochs[-1]
 
     def opening(self, number: int, subject: str) -> tuple[Epoch, ...]:
         """The epochs of this number, for the object `subject`. Looks into the store again for one it does not have.
@@ -204,7 +215,7 @@ class KeyRing:
 
     def __setstate__(self, state: tuple[bytes, bytes | None, bytes, tuple[Epoch, ...], str, WriterKeys | None]) -> None:
         self.repo_id, self.id_key, self.chunker_key, self.epochs, self.doubt, self.writer = state
-        self.reload, self._missed = None, {}
+        self.reload, self._missed, self.regressed = None, {}, 0
 
     def __repr__(self) -> str:
         return f"KeyRing({self.repo_id.hex()}, {'encrypted' if self.encrypted else 'not encrypted'})"

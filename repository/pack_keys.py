@@ -139,7 +139,7 @@ def new_header(keys: KeyRing, kind: PackKind) -> tuple[bytes, PackKeys]:
 
 def _wrapped(keys: KeyRing, kind: PackKind, key: bytes, fixed: bytes) -> tuple[int, int, bytes]:
     """Scheme, epoch and what goes into the recipient slot."""
-    if (writer := keys.writer) is not None:
+    if (writer := keys.writing()) is not None:
         info = _writer_info(keys.repo_id, writer.id, writer.secret, fixed)
         return _WRITER, writer.number, writer.id + seal_key(key, writer.public, info)
     epoch, nonce = keys.sealing(), os.urandom(12)

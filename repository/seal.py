@@ -18,7 +18,7 @@ from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from model.errors import Damaged, NewerFormat
+from model.errors import Damaged, NewerFormat, Revoked
 from repository.codecs import Codec, compressor, decompress
 from repository.keyring import WRITER_ID_SIZE, Epoch, KeyRing, WriterKeys, only_writes
 from repository.keys import KEY_SIZE, hkdf, purpose_info
@@ -148,9 +148,11 @@ class Cipher:
         return header, sealed + AESGCM(key).encrypt(nonce, body, header + name.encode())
 
     def _writer_keys(self, writer_id: bytes | None, name: str) -> WriterKeys:
-        if writer_id is None or self._keys.writer is not None:
-            assert self._keys.writer is not None and writer_id in (None, self._keys.writer.id)
-            return self._keys.writer
+        own = self._keys.writing()
+        if own is not None:
+            assert writer_id in (None, own.id)
+            return own
+        assert writer_id is not None
         secret, epoch = self._keys.writer_secrets(writer_id, name)[-1], self._keys.sealing()
         public = public_key_of(private_key_of(epoch.key, "epoch", self._keys.repo_id))
         return WriterKeys(writer_id, secret, epoch.number, public)
@@ -196,7 +198,7 @@ class Cipher:
             except (InvalidTag, ValueError):
                 continue
             if not self._accepts(writer, name):
-                raise Damaged("written with a key that was revoked before", subject=name, why=f"key {writer.hex()}")
+                raise Revoked("written with a key that was revoked before", subject=name, why=f"key {writer.hex()}")
             return plain
         raise Damaged("object does not open with the key of this repository", subject=name)
 

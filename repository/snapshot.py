@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from model.errors import Damaged, LoxError, Missing, NewerFormat, NotFound
+from model.errors import Damaged, LoxError, Missing, NewerFormat, NotFound, Revoked
 from repository.documents import Document, decode_document, encode_document, take, take_hex
 from repository.seal import ObjectKind
 
@@ -142,12 +142,12 @@ class Snapshots(list[Snapshot]):
 
 
 def load_all(repository: Repository) -> Snapshots:
-    """All snapshots. One that cannot be read hides no other. Raises StoreError."""
+    """All snapshots that count. One that cannot be read hides no other. Raises StoreError."""
     readable, unreadable = [], []
     for name, _ in repository.store.list(SNAPSHOT_PREFIX):
         try:
             readable.append(load(repository, name.removeprefix(SNAPSHOT_PREFIX)))
-        except Missing:  # deleted since it was listed
+        except (Missing, Revoked):  # deleted since it was listed, or written by somebody who must not any more
             continue
         except (Damaged, NewerFormat) as error:
             unreadable.append((name, error))

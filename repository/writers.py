@@ -217,7 +217,7 @@ def revoke_writer(repository: Repository, writer: Writer) -> int:
 def written_by(store: Store, writer_id: bytes) -> list[str]:
     """Names of the objects (packs are not among them) that say they are from a write-only machine."""
     names = []
-    for prefix in WRITER_PREFIXES:
+    for prefix in sorted(WRITER_PREFIXES, reverse=True):  # snapshots before the index objects they need
         for name, _ in store.list(prefix):
             try:
                 head = store.get(name, 0, _HEADER_SIZE)

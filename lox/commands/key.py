@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
@@ -149,7 +148,7 @@ def recovery_kit(ctx: click.Context, /, path: Path | None) -> None:
     Recovery codes made before stay good; 'lox key list' shows them, 'lox key remove' removes them. Test the sheet with
     'lox key test --ask' once in a while.
     """
-    from lox.private_files import private_file
+    from lox.private_files import private_file, write_all
     from lox.recovery_kit import make_kit
 
     repository = open_repository(ctx)
@@ -157,7 +156,7 @@ def recovery_kit(ctx: click.Context, /, path: Path | None) -> None:
     with private_file(path) as file:
         kit = make_kit(repository)
         if file is not None:
-            os.write(file, kit.text.encode())
+            write_all(file, kit.text.encode())
     shown = None if path is not None else kit.code
     where = str(path.absolute()) if path is not None else None
     output.event("summary", action="kit", id=kit.slot.id, file=where, recovery_code=shown, exit_code=0)
@@ -167,3 +166,48 @@ def recovery_kit(ctx: click.Context, /, path: Path | None) -> None:
         output.line(f"wrote {safe(str(path))} with a new recovery code, key {kit.slot.id[:ID_SHOWN]}")
         output.note("Print it, keep the paper away from this machine, and delete the file.")
     output.note(f"Made {format_time(kit.slot.created)}; lox key test --ask tells whether what you wrote down opens.")
+
+
+@command.command("export")
+@option("--output", "path", metavar="FILE", required=True, type=click.Path(path_type=Path),
+        help="The new file, readable by you only.")  # fmt: skip
+@click.pass_context
+def export_keys(ctx: click.Context, /, path: Path) -> None:
+    """Copy the key slots, epochs and the config into a file, to be kept elsewhere.
+
+    It opens nothing without a password or recovery code. Should the store lose its folder keys/, 'lox key import' puts
+    it back; without a copy all backups would be lost. Make a new one after every change of keys.
+    """
+    from lox.private_files import private_file, write_all
+    from repository.key_copy import export_keys
+
+    repository = open_repository(ctx)
+    output = output_of(ctx)
+    with private_file(path) as file:
+        assert file is not None
+        data = export_keys(repository.store, repository.id)
+        write_all(file, data)
+    output.event("summary", action="exported", file=str(path.absolute()), bytes=len(data), exit_code=0)
+    output.line(f"wrote {safe(str(path))} with the keys of repository {repository.id.hex()[:8]}, {len(data)} bytes")
+
+
+@command.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.pass_context
+def import_keys(ctx: click.Context, /, file: Path) -> None:
+    """Put back what the store lost of its keys, from a FILE made by 'lox key export'.
+
+    What is there stays as it is. Keys that were removed since the file was made come back: see 'lox key list'.
+    """
+    from repository.key_copy import COPY_MAX, import_keys
+
+    try:
+        with file.open("rb") as source:
+            data = source.read(COPY_MAX + 1)
+    except OSError as error:
+        raise UsageError("cannot read the file", subject=str(file), why=(error.strerror or "").lower()) from error
+    names = import_keys(store_of(settings_of(ctx)), data)
+    output = output_of(ctx)
+    output.event("summary", action="imported", objects=names, exit_code=0)
+    output.lines(f"put back {safe(name)}" for name in names)
+    output.note("Nothing was missing." if not names else "'lox key test' tells whether a password opens it.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import stat
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import lox
 from model.errors import NoRepository, WrongPassword
 from model.exits import ExitCode
+from repository.documents import document_checksum, encode_document
 from tests.lox.running import PASSWORD, Shell
 
 
@@ -192,3 +194,42 @@ def test_a_recovery_kit_overwrites_nothing_and_leaves_nothing_half_done(shell: S
     (shell.repository / "keys").rename(shell.repository / "elsewhere")
     shell("key", "recovery-kit", "--output", fresh).ok(ExitCode.DAMAGE_FOUND)
     assert not fresh.exists()
+
+
+def test_a_copy_of_the_keys_brings_back_a_repository_that_lost_them(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    shell("key", "rotate").ok()
+    shell("backup", tmp_path / "file").ok()
+    copy = tmp_path / "keys.json"
+    shell("key", "export", "--output", copy).ok()
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    assert "Nothing was missing" in shell("key", "import", copy).ok().err
+    kept = {path: path.read_bytes() for path in shell.repository.rglob("*") if path.is_file()}
+    shutil.rmtree(shell.repository / "keys")
+    (shell.repository / "config").unlink()
+    shell("key", "test").ok(ExitCode.NO_REPOSITORY)
+    restored = shell.json("key", "import", copy)[0]["objects"]
+    assert len(restored) == 5 and restored[-1] == "config"
+    assert {path: path.read_bytes() for path in shell.repository.rglob("*") if path.is_file()} == kept
+    shell("restore", "latest", "--target", tmp_path / "out").ok()
+    copy.write_bytes(copy.read_bytes().replace(b"A", b"B", 1))
+    assert "checksum" in shell("key", "import", copy).ok(ExitCode.DAMAGE_FOUND).err
+
+
+def test_a_copy_of_other_keys_is_refused(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = tmp_path / "keys.json"
+    shell("key", "export", "--output", copy).ok()
+    monkeypatch.setenv("LOX_REPOSITORY", str(tmp_path / "another"))
+    shell("init").ok()
+    assert "another repository" in shell("key", "import", copy).ok(ExitCode.USAGE).err
+
+
+@pytest.mark.parametrize("name", ["packs/00/00", "keys/../config", "keys//x", "keys/X", "snapshots/00"])
+def test_a_forged_copy_puts_nothing_else_into_the_store(shell: Shell, tmp_path: Path, name: str) -> None:
+    document: dict[str, object] = {"version": 1, "repo_id": "00" * 16, "objects": {name: "AAAA"}}
+    (tmp_path / "keys.json").write_bytes(encode_document(document | {"checksum": document_checksum(document)}))
+    before = sorted(shell.repository.rglob("*"))
+    assert "other things" in shell("key", "import", tmp_path / "keys.json").ok(ExitCode.DAMAGE_FOUND).err
+    assert sorted(shell.repository.rglob("*")) == before

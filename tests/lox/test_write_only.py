@@ -21,6 +21,7 @@ def tree(tmp_path: Path) -> Path:
     (root / "deep").mkdir(parents=True)
     for number in range(20):
         (root / "deep" / f"file {number}").write_bytes(os.urandom(5000))
+    time.sleep(0.2)  # what changed just before a backup is read again by the next
     return root
 
 
@@ -90,7 +91,7 @@ def test_the_second_backup_of_what_did_not_change_opens_no_file_and_stores_next_
         first = shell.json("backup", tree)[-1]
         before = sum(path.stat().st_size for path in shell.repository.rglob("*") if path.is_file())
         (tree / "one more").write_bytes(b"new")
-        time.sleep(0.1)  # what changed just before a backup is read again by the next
+        time.sleep(0.2)
         second = shell.json("backup", tree)[-1]
         with opened_files() as names:
             third = shell.json("backup", tree)[-1]
@@ -150,7 +151,7 @@ def test_two_of_them_and_an_ordinary_one_share_a_repository(
     made = {}
     for turn in range(2):
         (tree / "changes").write_bytes(b"turn %d" % turn)
-        time.sleep(0.1)
+        time.sleep(0.2)
         for name in names:
             with machines.on(name):
                 made[turn, name] = shell.json("backup", "--host", name, tree)[-1]
@@ -216,7 +217,7 @@ def test_packs_of_long_files_are_remembered(
     with machines.on("web"):
         for turn in range(3):
             (tree / "changes").write_bytes(b"turn %d" % turn)
-            time.sleep(0.1)
+            time.sleep(0.2)
             made = shell.json("backup", tree)[-1]
             assert made["bytes_read"] == (6 if turn else (3 << 20) + 100_006)
     assert restored(shell, made["snapshot"], tree, tmp_path / "out") == content(tree)

@@ -11,7 +11,7 @@ import pytest
 from blake3 import blake3
 
 from model.batches import Segment
-from model.errors import Damaged, LoxError, NoKey, UsageError, WrongPassword
+from model.errors import Damaged, LoxError, NoKey, Revoked, UsageError, WrongPassword
 from repository.annotations import Changes, annotate, load_annotations
 from repository.check import check
 from repository.codecs import Codec
@@ -20,9 +20,10 @@ from repository.credentials import Credentials
 from repository.epochs import EPOCHS_FOLDER, EpochDocument
 from repository.index import ChunkIndex, save_index
 from repository.keyring import Epoch, KeyRing, WriterKeys
+from repository.keys import purpose_info
 from repository.pack import HEADER_SIZE, PackKind, PackReader, PackWriter, pack_name
 from repository.pack_keys import new_header, open_header, pack_epoch
-from repository.recipients import public_key_of
+from repository.recipients import public_key_of, seal_key
 from repository.repository import Repository
 from repository.retention import Policy, candidates_of, decide
 from repository.seal import Cipher, CipherKind, Envelope, ObjectKind
@@ -221,12 +222,17 @@ def test_a_removed_key_ends_what_counts_and_keeps_what_did(repository: Repositor
     (writer, _) = repository.list_writers()
     assert (writer.label, writer.revoked) == ("web", None)
     assert repository.revoke_writer(writer) > 0
-    written(stolen, b"after")
     written(other, b"of another machine")
+    before_theft = set(objects(repository))
+    written(stolen, b"after")
     late = Repository.open(repository.store, "secret")
     snapshots = load_all(late)
     assert {content_of(late, one, FILE) for one in snapshots} == {b"before", b"of another machine"}
-    assert [str(error) for _, error in snapshots.unreadable if "revoked" in str(error)]
+    late_names = set(objects(repository)) - before_theft
+    with pytest.raises(Revoked):
+        late.get_object(ObjectKind.SNAPSHOT, next(name for name in late_names if name.startswith("snapshots/")))
+    assert not snapshots.unreadable and check(late, "data").sound
+    backed_up_on(late)
     (found,) = load_trash(late)
     undelete(late, found)
     assert (load(late, trashed).writer, load(late, before).writer) == (web.writer, web.writer)
@@ -235,6 +241,16 @@ def test_a_removed_key_ends_what_counts_and_keeps_what_did(repository: Repositor
         Repository.open(repository.store, stolen_text(repository, web))
     with pytest.raises(UsageError):
         repository.revoke_writer(load_writers(repository)[0])
+
+
+def backed_up_on(repository: Repository) -> None:
+    """What a revoked machine goes on writing keeps nobody from a backup."""
+    assert not RepositoryAccess(repository).index.contains(np.zeros((1, 32), np.uint8)).any()
+    snapshot = written(repository, b"and so on")
+    load(repository, snapshot)
+    forget(repository, snapshot, "test", 1)
+    undelete(repository, next(one for one in load_trash(repository) if one.id == snapshot))
+    repository.store.delete(f"snapshots/{snapshot}")
 
 
 def stolen_text(repository: Repository, web: Repository) -> str:
@@ -370,3 +386,22 @@ def test_the_cipher_of_an_envelope_says_who_wrote(repository: Repository) -> Non
     assert envelope.cipher is CipherKind.WRITTEN and envelope.writer == bytes.fromhex(web.writer)
     assert web.keys.writer is not None
     assert web.keys.writer.public != public_key_of(bytes(32))
+
+
+def test_a_machine_cannot_give_a_pack_another_key_than_it_commits_to(repository: Repository) -> None:
+    """A salamander: segments that open under one key for some readers and under another for others."""
+    web = machine(repository)
+    header, opened = new_header(web.keys, PackKind.DATA)
+    writer = web.keys.writer
+    assert writer is not None
+    info = purpose_info("written pack", web.id) + writer.id + writer.secret + header[:72]
+    for key, opens in ((os.urandom(32), False), (None, True)):
+        forged = bytearray(header)
+        if key is not None:
+            forged[72 + 8 + 16 : 72 + 8 + 96] = seal_key(key, writer.public, info)
+        forged[-16:] = blake3(bytes(forged[:-16])).digest(16)
+        if opens:
+            assert open_header(repository.keys, bytes(forged), opened.pack_id).written
+        else:
+            with pytest.raises(Damaged, match="does not open"):
+                open_header(repository.keys, bytes(forged), opened.pack_id)
