@@ -14,7 +14,7 @@ from model.errors import Damaged, LoxError, NewerFormat
 from model.exits import ExitCode
 from repository.epochs import EpochDocument, list_epochs, load_epoch
 from repository.rotation import trusted_slots
-from repository.writers import find_writer
+from repository.writers import find_writer, load_writers
 
 if TYPE_CHECKING:
     from repository.repository import Repository
@@ -38,7 +38,7 @@ def show_keys(output: Output, repository: Repository) -> list[LoxError]:
     documents = _documents(repository, problems)
     if documents:
         _show_epochs(output, documents, found.ring.epoch, {slot.id: slot for slot in listing.slots})
-    _show_writers(output, repository)
+    _show_writers(output, repository, problems)
     if found.ring.doubt and not found.problems:
         problems.append(Damaged("it is in doubt which keys are the newest", why=found.ring.doubt))
     return problems
@@ -87,8 +87,8 @@ def _show_epochs(output: Output, documents: Iterable[EpochDocument], newest: int
     output.lines(table(("", "EPOCH", "BEGAN", "SEALED TO"), texts))
 
 
-def _show_writers(output: Output, repository: Repository) -> None:
-    writers = repository.list_writers()
+def _show_writers(output: Output, repository: Repository, problems: list[LoxError]) -> None:
+    writers = load_writers(repository, problems.append)
     texts = []
     for writer in writers:
         revoked = None if writer.revoked is None else rfc3339(writer.revoked)

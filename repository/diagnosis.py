@@ -26,6 +26,7 @@ from repository.seal import ObjectKind
 from repository.slots import FOLDER as KEYS_PREFIX
 from repository.snapshot import SNAPSHOT_PREFIX, Snapshots, load_all
 from repository.verified import VerifiedLog
+from repository.writers import load_writers
 
 LEVELS = ("presence", "structure", "data")
 KNOWN_PREFIXES = (KEYS_PREFIX, INDEX_PREFIX, SNAPSHOT_PREFIX, "sessions/", "gc/", "notes/", "trash/")
@@ -125,11 +126,12 @@ class Diagnosis:
             return
         try:
             listing = self._repository.list_keys()
-            epochs = [*check_epochs(self._repository.store), *self._repository.read_epochs().problems]
+            others = [*check_epochs(self._repository.store), *self._repository.read_epochs().problems]
+            load_writers(self._repository, others.append)
         except LoxError as error:
             self._find(KEYS_PREFIX, error)
             return
-        for problem in (*listing.problems, *epochs):
+        for problem in (*listing.problems, *others):
             self.report.finding(problem.subject or KEYS_PREFIX, str(problem))
         if not listing.slots:
             self.report.finding(KEYS_PREFIX, "no password or recovery code opens the repository any more")

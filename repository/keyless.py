@@ -21,6 +21,7 @@ from repository.slots import FOLDER as KEYS_PREFIX
 from repository.slots import SLOT_MAX, KeySlot
 from repository.snapshot import SNAPSHOT_PREFIX
 from repository.store import Store
+from repository.writers import WRITERS_FOLDER
 
 _KINDS = {
     CONFIG_NAME: ObjectKind.CONFIG,
@@ -78,6 +79,8 @@ class _Keyless:
             if name.startswith(EPOCHS_FOLDER):
                 place = name.removeprefix(EPOCHS_FOLDER)
                 EpochDocument.decode(place.removesuffix(COPY), self._store.get(name, 0, EPOCH_MAX + 1))
+            elif name.startswith(WRITERS_FOLDER):
+                self._envelope(name, ObjectKind.MARK)
             elif name.startswith(KEYS_PREFIX):
                 KeySlot.decode(name.removeprefix(KEYS_PREFIX), self._store.get(name, 0, SLOT_MAX + 1))
             elif kind is not None:

@@ -52,7 +52,11 @@ class OwnHistory:
         """Remember a chunk of the manifest under way."""
         self._used.add(chunk_id)
         path = self._path(chunk_id.hex() + _CHUNK)
-        if not path.exists():
+        try:
+            same = _read(path, len(plain)) == plain
+        except OSError:
+            same = False
+        if not same:
             self._write(path, plain)
 
     def use(self, chunk_ids: Iterable[bytes]) -> None:
@@ -85,7 +89,7 @@ class OwnHistory:
         for suffix, names in ((_SNAPSHOT, snapshots), (_CHUNK, chunks)):
             for path in self._paths(suffix):
                 if path.name.removesuffix(suffix) not in names:
-                    path.unlink(missing_ok=True)
+                    self._drop(path)
 
     def _read_record(self, path: Path) -> tuple[Snapshot, frozenset[str]] | None:
         """None for one that is not ours, damaged or gone."""
@@ -111,6 +115,13 @@ class OwnHistory:
         if self._keys.chunk_id(plain) != chunk_id:
             raise Damaged("a part of a manifest is remembered wrongly", subject=name)
         return plain
+
+    @staticmethod
+    def _drop(path: Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError:  # then it stays
+            pass
 
     def _digest(self, plain: bytes) -> bytes:
         return blake3(plain, key=self._key).digest()

@@ -283,7 +283,7 @@ class Repository:
         """Whether what a write-only machine wrote counts: all until it was revoked, then what was there already."""
         now = time.monotonic()
         if self._writers is None or now - self._writers[0] > WRITERS_SECONDS:
-            self._writers = now, {one.id: one for one in load_writers(self)}
+            self._writers = now, {one.id: one for one in load_writers(self, lambda error: None)}
         found = self._writers[1].get(writer)
         return found is None or found.revoked is None or name in found.accepted
 

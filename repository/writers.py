@@ -15,10 +15,11 @@ import os
 import struct
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from model.errors import Damaged, Missing, NewerFormat, NotFound, UsageError, WrongPassword
+from model.errors import Damaged, LoxError, Missing, NewerFormat, NotFound, UsageError, WrongPassword
 from repository.documents import decode_document, document_checksum, encode_document, take, take_hex
 from repository.epochs import WRITERS_MAX, announcement, list_epochs, load_epoch
 from repository.keyring import WRITER_ID_SIZE, KeyRing, WriterKeys
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 WRITERS_FOLDER = FOLDER + "writers/"
 KEY_MAX = 16 << 10  # bytes of a writer key as text
 TEXT_PREFIX = "lox-write-only-1:"
+NOTES_MAX = 4 * WRITERS_MAX
 REVOKED_MAX = 64 << 20  # bytes of an opened revocation
 
 _ISSUED, _REVOKED = "/issued", "/revoked-"
@@ -158,29 +160,40 @@ def issue_writer(repository: Repository, label: str) -> WriterKey:
     return WriterKey(ring.repo_id, repository.config.encode(), ring.id_key, ring.chunker_key, label, keys)
 
 
-def load_writers(repository: Repository) -> list[Writer]:
-    """All write-only machines, oldest first. Raises Damaged, NewerFormat, StoreError: with a note that cannot be read
-    nobody knows whose writing counts."""
+def load_writers(repository: Repository, on_damage: Callable[[LoxError], None] | None = None) -> list[Writer]:
+    """All write-only machines, oldest first. Raises Damaged, NewerFormat, StoreError.
+
+    With `on_damage` notes that cannot be read are told to it and left out: a revocation that is damaged is no better
+    than one that somebody deleted, and a damaged note must not make backups unreadable.
+    """
     writers: dict[bytes, Writer] = {}
-    for name, _ in repository.store.list(WRITERS_FOLDER):
-        folder, _, what = name.removeprefix(WRITERS_FOLDER).partition("/")
+    for count, (name, _) in enumerate(repository.store.list(WRITERS_FOLDER)):
+        if count == NOTES_MAX:
+            raise Damaged("too many notes on write-only keys", subject=WRITERS_FOLDER, why=f"more than {NOTES_MAX}")
         try:
-            writer_id = bytes.fromhex(folder)
-            document = decode_document(repository.get_object(ObjectKind.MARK, name), name, REVOKED_MAX)
+            _take_note(writers, name, repository.get_object(ObjectKind.MARK, name))
         except Missing:
             continue
-        except ValueError as error:
-            raise Damaged("not the name of a write-only key", subject=name) from error
-        if take(document, "version", int, name) > _VERSION:
-            raise NewerFormat("the note on a write-only key was written by a newer version", subject=name)
-        label, created = take(document, "label", str, name), take(document, "created", int, name)
-        writer = writers.get(writer_id, Writer(writer_id, label, created))
-        if "/" + what != _ISSUED:
-            names = [str(one) for one in take(document, "accepted", list, name)]
-            revoked = min(take(document, "revoked", int, name), writer.revoked or 1 << 63)
-            writer = replace(writer, revoked=revoked, accepted=writer.accepted | frozenset(names))
-        writers[writer_id] = writer
+        except (Damaged, NewerFormat) as error:
+            if on_damage is None:
+                raise
+            on_damage(error)
     return sorted(writers.values(), key=lambda writer: (writer.created, writer.id))
+
+
+def _take_note(writers: dict[bytes, Writer], name: str, data: bytes) -> None:
+    folder, _, what = name.removeprefix(WRITERS_FOLDER).partition("/")
+    writer_id = take_hex({"id": folder}, "id", WRITER_ID_SIZE, name)
+    document = decode_document(data, name, REVOKED_MAX)
+    if take(document, "version", int, name) > _VERSION:
+        raise NewerFormat("the note on a write-only key was written by a newer version", subject=name)
+    label, created = take(document, "label", str, name), take(document, "created", int, name)
+    writer = writers.get(writer_id, Writer(writer_id, label, created))
+    if "/" + what != _ISSUED:
+        names = [str(one) for one in take(document, "accepted", list, name)]
+        revoked = min(take(document, "revoked", int, name), writer.revoked or 1 << 63)
+        writer = replace(writer, revoked=revoked, accepted=writer.accepted | frozenset(names))
+    writers[writer_id] = writer
 
 
 def find_writer(writers: list[Writer], prefix: str) -> Writer | None:

@@ -117,6 +117,8 @@ def test_losing_the_cache_costs_a_full_reading_and_nothing_else(
             path.write_bytes(b"damaged")
         again = shell.json("backup", tree)[-1]
         assert (again["bytes_read"], again["bytes_new"]) == (100_000, 0)  # what is stored is still known
+        healed = shell.json("backup", tree)[-1]
+        assert (healed["files_unchanged"], healed["bytes_read"]) == (20, 0)
         (tmp_path / "cache of web").rename(tmp_path / "lost")
         lost = shell.json("backup", tree)[-1]
     assert (lost["bytes_read"], lost["bytes_new"]) == (100_000, 100_000)
@@ -188,7 +190,7 @@ def test_a_full_key_repairs_and_forgets_what_it_wrote(machines: Machines, shell:
     shell("check", "--read-data").ok()
     with machines.on("web"):
         third = shell.json("backup", tree)[-1]
-    assert (third["bytes_read"], third["bytes_stored"]) == (0, 0)
+    assert third["bytes_read"] == 0 and third["bytes_stored"] < 10_000  # a folder above has changed
 
 
 def test_a_removed_key_is_refused_and_what_it_wrote_stays(

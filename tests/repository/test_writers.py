@@ -19,6 +19,7 @@ from repository.condemned import Reason, condemn
 from repository.credentials import Credentials
 from repository.epochs import EPOCHS_FOLDER, EpochDocument
 from repository.index import ChunkIndex, save_index
+from repository.keyless import check_keyless
 from repository.keyring import Epoch, KeyRing, WriterKeys
 from repository.keys import purpose_info
 from repository.pack import HEADER_SIZE, PackKind, PackReader, PackWriter, pack_name
@@ -32,7 +33,7 @@ from repository.sessions import Session
 from repository.snapshot import find_parent, load, load_all
 from repository.trash import forget, load_trash, undelete
 from repository.verified import VerifiedLog
-from repository.writers import WRITERS_FOLDER, WriterKey, load_writers
+from repository.writers import NOTES_MAX, WRITERS_FOLDER, WriterKey, load_writers
 from stages.access import RepositoryAccess
 from tests.repository.samples import back_up, content_of, new_repository, receipt_of
 
@@ -405,3 +406,30 @@ def test_a_machine_cannot_give_a_pack_another_key_than_it_commits_to(repository:
         else:
             with pytest.raises(Damaged, match="does not open"):
                 open_header(repository.keys, bytes(forged), opened.pack_id)
+
+
+def test_a_damaged_note_is_told_and_makes_no_backup_unreadable(repository: Repository) -> None:
+    web = machine(repository)
+    other = machine(repository, "db")
+    snapshots = {written(web), written(other, b"other")}
+    store = repository.store
+    assert check_keyless(store).sound
+    for name, _ in list(store.list(WRITERS_FOLDER)):
+        store.delete(name)
+        store.put(name, [b"damaged"])
+    late = Repository.open(store, "secret")
+    assert {one.id for one in load_all(late)} == snapshots
+    assert {finding.subject for finding in check(late, "structure").findings} == {
+        name for name, _ in store.list(WRITERS_FOLDER)
+    }
+    assert not check_keyless(store).sound
+    for act in (late.list_writers, lambda: late.issue_writer("x")):
+        with pytest.raises(Damaged):
+            act()
+
+
+def test_a_folder_full_of_notes_is_bounded(repository: Repository) -> None:
+    for number in range(NOTES_MAX + 1):
+        repository.store.put(f"{WRITERS_FOLDER}{number:032x}/issued", [b""])
+    with pytest.raises(Damaged, match="too many"):
+        load_writers(repository, lambda error: None)
