@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -169,7 +170,7 @@ class Repository:
 
     def credentials(self) -> Credentials:
         """A picklable secret for `attach`."""
-        return Credentials(self.id, self.config.encode(), self.keys, self.unlocked)
+        return Credentials(self.id, self.config.encode(), copy(self.keys), self.unlocked)
 
     def put_object(self, kind: ObjectKind, name: str, plain: bytes, writer: bytes | None = None) -> int:
         """Seal and store an object; the bytes it takes. With `writer`, as the write-only machine of that id would.
