@@ -31,7 +31,7 @@ COMMANDS = {
     "check": "Verify that everything stored is there and intact.",
     "repair": "Make a damaged repository usable again.",
     "plan": "Show the graph of stages of a backup or a restore.",
-    "key": "List, add, remove and change passwords.",
+    "key": "List, add, remove, change, test and rotate keys.",
     "store": "Find out what the place of a repository does, and how fast.",
     "bench": "Measure what this host can do at best, stage by stage.",
     "debug": "Tools for drills and tests.",

@@ -21,7 +21,7 @@ from model.batches import PackBytes, Segment
 from model.chunking import ChunkerParams
 from model.entries import I64
 from repository.codecs import Codec, by_name, compressor
-from repository.keys import KeyRing
+from repository.keyring import KeyRing
 from repository.pack import PackBuffers, PackKind, PackWriter
 from repository.pack_keys import pack_name
 from repository.store import LocalStore

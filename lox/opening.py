@@ -32,9 +32,14 @@ def store_of(settings: Settings) -> Store:
 
 
 def open_repository(
-    ctx: click.Context, modules: Sequence[str] = (), meanwhile: Callable[[Store], None] | None = None
+    ctx: click.Context,
+    modules: Sequence[str] = (),
+    meanwhile: Callable[[Store], None] | None = None,
+    only_writes: bool = False,
 ) -> Repository:
     """Opens the repository of this command line; imports `modules` and calls `meanwhile` while the key is derived.
+
+    The key of a write-only machine is refused with WrongPassword unless the command `only_writes`.
 
     Asks for a password only if the repository exists, needs one, and the environment has none; a wrong one typed on
     a terminal may be corrected. A password in the environment is always used, so that a repository without
@@ -52,11 +57,23 @@ def open_repository(
         meanwhile(store)
     for _ in range(passwords.TRIES - 1 if asked else 0):
         try:
-            return opened.result()
+            return _allowed(opened.result(), only_writes)
         except WrongPassword:
             click.echo("wrong password, try again", err=True)
             opened = Opening(store, passwords.ask())
-    return opened.result()
+    return _allowed(opened.result(), only_writes)
+
+
+def _allowed(repository: Repository, only_writes: bool) -> Repository:
+    if repository.write_only and not only_writes:
+        from repository.keyring import only_writes as refusal
+
+        raise refusal(repository.store.url)
+    from repository.cache_dir import default_cache_dir
+    from repository.seen import check_seen
+
+    check_seen(repository, default_cache_dir())
+    return repository
 
 
 class Opening:

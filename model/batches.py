@@ -290,6 +290,7 @@ class Receipt:
     segment: U32  # [m] ordinal of the chunk's segment in the pack
     offset: U32  # [m] where it lies in the opened segment
     length: U32  # [m]
+    written: bool = False  # by a write-only machine: others do not rely on it unproved
 
 
 @dataclass(slots=True, eq=False)

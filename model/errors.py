@@ -14,7 +14,9 @@
     │   ├── NoRepository            nothing of ours at this place                        exit 10
     │   ├── WrongPassword           no key slot opens                                    exit 12
     │   ├── Damaged                 bytes do not match their name or seal                exit 15
+    │   │   └── Revoked             sealed with a write-only key after that was removed
     │   ├── NewerFormat             a format or feature newer than this program          exit 17
+    │   │   └── NoKey               sealed under keys newer than the one at hand         exit 12
     │   └── NotFound                no such snapshot, path or key
     ├── RunFailed                   an executor gave up; names stage and lane
     └── Interrupted                 SIGINT or SIGTERM                                    exit 130
@@ -115,8 +117,16 @@ class Damaged(RepositoryError):
     exit_code = ExitCode.DAMAGE_FOUND
 
 
+class Revoked(Damaged):
+    pass
+
+
 class NewerFormat(RepositoryError):
     exit_code = ExitCode.NEWER_FORMAT
+
+
+class NoKey(NewerFormat):
+    exit_code = ExitCode.WRONG_PASSWORD
 
 
 class NotFound(RepositoryError):

@@ -28,6 +28,7 @@ from repository.manifest import ManifestWriter
 from repository.manifest_reader import ManifestReader
 from repository.manifest_root import ManifestRoot
 from repository.metadata import MetadataStore
+from repository.own_history import OwnHistory, own_history
 from repository.reliance import Reliance
 from repository.reliance import commit as commit_safely
 from repository.repository import Repository
@@ -136,14 +137,16 @@ def _backup(
 ) -> BackupReport:
     started, begin = time.time_ns(), time.monotonic()
     access = RepositoryAccess(repository, session.condemned if session else None)
-    parent = find_parent(load_all(repository, default_cache_dir()), request.host, request.paths, request.mode, started)
+    history = own_history(repository, default_cache_dir())
+    snapshots = load_all(repository, default_cache_dir()) if history is None else history.snapshots()
+    parent = find_parent(snapshots, request.host, request.paths, request.mode, started, repository.writer)
     with open_executor(engine.executor) as executor:
         if executor.private_directory is not None:
             access.secure(executor.private_directory)
         reliance = Reliance(access.index)
         claims = ClaimTable(reliance)
         executor.host({"claims": claims, "ledger": CutLedger()})
-        metadata = MetadataStore(repository, claims, request.dry_run)
+        metadata = MetadataStore(repository, claims, request.dry_run, history)
         commit = Commit(
             repository,
             claims,
@@ -154,7 +157,7 @@ def _backup(
             watch.item if watch.wants_items else None,
             lambda receipt: _note(receipt, reliance, session),
         )
-        scanner = _scanner(request, parent, access, reliance)
+        scanner = _scanner(request, parent, access, reliance, history)
         plan = backup_plan(access, request, engine)
         report = _Progress(watch, commit.counts, scanner.stats, parent)
         open_max = engine.batches_open(engine.resolved_lanes())
@@ -174,6 +177,8 @@ def _backup(
         assert session is not None, "whoever stores something has a session"
         made = _snapshot(request, parent, root, started, scanner.stats, commit.counts)
         snapshot = commit_safely(session, reliance, repository, lambda: _saved(made, repository))
+        if history is not None:
+            history.commit(snapshot)
     return _report(snapshot, scanner.stats, commit.counts, trace, time.monotonic() - begin)
 
 
@@ -216,7 +221,13 @@ def _snapshot(
     )
 
 
-def _scanner(request: BackupRequest, parent: Snapshot | None, access: RepositoryAccess, reliance: Reliance) -> Scanner:
+def _scanner(
+    request: BackupRequest,
+    parent: Snapshot | None,
+    access: RepositoryAccess,
+    reliance: Reliance,
+    history: OwnHistory | None,
+) -> Scanner:
     options = ScanOptions(
         excludes=request.excludes,
         includes=request.includes,
@@ -226,9 +237,9 @@ def _scanner(request: BackupRequest, parent: Snapshot | None, access: Repository
     )
     if parent is None:
         return Scanner(request.paths, options)
-    fetcher = ChunkFetcher(access.repository, access.reading_index)
+    fetch = ChunkFetcher(access.repository, access.reading_index).fetch if history is None else history.fetch
     try:
-        reader = ManifestReader(parent.root, fetcher.fetch, parent.name)
+        reader = ManifestReader(parent.root, fetch, parent.name)
     except Damaged as error:  # a damaged parent costs time, not the backup
         scanner = Scanner(request.paths, options)
         scanner.stats.parent_trouble = error

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model.errors import Damaged, Missing
+from model.errors import Damaged, Missing, Revoked
 from repository.cache_files import CacheFiles, Group
 from repository.document_cache import each
 from repository.index_merge import merge_tables
-from repository.index_table import INDEX_PREFIX, IndexTable, decode_index, gather_receipts
+from repository.index_table import INDEX_PREFIX, IndexTable, decode_index, gather_receipts, marked_written
 from repository.seal import ObjectKind
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Report = Callable[[Damaged], None]
 
+WRITTEN_FOLDER = "written"  # of what a write-only machine remembers of what it stored
 LISTINGS = 10  # of index objects that are replaced whenever they are looked at
 GROUP_ROWS = 1 << 18  # rows of index objects held in memory before they go into a file, unless one object has more
 READ_BYTES = 16 << 20  # bytes of sealed index objects that are read at once
@@ -26,7 +27,10 @@ REPAIR_HINT = "lox repair moves it aside and writes a new one"
 
 
 def load_tables(repository: Repository, cache_dir: Path | None, on_damage: Report | None = None) -> list[IndexTable]:
-    """Tables of all index objects in the store; see `ChunkIndex.load`."""
+    """Tables of all index objects in the store; see `ChunkIndex.load`. A write-only machine knows only its own."""
+    if repository.write_only:
+        own = None if cache_dir is None else _written(repository, cache_dir)
+        return [] if own is None else [file.table for file in own.read(None)]
     for _ in range(LISTINGS - 1):
         try:
             return _load_listed(repository, cache_dir, on_damage)
@@ -61,7 +65,7 @@ def _read_objects(
 
     def read(name: str) -> tuple[str, IndexTable | Damaged]:
         try:
-            return name, decode_index(repository.get_object(ObjectKind.INDEX, name), name)
+            return name, read_index_object(repository, name)
         except Damaged as error:
             return name, error
 
@@ -70,10 +74,30 @@ def _read_objects(
             if isinstance(table, IndexTable):
                 yield name, table
                 continue
+            if isinstance(table, Revoked):  # it does not count
+                continue
             if on_damage is None:
                 raise Damaged(table.what, subject=name, why=table.why, hint=REPAIR_HINT) from table
             on_damage(table)
             damaged.append(name)
+
+
+def read_index_object(repository: Repository, name: str) -> IndexTable:
+    """One index object. Raises StoreError, Damaged, NewerFormat; Revoked for one that does not count."""
+    data, writer = repository.get_written(ObjectKind.INDEX, name)
+    table = decode_index(data, name)
+    return table if writer is None else marked_written(table)
+
+
+def remember_written(repository: Repository, cache_dir: Path, table: IndexTable, name: str) -> None:
+    """On a write-only machine: keep the table of an index object it just stored, because it cannot read it back."""
+    own = _written(repository, cache_dir)
+    if own is not None:
+        own.add(own.read(None), [([table], [name])])
+
+
+def _written(repository: Repository, cache_dir: Path) -> CacheFiles | None:
+    return CacheFiles.open(cache_dir / repository.id.hex() / WRITTEN_FOLDER, repository)
 
 
 def _bounded(listed: Sequence[tuple[str, int]]) -> Iterator[list[str]]:

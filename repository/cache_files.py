@@ -26,7 +26,6 @@ from kernels import Guide, guide_buckets, guide_places
 from model.errors import LoxError
 from repository.index_merge import joined_places, merge_tables, windows
 from repository.index_table import ID_SIZE, INDEX_PREFIX, IndexTable, encode_counts, view_table
-from repository.keys import hkdf, purpose_info
 
 if TYPE_CHECKING:
     from repository.repository import Repository
@@ -56,7 +55,7 @@ class CacheFiles:
 
     def __init__(self, folder: Path, repository: Repository) -> None:
         self._folder = folder
-        self._key = hkdf(repository.keys.object_key, purpose_info("index cache", repository.id))
+        self._key = repository.keys.local_key("index cache")
 
     @classmethod
     def open(cls, folder: Path, repository: Repository) -> CacheFiles | None:
@@ -67,13 +66,15 @@ class CacheFiles:
             return None
         return cls(folder, repository)
 
-    def read(self, existing: set[str]) -> list[CacheFile]:
-        """The files that are sound and made only from `existing` index objects, no source twice; others go."""
+    def read(self, existing: set[str] | None) -> list[CacheFile]:
+        """The files that are sound and made only from `existing` (None: any) index objects, no source twice; others
+        go."""
         files: list[CacheFile] = []
         seen: set[str] = set()
         for path in sorted(self._folder.glob("*" + _SUFFIX)):
             file = self._read_file(path)
-            if file is None or not existing.issuperset(file.sources) or not seen.isdisjoint(file.sources):
+            stale = file is None or (existing is not None and not existing.issuperset(file.sources))
+            if file is None or stale or not seen.isdisjoint(file.sources):
                 path.unlink(missing_ok=True)
                 continue
             seen.update(file.sources)

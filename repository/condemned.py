@@ -86,7 +86,10 @@ def condemn(repository: Repository, packs: Iterable[bytes], reason: Reason, now:
 
 def load_condemned(repository: Repository, on_damage: Callable[[Damaged], None] | None = None) -> list[Condemned]:
     """All marks, oldest first. Raises StoreError, Damaged, NewerFormat: with a mark that cannot be read nobody knows
-    which packs may be relied on. Who only reads relies on nothing: with `on_damage` such marks are told to it."""
+    which packs may be relied on. Who only reads relies on nothing: with `on_damage` such marks are told to it. A
+    write-only machine cannot read marks: none, and its session says so, so that nothing is deleted while it lasts."""
+    if repository.write_only:
+        return []
     marks = []
     for name, _ in repository.store.list(CONDEMNED_PREFIX):
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +13,12 @@ from repository.affected import Losses, Survey
 from repository.cache import list_packs
 from repository.condemned import Condemned, Reason, load_condemned
 from repository.config import CONFIG_NAME
+from repository.epochs import check_epochs
 from repository.findings import CheckReport, Finding, Progress
 from repository.footer import PACK_MAX
 from repository.index import ChunkIndex
-from repository.index_table import INDEX_PREFIX, IndexTable, decode_index, gather_receipts
+from repository.index_survey import survey_index
+from repository.index_table import INDEX_PREFIX, gather_receipts
 from repository.pack import pack_name
 from repository.receipts import Receipts, agree
 from repository.repository import Repository
@@ -27,6 +28,7 @@ from repository.slots import FOLDER as KEYS_PREFIX
 from repository.snapshot import SNAPSHOT_PREFIX, Snapshots, load_all
 from repository.unreadable import tell_unreadable
 from repository.verified import VerifiedLog
+from repository.writers import load_writers
 
 LEVELS = ("presence", "structure", "data")
 KNOWN_PREFIXES = (KEYS_PREFIX, INDEX_PREFIX, SNAPSHOT_PREFIX, "sessions/", "gc/", "notes/", "trash/")
@@ -128,10 +130,12 @@ class Diagnosis:
             return
         try:
             listing = self._repository.list_keys()
+            others = [*check_epochs(self._repository.store), *self._repository.read_epochs().problems]
+            load_writers(self._repository, others.append)
         except LoxError as error:
             self._find(KEYS_PREFIX, error)
             return
-        for problem in listing.problems:
+        for problem in (*listing.problems, *others):
             self.report.finding(problem.subject or KEYS_PREFIX, str(problem))
         if not listing.slots:
             self.report.finding(KEYS_PREFIX, "no password or recovery code opens the repository any more")
@@ -148,34 +152,19 @@ class Diagnosis:
 
     def _index(self) -> ChunkIndex:
         """All that index objects say, and what packs say that no readable index object names."""
-        tables, waiting, gaps = dict[str, IndexTable](), list(self._index_names), 0
-        while waiting:
-            name = waiting.pop(0)
-            self._scope.progress("reading the index", len(tables), len(tables) + len(waiting) + 1)
-            try:
-                tables[name] = decode_index(self._repository.get_object(ObjectKind.INDEX, name), name)
-                continue
-            except Damaged as error:
-                self._bad_object(Damaged(error.what, subject=name, why=error.why))
-            except Missing as error:
-                if (found := self._replaced(name, tables)) is not None:  # by others, written before it went
-                    waiting += [each for each in found if each not in waiting]
-                    continue
-                self._find(name, error)
-            except LoxError as error:
-                self._find(name, error)
-            gaps += 1
-        self._index_gaps = gaps > 0
+        tables = survey_index(self._repository, self._index_names, self._index_trouble, self._scope.progress)
         if self._scope.level != "presence":
-            named = {row.tobytes() for table in tables.values() for row in table.packs["id"]}
+            named = {row.tobytes() for table in tables for row in table.packs["id"]}
             receipts = [self._footer(pack, size) for pack, size in self.listed.items() if pack not in named]
             self.unlisted = [receipt for receipt in receipts if receipt is not None]
-        return ChunkIndex([*tables.values(), gather_receipts(self.unlisted)])
+        return ChunkIndex([*tables, gather_receipts(self.unlisted)])
 
-    def _replaced(self, name: str, known: Collection[str]) -> list[str] | None:
-        """Index objects not `known` yet, if `name` is not listed any more."""
-        listed = [each for each, _ in self._repository.store.list(INDEX_PREFIX)]
-        return None if name in listed else [each for each in listed if each not in known]
+    def _index_trouble(self, name: str, error: LoxError) -> None:
+        self._index_gaps = True
+        if isinstance(error, Damaged):
+            self._bad_object(Damaged(error.what, subject=name, why=error.why))
+        else:
+            self._find(name, error)
 
     def _footer(self, pack_id: bytes, size: int) -> Receipt | None:
         try:

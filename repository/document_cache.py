@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from model.errors import Damaged, LoxError, Missing, NewerFormat
+from model.errors import Damaged, LoxError, Missing, NewerFormat, Revoked
 from repository.documents import Document, decode_document, encode_document, take
 from repository.seal import OBJECT_MAX, PLAIN_MAX, ObjectKind
 from repository.store import is_remote
@@ -37,13 +37,14 @@ class Family(Generic[T]):
     """Objects of one kind below one prefix.
 
     `load` reads the object of a name and raises as `Repository.get_object` does. `pack` makes JSON of many, `unpack`
-    gives back the same in the same order.
+    gives back the same in the same order. What is not `lasting` is read each time.
     """
 
     prefix: str
     load: Callable[[Repository, str], T]
     pack: Callable[[Sequence[T]], object]
     unpack: Callable[[Sequence[str], object], Iterable[T]]
+    lasting: Callable[[T], bool] = lambda value: True
 
     @property
     def file(self) -> str:
@@ -71,7 +72,8 @@ def load_family(
     fresh, unreadable = _read(repository, family, [name for name, size in names.items() if _stale(known, name, size)])
     found = {name: fresh[name] if name in fresh else known[name][1] for name in names if name in fresh or name in known}
     if cache is not None and (fresh or len(known) > 2 * len(found)):
-        cache.write(_packed(family, {name: (names[name], value) for name, value in found.items()}))
+        lasting = {name: (names[name], value) for name, value in found.items() if family.lasting(value)}
+        cache.write(_packed(family, lasting))
     return Loaded(found, unreadable)
 
 
@@ -89,7 +91,7 @@ def _read(
     def read(name: str) -> T | LoxError | None:
         try:
             return family.load(repository, name)
-        except Missing:  # deleted since it was listed
+        except (Missing, Revoked):  # deleted since it was listed, or written by somebody who must not any more
             return None
         except (Damaged, NewerFormat) as error:
             return error

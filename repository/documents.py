@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from typing import TypeVar
@@ -28,6 +29,11 @@ def decode_document(data: bytes, subject: str, limit: int) -> Document:
     if not isinstance(document, dict):
         raise Damaged("object is not a JSON object", subject=subject)
     return document
+
+
+def document_checksum(document: Document) -> str:
+    """SHA-256 in hex of the canonical document: finds damage without a key."""
+    return hashlib.sha256(encode_document(document)).hexdigest()
 
 
 def take(document: Document, key: str, kind: type[T], subject: str) -> T:

@@ -15,9 +15,19 @@ import numpy.typing as npt
 from model.batches import Receipt
 from model.entries import I64, U8, U32, Bool
 from model.errors import Damaged
-from repository.cache import list_packs, load_tables, unlisted_packs
+from repository.cache import list_packs, load_tables, remember_written, unlisted_packs
+from repository.cache_dir import default_cache_dir
 from repository.condemned import load_condemned
-from repository.index_table import INDEX_PREFIX, PACK, SEGMENT, IndexTable, Records, decode_index, encode_index
+from repository.index_table import (
+    INDEX_PREFIX,
+    PACK,
+    SEGMENT,
+    IndexTable,
+    Records,
+    decode_index,
+    encode_index,
+    gather_receipts,
+)
 from repository.repository import Repository
 from repository.seal import ObjectKind
 
@@ -49,6 +59,8 @@ def save_index(repository: Repository, receipts: Sequence[Receipt]) -> list[str]
     for group in _grouped(receipts):
         names.append(index_name())
         repository.put_object(ObjectKind.INDEX, names[-1], encode_index(group))
+        if repository.write_only:
+            remember_written(repository, default_cache_dir(), gather_receipts(group), names[-1])
     return names
 
 
@@ -137,17 +149,20 @@ class ChunkIndex:
         on_damage: Callable[[Damaged], None] | None = None,
         only_present: bool = False,
         without: Collection[bytes] = (),
+        proved: Collection[bytes] | None = None,
     ) -> ChunkIndex:
         """The index as it is in the store now, through the cache in `cache_dir` (None: in memory only).
 
         Raises Damaged for an index object that does not open. With `on_damage` such objects are reported to it and
         left out, and packs that no readable object names are asked themselves for what they hold. With `only_present`
         chunks of packs that are missing or of the wrong length do not count, nor do those of the packs `without`:
-        they are stored again when they are met.
+        they are stored again when they are met. With `proved` the same holds for packs that a write-only machine wrote
+        and that are not among the proved ones: what it says is in them is not believed.
         """
         index = cls(load_tables(repository, cache_dir, on_damage))
         if only_present and index.packs:
-            index = index.present({pack: size for pack, size in list_packs(repository) if pack not in without})
+            sizes = {pack: size for pack, size in list_packs(repository) if pack not in without}
+            index = index.present(sizes, proved)
         return index
 
     def __len__(self) -> int:
@@ -203,11 +218,17 @@ class ChunkIndex:
         doubts = np.zeros(len(self._absent), np.uint8) if self._doubts is None else self._doubts
         return np.where(self._absent, np.uint8(NOT_FOUND), doubts)
 
-    def present(self, sizes: Mapping[bytes, int]) -> ChunkIndex:
-        """The same index without the chunks of packs that are not in the store as they were stored; `sizes` are the
-        lengths of those in the store. Takes no memory for the ids."""
-        known = zip(self.packs, self.pack_table["size"].tolist(), strict=True)
-        lost = np.array([sizes.get(pack) != size for pack, size in known], dtype=bool)
+    def present(self, sizes: Mapping[bytes, int], proved: Collection[bytes] | None = None) -> ChunkIndex:
+        """The same index without the chunks of packs that are not in the store as they were stored, or not to be
+        believed (`proved`: see `load`); `sizes` are the lengths of those in the store. Takes no memory for the ids."""
+        known = zip(self.packs, *(self.pack_table[name].tolist() for name in ("size", "written")), strict=True)
+        lost = np.array(
+            [
+                sizes.get(pack) != size or (written != 0 and proved is not None and pack not in proved)
+                for pack, size, written in known
+            ],
+            dtype=bool,
+        )
         if not lost.any():
             return self
         index = copy(self)
@@ -230,6 +251,11 @@ class ChunkIndex:
         """`doubting` of all that lies in `packs`."""
         bad = np.array([pack in packs for pack in self.packs], dtype=bool)
         return self.doubting(bad[self.segments.pack]) if bad.any() else self
+
+    def doubting_written(self) -> ChunkIndex:
+        """`doubting` of all that lies in packs of write-only machines, unless there is nothing else."""
+        written = self.pack_table["written"] != 0
+        return self if written.all() else self.doubting(written[self.segments.pack])
 
 
 def _best_copies(table: IndexTable, rows: I64, doubts: U8) -> tuple[I64, U8]:
@@ -282,7 +308,7 @@ class ReadingIndex:
         return self._index.lookup(ids)
 
     def _ranked(self, index: ChunkIndex) -> ChunkIndex:
-        return index.present(dict(list_packs(self._repository))).doubting_packs(self._condemned)
+        return index.present(dict(list_packs(self._repository))).doubting_written().doubting_packs(self._condemned)
 
     def _ask_packs(self, missed: U8) -> None:
         tables = self._index.tables

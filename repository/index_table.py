@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ INDEX_PREFIX = "index/"
 ID_SIZE = 32
 CHUNK_COLUMNS = ("ids", "segment", "offset", "length")
 
-PACK = np.dtype([("id", "u1", 16), ("size", "<u4"), ("kind", "u1"), ("zero", "u1", 3)])
+PACK = np.dtype([("id", "u1", 16), ("size", "<u4"), ("kind", "u1"), ("written", "u1"), ("zero", "u1", 2)])
 SEGMENT = np.dtype(
     [
         ("pack", "<u4"),
@@ -85,7 +85,8 @@ def gather_receipts(receipts: Sequence[Receipt]) -> IndexTable:
     segments = np.zeros(sum(counts), SEGMENT)
     base = 0
     for number, (receipt, count) in enumerate(zip(receipts, counts, strict=True)):
-        packs[number] = (np.frombuffer(receipt.pack_id, np.uint8), receipt.pack_size, receipt.pack_kind, 0)
+        pack_id = np.frombuffer(receipt.pack_id, np.uint8)
+        packs[number] = (pack_id, receipt.pack_size, receipt.pack_kind, receipt.written, 0)
         rows = segments[base : base + count]
         rows["pack"], rows["ordinal"] = number, np.arange(count)
         rows["offset"], rows["stored"] = receipt.segment_offset, receipt.segment_stored
@@ -103,6 +104,13 @@ def gather_receipts(receipts: Sequence[Receipt]) -> IndexTable:
         joined([receipt.offset for receipt in receipts])[order],
         joined([receipt.length for receipt in receipts])[order],
     )
+
+
+def marked_written(table: IndexTable) -> IndexTable:
+    """The table, all of whose packs a write-only machine says to have written: what it says of others is no better."""
+    packs = table.packs.copy()
+    packs["written"] = 1
+    return replace(table, packs=packs)
 
 
 def joined(columns: Iterable[U32]) -> U32:

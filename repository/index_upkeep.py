@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 
 from model.batches import Receipt
-from model.errors import Missing
+from model.errors import Missing, Revoked
+from repository.cache import read_index_object
 from repository.index import OBJECT_CHUNKS, ChunkIndex, save_index
-from repository.index_table import INDEX_PREFIX, IndexTable, decode_index
+from repository.index_table import INDEX_PREFIX, IndexTable
 from repository.receipts import Receipts
 from repository.repository import Repository
-from repository.seal import ObjectKind
 
 SMALL_BYTES = 8 << 20  # an object of fewer is small: it lists about 200,000 chunks
 SMALL_MIN = 16  # small objects that are worth joining
@@ -81,6 +81,6 @@ def _groups(
 
 def _load(repository: Repository, name: str) -> IndexTable | None:
     try:
-        return decode_index(repository.get_object(ObjectKind.INDEX, name), name)
-    except Missing:  # replaced by somebody else
+        return read_index_object(repository, name)
+    except (Missing, Revoked):  # replaced by somebody else; or it does not count, and is left as it is
         return None

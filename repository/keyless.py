@@ -11,6 +11,7 @@ import random
 from model.errors import Damaged, LoxError, UsageError
 from repository.condemned import CONDEMNED_PREFIX
 from repository.config import CONFIG_NAME
+from repository.epochs import COPY, EPOCH_MAX, EPOCHS_FOLDER, EpochDocument
 from repository.findings import CheckReport, Progress
 from repository.footer import PACK_MAX
 from repository.index import INDEX_PREFIX
@@ -20,6 +21,7 @@ from repository.slots import FOLDER as KEYS_PREFIX
 from repository.slots import SLOT_MAX, KeySlot
 from repository.snapshot import SNAPSHOT_PREFIX
 from repository.store import Store
+from repository.writers import WRITERS_FOLDER
 
 _KINDS = {
     CONFIG_NAME: ObjectKind.CONFIG,
@@ -74,7 +76,12 @@ class _Keyless:
     def _object(self, name: str) -> None:
         kind = next((kind for prefix, kind in _KINDS.items() if name.startswith(prefix)), None)
         try:
-            if name.startswith(KEYS_PREFIX):
+            if name.startswith(EPOCHS_FOLDER):
+                place = name.removeprefix(EPOCHS_FOLDER)
+                EpochDocument.decode(place.removesuffix(COPY), self._store.get(name, 0, EPOCH_MAX + 1))
+            elif name.startswith(WRITERS_FOLDER):
+                self._envelope(name, ObjectKind.MARK)
+            elif name.startswith(KEYS_PREFIX):
                 KeySlot.decode(name.removeprefix(KEYS_PREFIX), self._store.get(name, 0, SLOT_MAX + 1))
             elif kind is not None:
                 self._envelope(name, kind)

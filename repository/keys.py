@@ -1,4 +1,4 @@
-"""The key hierarchy: one random master key per repository, a key for each purpose derived from it.
+"""Deriving keys: from other keys for a purpose, from passwords, and the printed form of a recovery code.
 
 Light on purpose (standard library; `cryptography` on first use): opening a repository overlaps with other imports,
 and the password derivation below releases the GIL.
@@ -17,7 +17,6 @@ from model.errors import ConfigError, LoxError, UsageError
 
 KEY_SIZE = 32
 REPO_ID_SIZE = 16
-PUBLIC_CHUNKER_KEY = bytes(KEY_SIZE)  # of repositories without encryption
 
 _MEMORY_CAP = 2 << 20  # KiB
 _ITERATIONS_CAP = 16
@@ -43,45 +42,6 @@ def purpose_info(purpose: str, repo_id: bytes) -> bytes:
     """The HKDF info of a key: "lox", "v1", purpose, repository id, each after its length in one byte."""
     parts = (b"lox", b"v1", purpose.encode(), repo_id)
     return b"".join(struct.pack("<B", len(part)) + part for part in parts)
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class KeyRing:
-    """The keys of one repository. Without encryption `id_key` is None and only the public chunker key is there.
-
-    `data_key` and `meta_key` wrap the keys of packs; `object_key` seals config, index and snapshots.
-    """
-
-    repo_id: bytes
-    id_key: bytes | None
-    chunker_key: bytes
-    data_key: bytes
-    meta_key: bytes
-    object_key: bytes
-
-    @classmethod
-    def of(cls, master: bytes, repo_id: bytes) -> KeyRing:
-        """The keys derived from the 32 bytes `master`."""
-        purposes = ("chunk id", "chunker", "data packs", "meta packs", "objects")
-        return cls(repo_id, *(hkdf(master, purpose_info(purpose, repo_id)) for purpose in purposes))
-
-    @classmethod
-    def public(cls, repo_id: bytes) -> KeyRing:
-        """The keys of a repository without encryption: none."""
-        return cls(repo_id, None, PUBLIC_CHUNKER_KEY, b"", b"", b"")
-
-    @property
-    def encrypted(self) -> bool:
-        return self.id_key is not None
-
-    def chunk_id(self, chunk: bytes | bytearray | memoryview) -> bytes:
-        """The 32-byte name of a chunk: HMAC-SHA-256 under `id_key`, plain SHA-256 without encryption."""
-        if self.id_key is None:
-            return hashlib.sha256(chunk).digest()
-        return hmac.digest(self.id_key, chunk, "sha256")
-
-    def __repr__(self) -> str:
-        return f"KeyRing({self.repo_id.hex()}, {'encrypted' if self.encrypted else 'not encrypted'})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import os
 import struct
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TypeVar
@@ -24,7 +25,7 @@ from model.batches import PackBytes, Receipt, Segment
 from model.errors import Damaged, RunFailed
 from repository.codecs import Codec, compressor, decompress, decompress_into
 from repository.footer import FOOTER_PLAIN_MAX, PACK_MAX, SEGMENT_PLAIN_MAX, decode_footer, encode_footer
-from repository.keys import KeyRing
+from repository.keyring import KeyRing
 from repository.pack_keys import (
     FOOTER_ORDINAL,
     HEADER_SIZE,
@@ -123,8 +124,8 @@ class PackWriter:
         self._segments: list[tuple[int, int, int, int]] = []
         self._contents: list[Segment] = []
         self._header, self._keys = new_header(keys, kind)
-        # What is read back is opened with the key as a reader will get it, not with the one at hand.
-        self._reader_keys = open_header(keys, self._header, self._keys.pack_id)
+        # What is read back is opened with the key as a reader will get it, if this host can read at all.
+        self._reader_keys = self._keys if keys.writer else open_header(keys, self._header, self._keys.pack_id)
         self._finished = False
         self._checksum = blake3(self._header)
 
@@ -220,6 +221,7 @@ class PackWriter:
             segment=np.repeat(np.arange(len(counts), dtype=np.uint32), counts),
             offset=np.concatenate([nothing, *(content.offset for content in self._contents)]),
             length=np.concatenate([nothing, *(content.length for content in self._contents)]),
+            written=self._keys.written,
         )
 
 
@@ -264,7 +266,7 @@ class PackReader:
         _, codec, _, plain_length, _ = _TRAILER.unpack_from(tail, len(tail) - TRAILER_SIZE)
         at = len(tail) - TRAILER_SIZE - stored
         plain = _open(keys, FOOTER_ORDINAL, codec, plain_length, memoryview(tail)[at : at + stored])
-        return decode_footer(plain, keys.pack_id, keys.kind, size, name)
+        return replace(decode_footer(plain, keys.pack_id, keys.kind, size, name), written=keys.written)
 
     def _footer_length(self, tail: Bytes, size: int, name: str) -> int:
         if len(tail) < TRAILER_SIZE or not HEADER_SIZE + OVERHEAD + TRAILER_SIZE <= size <= PACK_MAX:

@@ -11,17 +11,24 @@ import hashlib
 import hmac
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from model.errors import Damaged, NewerFormat
-from repository.keys import KEY_SIZE, KeyRing
+from model.errors import Damaged, NewerFormat, RepositoryError
+from repository.keyring import Epoch, KeyRing
+from repository.keys import KEY_SIZE, purpose_info
+from repository.recipients import open_key, private_key_of, seal_key
 from repository.seal import FORMAT_VERSION, TAG_SIZE, CipherKind
 from repository.store import Bytes
+
+if TYPE_CHECKING:
+    from repository.repository import Repository
 
 HEADER_SIZE = 512
 OVERHEAD = 12 + TAG_SIZE  # bytes a sealed segment has more than a compressed one
@@ -30,12 +37,13 @@ FOOTER_ORDINAL = 0xFFFFFFFF  # the footer is sealed as the segment of this ordin
 _MAGIC = b"LOXP"
 _SEGMENT_MAGIC = b"LOXS"
 _HEADER = struct.Struct("<4sBBBB16s16s32s")  # magic version kind cipher recipients repo_id pack_id commitment
-_RECIPIENT = struct.Struct("<BBHI12s48s36s")  # scheme length zero epoch nonce wrapped zero
+_RECIPIENT = struct.Struct("<BBHI96s")  # scheme length zero epoch wrapped
 _RECIPIENTS_MAX = 4
 _CHECKSUM_SIZE = 16
 _CHECKSUM_AT = HEADER_SIZE - _CHECKSUM_SIZE
 _AAD = struct.Struct("<4sBBBB16s16sIII")  # magic version cipher codec kind repo_id pack_id ordinal plain stored
-_REPOSITORY_KEY = 1  # scheme: AES-256-GCM under data_key or meta_key
+_EPOCH_KEY = 1  # scheme: nonce, AES-256-GCM under data_key or meta_key of the epoch
+_WRITER = 2  # scheme: id of a write-only machine, HPKE to the public key of the epoch
 assert _HEADER.size + _RECIPIENTS_MAX * _RECIPIENT.size <= _CHECKSUM_AT
 
 
@@ -60,6 +68,7 @@ class PackKeys:
     kind: PackKind
     repo_id: bytes
     aead: AESGCM | None = field(repr=False)  # None without encryption
+    written: bool = False  # by a write-only machine
 
     def associated(self, ordinal: int, codec: int, plain: int, stored: int) -> bytes:
         """All that a reader believes about a segment before it opens it; part of what its tag covers."""
@@ -122,30 +131,79 @@ def new_header(keys: KeyRing, kind: PackKind) -> tuple[bytes, PackKeys]:
     key = os.urandom(KEY_SIZE)
     commitment = _commit(key, pack_id)
     fixed = _HEADER.pack(_MAGIC, FORMAT_VERSION, kind, CipherKind.AES_256_GCM, 1, keys.repo_id, pack_id, commitment)
-    nonce = os.urandom(12)
-    wrapped = AESGCM(_wrapping_key(keys, kind)).encrypt(nonce, key, fixed)
-    recipient = _RECIPIENT.pack(_REPOSITORY_KEY, len(nonce) + len(wrapped), 0, 0, nonce, wrapped, bytes(36))
-    return _with_checksum(fixed + recipient), PackKeys(pack_id, kind, keys.repo_id, AESGCM(key))
+    scheme, number, wrapped = _wrapped(keys, kind, key, fixed)
+    recipient = _RECIPIENT.pack(scheme, len(wrapped), 0, number, wrapped)
+    written = keys.writer is not None
+    return _with_checksum(fixed + recipient), PackKeys(pack_id, kind, keys.repo_id, AESGCM(key), written)
+
+
+def _wrapped(keys: KeyRing, kind: PackKind, key: bytes, fixed: bytes) -> tuple[int, int, bytes]:
+    """Scheme, epoch and what goes into the recipient slot."""
+    if (writer := keys.writing()) is not None:
+        info = _writer_info(keys.repo_id, writer.id, writer.secret, fixed)
+        return _WRITER, writer.number, writer.id + seal_key(key, writer.public, info)
+    epoch, nonce = keys.sealing(), os.urandom(12)
+    return _EPOCH_KEY, epoch.number, nonce + AESGCM(_wrapping_key(epoch, kind)).encrypt(nonce, key, fixed)
 
 
 def open_header(keys: KeyRing, header: bytes, pack_id: bytes) -> PackKeys:
-    """The key in the first `HEADER_SIZE` bytes of the pack `pack_id`. Raises Damaged, NewerFormat."""
+    """The key in the first `HEADER_SIZE` bytes of the pack `pack_id`.
+
+    Raises Damaged, NewerFormat, NoKey, and WrongPassword on a write-only machine.
+    """
     subject = pack_name(pack_id)
     kind, cipher, recipients, commitment = _check_header(keys, header, pack_id, subject)
     if cipher == CipherKind.NONE:
         return PackKeys(pack_id, kind, keys.repo_id, None)
-    fixed, wrapping = header[: _HEADER.size], AESGCM(_wrapping_key(keys, kind))
-    for slot in range(recipients):
-        scheme, _, _, _, nonce, wrapped, _ = _RECIPIENT.unpack_from(header, _HEADER.size + slot * _RECIPIENT.size)
-        if scheme != _REPOSITORY_KEY:
-            continue
+    trouble: RepositoryError | None = None
+    for scheme, epoch, wrapped in _recipients(header, recipients):
         try:
-            key = wrapping.decrypt(nonce, wrapped, fixed)
-        except InvalidTag:
+            candidates = _unwrapped(keys, scheme, epoch, wrapped, header, kind, subject)
+            key = next((one for one in candidates if hmac.compare_digest(_commit(one, pack_id), commitment)), None)
+        except RepositoryError as error:
+            trouble = error
             continue
-        if hmac.compare_digest(_commit(key, pack_id), commitment):
-            return PackKeys(pack_id, kind, keys.repo_id, AESGCM(key))
-    raise Damaged("the key of a pack does not open with the key of this repository", subject=subject)
+        if key is not None:
+            return PackKeys(pack_id, kind, keys.repo_id, AESGCM(key), scheme == _WRITER)
+    raise trouble or Damaged("the key of a pack does not open with the key of this repository", subject=subject)
+
+
+def header_epoch(keys: KeyRing, header: bytes, pack_id: bytes) -> int:
+    """The number of the oldest epoch whose keys open the pack; 0 without encryption. Raises Damaged, NewerFormat."""
+    _, _, recipients, _ = _check_header(keys, header, pack_id, pack_name(pack_id))
+    return min((epoch for _, epoch, _ in _recipients(header, recipients)), default=0)
+
+
+def pack_epoch(repository: Repository, pack_id: bytes) -> int:
+    """`header_epoch` of a pack in the store. Also raises StoreError."""
+    return header_epoch(repository.keys, repository.store.get(pack_name(pack_id), 0, HEADER_SIZE), pack_id)
+
+
+def _recipients(header: bytes, count: int) -> Iterator[tuple[int, int, bytes]]:
+    """Scheme, epoch and wrapped key of each recipient slot in use."""
+    for slot in range(count):
+        scheme, length, _, epoch, room = _RECIPIENT.unpack_from(header, _HEADER.size + slot * _RECIPIENT.size)
+        yield scheme, epoch, room[:length]
+
+
+def _unwrapped(
+    keys: KeyRing, scheme: int, number: int, wrapped: bytes, header: bytes, kind: PackKind, subject: str
+) -> Iterator[bytes]:
+    """What may be the key of the pack: the commitment decides."""
+    fixed = header[: _HEADER.size]
+    if scheme == _WRITER:
+        writer_id, sealed = wrapped[:16], wrapped[16:]
+        for secret in keys.writer_secrets(writer_id, subject):
+            for epoch in keys.opening(number, subject):
+                private = private_key_of(epoch.key, "epoch", keys.repo_id)
+                key = open_key(sealed, private, _writer_info(keys.repo_id, writer_id, secret, fixed))
+                if key is not None:
+                    yield key
+    for epoch in keys.opening(number, subject) if scheme == _EPOCH_KEY else ():
+        try:
+            yield AESGCM(_wrapping_key(epoch, kind)).decrypt(wrapped[:12], wrapped[12:], fixed)
+        except (InvalidTag, ValueError):
+            continue
 
 
 def _check_header(keys: KeyRing, header: bytes, pack_id: bytes, subject: str) -> tuple[PackKind, int, int, bytes]:
@@ -170,8 +228,12 @@ def _with_checksum(header: bytes) -> bytes:
     return padded + blake3(padded).digest(_CHECKSUM_SIZE)
 
 
-def _wrapping_key(keys: KeyRing, kind: PackKind) -> bytes:
-    return keys.data_key if kind is PackKind.DATA else keys.meta_key
+def _wrapping_key(epoch: Epoch, kind: PackKind) -> bytes:
+    return epoch.data_key if kind is PackKind.DATA else epoch.meta_key
+
+
+def _writer_info(repo_id: bytes, writer_id: bytes, secret: bytes, fixed: bytes) -> bytes:
+    return purpose_info("written pack", repo_id) + writer_id + secret + fixed
 
 
 def _commit(key: bytes, pack_id: bytes) -> bytes:

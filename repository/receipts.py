@@ -50,6 +50,7 @@ class Receipts:
             segment=table.segment[rows] - np.uint32(place.start),
             offset=table.offset[rows],
             length=table.length[rows],
+            written=bool(table.packs["written"][pack]),
         )
 
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from model.chunking import ChunkerParams
-from model.errors import Damaged, Exists, Missing, NoRepository, UsageError, WrongPassword
+from model.errors import Damaged, Exists, Missing, NoRepository, RepositoryError, UsageError, WrongPassword
 from repository.config import CONFIG_NAME, Config, Operation
-from repository.keys import KEY_SIZE, REPO_ID_SIZE, KdfParams, KeyRing
+from repository.credentials import Credentials
+from repository.epochs import EpochsFound, read_epochs
+from repository.keyring import Epoch, KeyRing, only_writes
+from repository.keys import KEY_SIZE, REPO_ID_SIZE, KdfParams
+from repository.rotation import TRIES, Rotation, rotate
 from repository.seal import OBJECT_MAX, Cipher, CipherKind, Envelope, ObjectKind
 from repository.slots import (
     FOLDER,
     KeySlot,
     SlotListing,
+    Unlocked,
     create_password_slot,
     create_recovery_slot,
     read_slots,
@@ -23,33 +30,26 @@ from repository.slots import (
     unlock,
 )
 from repository.store import Store, open_store
+from repository.writers import Writer, WriterKey, issue_writer, load_writers, revoke_writer
 
 if TYPE_CHECKING:
     from repository.pack import PackReader
 
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Credentials:
-    """All it takes to attach to a repository without its password. A secret: pass it through private files only."""
-
-    repo_id: bytes
-    config: bytes
-    master: bytes | None
-
-    def __repr__(self) -> str:
-        return f"Credentials({self.repo_id.hex()}, secret)"
+WRITERS_SECONDS = 60.0  # after which it is looked again who was revoked
 
 
 class Repository:
     """An open repository. Thread-safe; not pickled: other processes `attach` with its `credentials`."""
 
-    def __init__(self, store: Store, config: Config, master: bytes | None, slot: KeySlot | None = None) -> None:
+    def __init__(self, store: Store, config: Config, keys: KeyRing, unlocked: Unlocked | None = None) -> None:
         self.store = store
         self.config = config
-        self.keys = KeyRing.public(config.repo_id) if master is None else KeyRing.of(master, config.repo_id)
-        self.cipher = Cipher(self.keys)
-        self.slot = slot  # the key slot that opened it, None without encryption or when attached
-        self._master = master
+        self.keys = keys
+        self.cipher = Cipher(keys, self._accepts)
+        self.unlocked = unlocked  # the key slot that opened it, None without encryption
+        self._writers: tuple[float, dict[bytes, Writer]] | None = None  # when they were read; of the store
+        if unlocked is not None:
+            keys.reload = self.reload_keys
 
     @classmethod
     def init(
@@ -71,12 +71,13 @@ class Repository:
         for prefix in (CONFIG_NAME, "packs/", "snapshots/"):
             if any(True for _ in store.list(prefix)):
                 raise UsageError("there is a repository here already", subject=store.url, why=f"found {prefix}")
-        master = slot = code = None
+        keys, unlocked, code = KeyRing.public(config.repo_id), None, None
         if password is not None:
-            master = os.urandom(KEY_SIZE)
-            slot = create_password_slot(store, config.repo_id, master, password, "password of init", kdf)
-            _, code = create_recovery_slot(store, config.repo_id, master, "recovery code of init")
-        repository = cls(store, config, master, slot)
+            keys = KeyRing.of(os.urandom(KEY_SIZE), config.repo_id)
+            epoch = keys.sealing()
+            unlocked = create_password_slot(store, config.repo_id, epoch, password, "password of init", kdf)
+            _, code = create_recovery_slot(store, config.repo_id, epoch, "recovery code of init")
+        repository = cls(store, config, keys, unlocked)
         try:
             repository.put_object(ObjectKind.CONFIG, CONFIG_NAME, config.encode())
         except Exists as error:
@@ -85,7 +86,7 @@ class Repository:
 
     @classmethod
     def open(cls, store: Store, password: str | None) -> Repository:
-        """Open with a password or recovery code; None for a repository without encryption.
+        """Open with a password, recovery code or write-only key; None for a repository without encryption.
 
         Raises NoRepository, WrongPassword, Damaged, NewerFormat. A password given for a repository that is not
         encrypted is a UsageError: somebody with access to the store may have put an open one in the place of ours.
@@ -98,17 +99,19 @@ class Repository:
                     subject=store.url,
                     hint="if you expected encryption, do not write to this repository; else leave the password out",
                 )
-            return cls._opened(store, envelope, None, None)
+            return cls._opened(store, envelope, KeyRing.public(envelope.repo_id), None)
         if password is None:
             raise WrongPassword("the repository is encrypted and no password was given", subject=store.url)
-        master, slot = unlock(store, envelope.repo_id, password)
-        return cls._opened(store, envelope, master, slot)
+        if (writer := WriterKey.parse(password)) is not None:
+            return cls._open_to_write(store, envelope, writer)
+        unlocked = unlock(store, envelope.repo_id, password)
+        return cls._opened(store, envelope, read_epochs(store, envelope.repo_id, unlocked).ring, unlocked)
 
     @classmethod
     def attach(cls, store: Store | str, credentials: Credentials) -> Repository:
         """Open as another process did: reads nothing and derives nothing from a password."""
         place = open_store(store) if isinstance(store, str) else store
-        return cls(place, Config.decode(credentials.config), credentials.master)
+        return cls(place, Config.decode(credentials.config), credentials.keys, credentials.unlocked)
 
     @staticmethod
     def is_encrypted(store: Store) -> bool:
@@ -116,13 +119,20 @@ class Repository:
         return _read_config(store).cipher is not CipherKind.NONE
 
     @classmethod
-    def _opened(cls, store: Store, envelope: Envelope, master: bytes | None, slot: KeySlot | None) -> Repository:
-        keys = KeyRing.public(envelope.repo_id) if master is None else KeyRing.of(master, envelope.repo_id)
+    def _opened(cls, store: Store, envelope: Envelope, keys: KeyRing, unlocked: Unlocked | None) -> Repository:
         config = Config.decode(Cipher(keys).open_envelope(ObjectKind.CONFIG, CONFIG_NAME, envelope))
-        if config.repo_id != envelope.repo_id or (config.encryption == "none") != (master is None):
+        if config.repo_id != envelope.repo_id or (config.encryption == "none") == keys.encrypted:
             raise Damaged("the config contradicts its envelope", subject=CONFIG_NAME)
         config.require(Operation.READ)
-        return cls(store, config, master, slot)
+        return cls(store, config, keys, unlocked)
+
+    @classmethod
+    def _open_to_write(cls, store: Store, envelope: Envelope, writer: WriterKey) -> Repository:
+        if envelope.repo_id != writer.repo_id:
+            raise WrongPassword("the write-only key is of another repository", subject=store.url)
+        config = Config.decode(writer.config)
+        config.require(Operation.WRITE)
+        return cls(store, config, writer.key_ring(store))
 
     @property
     def id(self) -> bytes:
@@ -134,7 +144,22 @@ class Repository:
 
     @property
     def encrypted(self) -> bool:
-        return self._master is not None
+        return self.keys.encrypted
+
+    @property
+    def write_only(self) -> bool:
+        """Whether the key at hand stores backups and reads none."""
+        return self.keys.writer is not None
+
+    @property
+    def writer(self) -> str:
+        """What snapshots made with this key have as `writer`."""
+        return "" if self.keys.writer is None else self.keys.writer.id.hex()
+
+    @property
+    def slot(self) -> KeySlot | None:
+        """The key slot that opened it."""
+        return None if self.unlocked is None else self.unlocked.slot
 
     @cached_property
     def packs(self) -> PackReader:
@@ -145,49 +170,130 @@ class Repository:
 
     def credentials(self) -> Credentials:
         """A picklable secret for `attach`."""
-        return Credentials(self.id, self.config.encode(), self._master)
+        return Credentials(self.id, self.config.encode(), copy(self.keys), self.unlocked)
 
-    def put_object(self, kind: ObjectKind, name: str, plain: bytes) -> int:
-        """Seal and store an object; the bytes it takes. Raises Exists and other StoreErrors."""
-        sealed = self.cipher.seal_object(kind, name, plain)
+    def put_object(self, kind: ObjectKind, name: str, plain: bytes, writer: bytes | None = None) -> int:
+        """Seal and store an object; the bytes it takes. With `writer`, as the write-only machine of that id would.
+
+        Raises Exists and other StoreErrors, NoKey; WrongPassword for what a write-only machine may not write.
+        """
+        sealed = self.cipher.seal_object(kind, name, plain, writer)
         self.store.put(name, [sealed])
         return len(sealed)
 
     def get_object(self, kind: ObjectKind, name: str) -> bytes:
-        """Read and open an object. Raises Missing and other StoreErrors, Damaged, NewerFormat."""
-        return self.cipher.open_object(kind, name, self.store.get(name, 0, OBJECT_MAX + 1))
+        """Read and open an object. Raises Missing and other StoreErrors, Damaged, NewerFormat, NoKey; WrongPassword on
+        a write-only machine."""
+        return self.get_written(kind, name)[0]
+
+    def get_written(self, kind: ObjectKind, name: str) -> tuple[bytes, bytes | None]:
+        """As `get_object`, and the id of the write-only machine that wrote the object, None if none did."""
+        envelope = Envelope.parse(self.store.get(name, 0, OBJECT_MAX + 1), name)
+        return self.cipher.open_envelope(kind, name, envelope), envelope.writer
 
     def list_keys(self) -> SlotListing:
         """The key slots, and those that cannot be read."""
         return read_slots(self.store, self.id)
 
+    def read_epochs(self) -> EpochsFound:
+        """The epochs as they are in the store now. Raises UsageError without encryption, Damaged, StoreError."""
+        return read_epochs(self.store, self.id, self._opener())
+
+    def reload_keys(self) -> None:
+        """Learn of epochs that began since the repository was opened. Raises Damaged, StoreError."""
+        self.keys.update(self.read_epochs().ring)
+
+    def rotate(self) -> Rotation:
+        """Begin a new epoch: what is stored from now on opens with the key slots that are left, and with no key that
+        anybody had before. Raises as `rotation.rotate`."""
+        rotation = rotate(self.store, self.id, self._opener(), self._valid_writers)
+        self.reload_keys()
+        return rotation
+
     def add_password(self, password: str, label: str = "", kdf: KdfParams | None = None) -> KeySlot:
         """A further password that opens the repository."""
-        return create_password_slot(self.store, self.id, self._secret(), password, label, kdf)
+        return self._add_password(password, label, kdf).slot
 
     def add_recovery_code(self, label: str = "") -> tuple[KeySlot, str]:
         """A further recovery code, shown once."""
-        return create_recovery_slot(self.store, self.id, self._secret(), label)
+        codes: list[str] = []
+
+        def create(epoch: Epoch) -> Unlocked:
+            unlocked, code = create_recovery_slot(self.store, self.id, epoch, label)
+            codes.append(code)
+            return unlocked
+
+        return self._in_newest_epoch(create).slot, codes[-1]
 
     def remove_key(self, prefix: str) -> KeySlot:
-        """Delete the key slot whose id begins with `prefix`. Raises NotFound, UsageError for the last one."""
-        self._secret()
+        """Delete the key slot whose id begins with `prefix`. Raises NotFound, UsageError for the last one.
+
+        Whoever knew its secret may have kept a copy: only `rotate` keeps new data from it.
+        """
+        self._opener()
         return remove_slot(self.store, self.id, prefix)
+
+    def list_writers(self) -> list[Writer]:
+        """The write-only machines, revoked ones too. Raises as `load_writers`."""
+        self._opener()
+        return load_writers(self)
+
+    def issue_writer(self, label: str) -> WriterKey:
+        """A key for a machine that stores backups and reads none. Raises UsageError, NoKey, StoreError."""
+        self._opener()
+        self.reload_keys()
+        return issue_writer(self, label)
+
+    def revoke_writer(self, writer: Writer) -> int:
+        """What a write-only machine writes from now on does not count; how many objects it wrote so far, which do."""
+        self._opener()
+        count = revoke_writer(self, writer)
+        self._writers = None
+        return count
 
     def change_password(self, password: str, kdf: KdfParams | None = None) -> KeySlot:
         """Replace the password slot that opened this repository: the new one is stored before the old one goes."""
         old = self.slot
         if old is None or old.kdf is None:
             raise UsageError("opened without a password: there is none to change", hint="lox key add adds one")
-        new = create_password_slot(self.store, self.id, self._secret(), password, old.label, kdf)
+        self.unlocked = self._add_password(password, old.label, kdf)
         self.store.delete(old.name)
-        self.slot = new
-        return new
+        return self.unlocked.slot
 
-    def _secret(self) -> bytes:
-        if self._master is None:
+    def _add_password(self, password: str, label: str, kdf: KdfParams | None) -> Unlocked:
+        return self._in_newest_epoch(
+            lambda epoch: create_password_slot(self.store, self.id, epoch, password, label, kdf)
+        )
+
+    def _in_newest_epoch(self, create: Callable[[Epoch], Unlocked]) -> Unlocked:
+        """A new slot that opens all epochs: one that began while the slot was made is not sealed to it."""
+        self._opener()
+        for _ in range(TRIES):
+            self.reload_keys()
+            made = create(self.keys.sealing())
+            self.reload_keys()
+            if self.keys.sealing().name == made.slot.epoch:
+                return made
+            self.store.delete(made.slot.name)
+        raise RepositoryError("others change the keys all the time", hint="try again when they are done")
+
+    def _valid_writers(self) -> list[bytes]:
+        return [writer.id for writer in load_writers(self) if writer.revoked is None]
+
+    def _accepts(self, writer: bytes, name: str) -> bool:
+        """Whether what a write-only machine wrote counts: all until it was revoked, then what was there already."""
+        now = time.monotonic()
+        if self._writers is None or now - self._writers[0] > WRITERS_SECONDS:
+            self._writers = now, {one.id: one for one in load_writers(self, lambda error: None)}
+        found = self._writers[1].get(writer)
+        return found is None or found.revoked is None or name in found.accepted
+
+    def _opener(self) -> Unlocked:
+        if self.write_only:
+            raise only_writes()
+        if self.unlocked is None:
             raise UsageError("the repository is not encrypted: it has no keys", subject=self.store.url)
-        return self._master
+        return self.unlocked
 
     def __repr__(self) -> str:
         return f"Repository({self.id.hex()} at {self.store.url})"

@@ -116,11 +116,12 @@ class Candidate:
     tags: frozenset[str] = frozenset()
     protected: tuple[str, ...] = ()
     dated: bool = True
+    writer: str = ""  # the write-only machine that made it: it may say that it is any host
 
     @property
-    def source(self) -> tuple[str, tuple[bytes, ...]]:
-        """What it is a backup of."""
-        return self.host, tuple(sorted(self.paths))
+    def source(self) -> tuple[str, tuple[bytes, ...], str]:
+        """What it is a backup of, and who says so."""
+        return self.host, tuple(sorted(self.paths)), self.writer
 
     @property
     def age(self) -> tuple[int, str]:
@@ -195,7 +196,7 @@ def last_of_sources(candidates: Iterable[Candidate]) -> frozenset[str]:
 
 def _key(one: Candidate, group_by: Sequence[str]) -> tuple[object, ...]:
     values = {"host": one.host, "paths": one.source[1], "tags": one.tags}
-    return tuple(values[name] for name in group_by)
+    return one.writer, *(values[name] for name in group_by)
 
 
 def _group(one: Candidate, group_by: Sequence[str], decisions: tuple[Decision, ...]) -> Group:
@@ -268,6 +269,7 @@ def candidates_of(
                 state.tags,
                 state.protections(now),
                 time is not None,
+                snapshot.writer,
             )
         )
     return found

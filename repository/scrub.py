@@ -11,7 +11,7 @@ import kernels
 from model.batches import Receipt
 from model.errors import Damaged, NewerFormat
 from repository.footer import check_receipt
-from repository.keys import KeyRing
+from repository.keyring import KeyRing
 from repository.pack import HEADER_SIZE, PackReader, pack_name
 from repository.seal import CHECKSUM_SIZE
 

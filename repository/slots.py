@@ -1,8 +1,12 @@
-"""Key slots: each wraps the repository's master key for one password or recovery code. Any one slot opens it."""
+"""Key slots: each wraps the key of an epoch for one password or recovery code. Any one slot opens the repository.
+
+A slot has a key pair of its own, made from its secret: later epochs are sealed to its public key by whoever begins
+them, without knowing the password. A MAC under the wrapped key tells slots made by somebody who could open the
+repository from slots that somebody put there.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 import time
@@ -11,16 +15,20 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
 from model.errors import ConfigError, Damaged, LoxError, Missing, NewerFormat, NotFound, UsageError, WrongPassword
-from repository.documents import Document, decode_document, encode_document, take, take_hex
+from repository.documents import Document, decode_document, document_checksum, encode_document, take, take_hex
+from repository.keyring import Epoch, parse_epoch_name
 from repository.keys import (
     KEY_SIZE,
     REPO_ID_SIZE,
     KdfParams,
     expand_recovery_key,
     format_recovery_code,
+    hkdf,
     parse_recovery_code,
+    purpose_info,
     stretch_password,
 )
+from repository.recipients import PUBLIC_SIZE, private_key_of, public_key_of
 from repository.store import Store
 
 FOLDER = "keys/"
@@ -31,6 +39,7 @@ LABEL_MAX = 200
 _VERSION = 1
 _SALT_SIZE = 16
 _WRAPPED_SIZE = 12 + KEY_SIZE + 16  # nonce, key, tag
+_NOT_ASSOCIATED = frozenset({"wrapped", "mac"})
 
 
 class SlotKind(StrEnum):
@@ -43,7 +52,8 @@ class SlotKind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class KeySlot:
     """One key slot. `check` tells a wrong password before the wrapped key is touched: AES-GCM alone does not commit
-    to a key. `created` is ns since the epoch; `kdf` is None for a recovery code, which needs no stretching.
+    to a key. `created` is ns since 1970; `kdf` is None for a recovery code, which needs no stretching. `epoch` is the
+    name of the epoch whose key is wrapped.
     """
 
     id: str
@@ -54,8 +64,11 @@ class KeySlot:
     repo_id: bytes = field(repr=False)
     salt: bytes = field(repr=False)
     check: bytes = field(repr=False)
+    epoch: str
+    public: bytes = field(repr=False)
     wrapped: bytes = field(repr=False)
-    associated: bytes = field(repr=False)  # canonical JSON of all fields but the wrapped key, also those we do not know
+    mac: bytes = field(repr=False)
+    associated: bytes = field(repr=False)  # canonical JSON of all fields but these two, also those we do not know
 
     @property
     def name(self) -> str:
@@ -68,8 +81,9 @@ class KeySlot:
 
     def encode(self) -> bytes:
         """Canonical JSON with a checksum, so that damage is told from a wrong password."""
-        document = decode_document(self.associated, self.name, SLOT_MAX) | {"wrapped": self.wrapped.hex()}
-        return encode_document(document | {"checksum": _checksum(document)})
+        document = decode_document(self.associated, self.name, SLOT_MAX)
+        document |= {"wrapped": self.wrapped.hex(), "mac": self.mac.hex()}
+        return encode_document(document | {"checksum": document_checksum(document)})
 
     @classmethod
     def decode(cls, slot_id: str, data: bytes) -> KeySlot:
@@ -78,7 +92,7 @@ class KeySlot:
         document = decode_document(data, subject, SLOT_MAX)
         checksum = take(document, "checksum", str, subject)
         del document["checksum"]
-        if checksum != _checksum(document):
+        if checksum != document_checksum(document):
             raise Damaged("key slot does not match its checksum", subject=subject)
         if take(document, "version", int, subject) > _VERSION:
             raise NewerFormat("key slot was written by a newer version", subject=subject, hint="update lox")
@@ -87,6 +101,8 @@ class KeySlot:
             raise NewerFormat("key slot of a kind this version does not know", subject=subject, why=kind[:40])
         if len(label) > LABEL_MAX:
             raise Damaged("object lacks a valid field", subject=subject, why="label is too long")
+        if parse_epoch_name(epoch := take(document, "epoch", str, subject)) is None:
+            raise Damaged("object lacks a valid field", subject=subject, why="epoch")
         return cls(
             id=slot_id,
             kind=SlotKind(kind),
@@ -96,25 +112,43 @@ class KeySlot:
             repo_id=take_hex(document, "repo_id", REPO_ID_SIZE, subject),
             salt=take_hex(document, "salt", _SALT_SIZE, subject),
             check=take_hex(document, "check", KEY_SIZE, subject),
+            epoch=epoch,
+            public=take_hex(document, "public", PUBLIC_SIZE, subject),
             wrapped=take_hex(document, "wrapped", _WRAPPED_SIZE, subject),
-            associated=encode_document({key: value for key, value in document.items() if key != "wrapped"}),
+            mac=take_hex(document, "mac", KEY_SIZE, subject),
+            associated=encode_document({key: value for key, value in document.items() if key not in _NOT_ASSOCIATED}),
         )
 
-    def open(self, secret: str | bytes) -> bytes | None:
-        """The master key, or None if `secret` (a password, or the bytes of a recovery code) is not this slot's.
+    def open(self, secret: str | bytes) -> Unlocked | None:
+        """What the slot gives to a password, or to the bytes of a recovery code; None if `secret` is not this slot's.
 
         Raises Damaged if the secret is right but the slot was tampered with.
         """
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-        key, check = _stretch(secret, self.salt, self.kdf, self.repo_id)
+        slot_key, check = _stretch(secret, self.salt, self.kdf, self.repo_id)
         if not hmac.compare_digest(check, self.check):
             return None
         try:
-            return AESGCM(key).decrypt(self.wrapped[:12], self.wrapped[12:], self.associated)
+            key = AESGCM(slot_key).decrypt(self.wrapped[:12], self.wrapped[12:], self.associated)
         except InvalidTag as error:
             raise Damaged("key slot was tampered with", subject=self.name) from error
+        return Unlocked(self, key, private_key_of(slot_key, "key slot", self.repo_id))
+
+    def made_in(self, epoch: Epoch) -> bool:
+        """Whether it was made by somebody who had the key of this epoch, and is as it was made."""
+        mac = _mac(epoch, self.repo_id, self.associated, self.wrapped)
+        return self.epoch == epoch.name and hmac.compare_digest(self.mac, mac)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Unlocked:
+    """An opened slot: the key of the epoch it was made in, and the private key to which later ones are sealed."""
+
+    slot: KeySlot
+    key: bytes
+    private: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,24 +168,26 @@ class SlotListing:
 
 
 def create_password_slot(
-    store: Store, repo_id: bytes, master: bytes, password: str, label: str, params: KdfParams | None = None
-) -> KeySlot:
-    """Store a new slot that `password` opens."""
-    return _create(store, repo_id, master, SlotKind.PASSWORD, password, label, params or KdfParams())
+    store: Store, repo_id: bytes, epoch: Epoch, password: str, label: str, params: KdfParams | None = None
+) -> Unlocked:
+    """Store a new slot that `password` opens, made in `epoch`."""
+    return _create(store, repo_id, epoch, SlotKind.PASSWORD, password, label, params or KdfParams())
 
 
-def create_recovery_slot(store: Store, repo_id: bytes, master: bytes, label: str) -> tuple[KeySlot, str]:
+def create_recovery_slot(store: Store, repo_id: bytes, epoch: Epoch, label: str) -> tuple[Unlocked, str]:
     """Store a new slot that a new recovery code opens, and that code."""
     secret = os.urandom(KEY_SIZE)
-    slot = _create(store, repo_id, master, SlotKind.RECOVERY, secret, label, None)
-    return slot, format_recovery_code(secret)
+    unlocked = _create(store, repo_id, epoch, SlotKind.RECOVERY, secret, label, None)
+    return unlocked, format_recovery_code(secret)
 
 
 def read_slots(store: Store, repo_id: bytes) -> SlotListing:
     """All slots of the repository `repo_id`, oldest first. Leftovers of another repository id are not its slots."""
     slots: list[KeySlot] = []
     problems: list[LoxError] = []
-    for name in _slot_names(store):
+    for count, name in enumerate(_slot_names(store)):
+        if count == SLOTS_MAX:
+            raise Damaged("too many key slots", subject=FOLDER, why=f"at most {SLOTS_MAX} are allowed")
         try:
             slot = KeySlot.decode(name.removeprefix(FOLDER), store.get(name, 0, SLOT_MAX + 1))
         except Missing:  # removed since it was listed
@@ -165,8 +201,8 @@ def read_slots(store: Store, repo_id: bytes) -> SlotListing:
     return SlotListing(tuple(slots), tuple(problems))
 
 
-def unlock(store: Store, repo_id: bytes, secret: str) -> tuple[bytes, KeySlot]:
-    """The master key, and the slot that a password or recovery code opened.
+def unlock(store: Store, repo_id: bytes, secret: str) -> Unlocked:
+    """What the slot gives that a password or recovery code opens.
 
     Raises WrongPassword if readable slots exist and none opens, Damaged or NewerFormat if that may be because a slot
     could not be read and there is no other.
@@ -179,12 +215,12 @@ def unlock(store: Store, repo_id: bytes, secret: str) -> tuple[bytes, KeySlot]:
     tampered: list[LoxError] = []
     for slot in candidates:
         try:
-            master = slot.open(secret if code is None else code)
+            unlocked = slot.open(secret if code is None else code)
         except Damaged as problem:
             tampered.append(problem)
             continue
-        if master is not None:
-            return master, slot
+        if unlocked is not None:
+            return unlocked
     problems = [*tampered, *listing.problems]
     if problems and (tampered or not candidates):
         raise problems[0]
@@ -208,29 +244,29 @@ def remove_slot(store: Store, repo_id: bytes, prefix: str) -> KeySlot:
 
 
 def _slot_names(store: Store) -> Iterator[str]:
-    for count, (name, _) in enumerate(store.list(FOLDER)):
-        if count == SLOTS_MAX:
-            raise Damaged("too many key slots", subject=FOLDER, why=f"at most {SLOTS_MAX} are allowed")
-        yield name
+    """Objects in the folder itself: below it lie other things."""
+    return (name for name, _ in store.list(FOLDER) if "/" not in name.removeprefix(FOLDER))
 
 
 def _create(
     store: Store,
     repo_id: bytes,
-    master: bytes,
+    epoch: Epoch,
     kind: SlotKind,
     secret: str | bytes,
     label: str,
     kdf: KdfParams | None,
-) -> KeySlot:
+) -> Unlocked:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     if len(label) > LABEL_MAX:
         raise UsageError("the label of a key is too long", subject=label, hint=f"at most {LABEL_MAX} characters")
-    if sum(1 for _ in store.list(FOLDER)) >= SLOTS_MAX:
+    if sum(1 for _ in _slot_names(store)) >= SLOTS_MAX:
         raise UsageError("the repository has as many keys as it can", subject=str(SLOTS_MAX), hint="remove one first")
     salt, nonce, created = os.urandom(_SALT_SIZE), os.urandom(12), time.time_ns()
     key, check = _stretch(secret, salt, kdf, repo_id)
+    private = private_key_of(key, "key slot", repo_id)
+    public = public_key_of(private)
     document: Document = {
         "version": _VERSION,
         "repo_id": repo_id.hex(),
@@ -239,12 +275,28 @@ def _create(
         "created": created,
         "salt": salt.hex(),
         "check": check.hex(),
+        "epoch": epoch.name,
+        "public": public.hex(),
     }
     associated = encode_document(document | ({"argon2id": asdict(kdf)} if kdf else {}))
-    wrapped = nonce + AESGCM(key).encrypt(nonce, master, associated)
-    slot = KeySlot(os.urandom(16).hex(), kind, label, created, kdf, repo_id, salt, check, wrapped, associated)
+    wrapped = nonce + AESGCM(key).encrypt(nonce, epoch.key, associated)
+    slot = KeySlot(
+        id=os.urandom(16).hex(),
+        kind=kind,
+        label=label,
+        created=created,
+        kdf=kdf,
+        repo_id=repo_id,
+        salt=salt,
+        check=check,
+        epoch=epoch.name,
+        public=public,
+        wrapped=wrapped,
+        mac=_mac(epoch, repo_id, associated, wrapped),
+        associated=associated,
+    )
     store.put(slot.name, [slot.encode()])
-    return slot
+    return Unlocked(slot, epoch.key, private)
 
 
 def _stretch(secret: str | bytes, salt: bytes, kdf: KdfParams | None, repo_id: bytes) -> tuple[bytes, bytes]:
@@ -254,8 +306,8 @@ def _stretch(secret: str | bytes, salt: bytes, kdf: KdfParams | None, repo_id: b
     return expand_recovery_key(secret, salt, repo_id)
 
 
-def _checksum(document: Document) -> str:
-    return hashlib.sha256(encode_document(document)).hexdigest()
+def _mac(epoch: Epoch, repo_id: bytes, associated: bytes, wrapped: bytes) -> bytes:
+    return hmac.digest(hkdf(epoch.key, purpose_info("key slots", repo_id)), wrapped + associated, "sha256")
 
 
 def _decode_kdf(fields: Document, subject: str) -> KdfParams:

@@ -30,7 +30,8 @@ _VERSION = 1
 class Snapshot:
     """One finished backup. Times are ns since the epoch by the clock of the host; `started` is before the first stat.
 
-    `stats` are numbers for display only. `extra` holds fields of later versions, kept as they are.
+    `stats` are numbers for display only. `extra` holds fields of later versions, kept as they are. `writer` is the id
+    of the write-only machine that made it, as 32 hex digits.
     """
 
     time: int
@@ -48,6 +49,7 @@ class Snapshot:
     stats: Mapping[str, int] = field(default_factory=dict)
     program: str = ""
     id: str = ""  # 32 hex digits, given by `save`
+    writer: str = ""  # told by the seal, not by the document
     extra: Mapping[str, object] = field(default_factory=dict)
 
     @property
@@ -60,7 +62,7 @@ class Snapshot:
 
     def save(self, repository: Repository) -> Snapshot:
         """Commit: store this under a new id, durably; the snapshot with its id. Raises StoreError."""
-        named = replace(self, id=os.urandom(16).hex())
+        named = replace(self, id=os.urandom(16).hex(), writer=repository.writer)
         repository.put_object(ObjectKind.SNAPSHOT, named.name, named.encode())
         return named
 
@@ -143,16 +145,18 @@ class Snapshots(list[Snapshot]):
 
 
 def load_all(repository: Repository, cache_dir: Path | None = None, listed: Listed | None = None) -> Snapshots:
-    """All snapshots, through the cache in `cache_dir` (None: all are read). One that cannot be read hides no other.
+    """All snapshots that count, through the cache in `cache_dir` (None: all are read).
 
-    `listed` is what the store lists of them, if that was asked for already. Raises StoreError.
+    One that cannot be read hides no other. `listed` is what the store lists of them, if that was asked for already.
+    Raises StoreError.
     """
     from repository.snapshot_columns import pack_snapshots, unpack_snapshots  # they need to know what we are
 
     def load_named(repository: Repository, name: str) -> Snapshot:
         return load(repository, name.removeprefix(SNAPSHOT_PREFIX))
 
-    family = Family(SNAPSHOT_PREFIX, load_named, pack_snapshots, unpack_snapshots)
+    # What a write-only machine wrote may cease to count: that is asked each time.
+    family = Family(SNAPSHOT_PREFIX, load_named, pack_snapshots, unpack_snapshots, lambda one: not one.writer)
     loaded = load_family(repository, family, cache_dir, listed)
     return Snapshots(loaded.found.values(), loaded.unreadable)
 
@@ -160,7 +164,8 @@ def load_all(repository: Repository, cache_dir: Path | None = None, listed: List
 def load(repository: Repository, snapshot_id: str) -> Snapshot:
     """The snapshot of this full id. Raises Missing, Damaged, NewerFormat."""
     name = SNAPSHOT_PREFIX + snapshot_id
-    return Snapshot.decode(snapshot_id, repository.get_object(ObjectKind.SNAPSHOT, name))
+    data, writer = repository.get_written(ObjectKind.SNAPSHOT, name)
+    return replace(Snapshot.decode(snapshot_id, data), writer=writer.hex() if writer else "")
 
 
 def resolve(repository: Repository, wanted: str, cache_dir: Path | None = None) -> Snapshot:
@@ -198,9 +203,12 @@ def choose(snapshots: Snapshots, wanted: str, place: str) -> Snapshot:
 
 
 def find_parent(
-    snapshots: Iterable[Snapshot], host: str, paths: Iterable[bytes], mode: str, now: int
+    snapshots: Iterable[Snapshot], host: str, paths: Iterable[bytes], mode: str, now: int, writer: str = ""
 ) -> Snapshot | None:
     """The snapshot whose unchanged entries a backup of `paths` on `host` may take over; `now` in ns since the epoch.
+
+    Only what the same `writer` made counts: a write-only machine may say that it is any host, and nobody takes over
+    what it says.
 
     Incremental: the last one of the same host and paths; differential: the last full one of these; full: none. One
     that is dated in the future (a clock was wrong) says nothing about what has changed since.
@@ -210,7 +218,7 @@ def find_parent(
     same = [
         snapshot
         for snapshot in snapshots
-        if snapshot.host == host
+        if (snapshot.host, snapshot.writer) == (host, writer)
         and sorted(snapshot.paths) == sorted(paths)
         and max(snapshot.time, snapshot.started) <= now + FUTURE
         and (mode != "differential" or snapshot.mode == "full")

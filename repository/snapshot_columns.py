@@ -18,8 +18,8 @@ _ROOT_NUMBERS = ("parts", "rows", "bytes")
 _ID = 64  # hex digits of a chunk id
 _COMMON = ("host", "user", "mode", "program", "extra", "paths", "excludes", "tags")
 _OWN = ("id", "parent", "stats", "root")
-# What is not packed would be lost without a word.
-assert {*_NUMBERS, *_COMMON, *_OWN} == {field.name for field in fields(Snapshot)}
+# What is not packed would be lost without a word; what has a writer is never packed.
+assert {*_NUMBERS, *_COMMON, *_OWN, "writer"} == {field.name for field in fields(Snapshot)}
 
 
 def pack_snapshots(snapshots: Sequence[Snapshot]) -> dict[str, object]:
@@ -78,5 +78,5 @@ def unpack_snapshots(names: Sequence[str], packed: Any) -> Iterator[Snapshot]:
         counts = dict(zip(keys, stats, strict=True))
         yield Snapshot(
             time, started, finished, host, user, paths, mode, root, parent, tags, excludes, problems, counts, program,
-            name[at:], extra,
+            name[at:], "", extra,
         )  # fmt: skip

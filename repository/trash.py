@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from model.errors import Damaged, Exists, LoxError, Missing, NewerFormat, NotFound, UsageError
 from repository.annotations import load_annotations, remove_notes
 from repository.document_cache import Family, load_family
-from repository.documents import Document, decode_document, encode_document, take
+from repository.documents import Document, decode_document, encode_document, take, take_hex
+from repository.keyring import WRITER_ID_SIZE
 from repository.seal import ObjectKind
 from repository.snapshot import SNAPSHOT_MAX, SNAPSHOT_PREFIX, Snapshot, Snapshots, load_all
 
@@ -45,6 +46,7 @@ class Trashed:
     snapshot: Snapshot
     document: bytes  # of the snapshot, as it was
     names: tuple[str, ...]  # of its objects in the trash: usually one
+    writer: bytes | None = None  # the write-only machine that made it: it comes back as that machine's
 
 
 def forget(repository: Repository, snapshot_id: str, rule: str, now: int) -> None:
@@ -53,11 +55,13 @@ def forget(repository: Repository, snapshot_id: str, rule: str, now: int) -> Non
     Raises UsageError if it is pinned or held, Missing if there is no such snapshot, Damaged, NewerFormat, StoreError.
     """
     name = SNAPSHOT_PREFIX + snapshot_id
-    data = repository.get_object(ObjectKind.SNAPSHOT, name)
+    data, writer = repository.get_written(ObjectKind.SNAPSHOT, name)
     snapshot = Snapshot.decode(snapshot_id, data)  # what cannot be read is not ours to forget
     if kept := load_annotations(repository, snapshot_id).of(snapshot).protections(now):
         raise UsageError("the snapshot may not be forgotten", subject=snapshot.short_id, why=", ".join(kept))
     document: Document = {"version": _VERSION, "time": now, "rule": rule, "snapshot": data.hex()}
+    if writer is not None:
+        document["writer"] = writer.hex()
     plain = encode_document(document)
     repository.put_object(ObjectKind.MARK, _trash_name(snapshot_id), plain)
     try:
@@ -77,7 +81,7 @@ def undelete(repository: Repository, trashed: Trashed) -> bool:
     name = SNAPSHOT_PREFIX + trashed.id
     gone = True
     try:
-        repository.put_object(ObjectKind.SNAPSHOT, name, trashed.document)
+        repository.put_object(ObjectKind.SNAPSHOT, name, trashed.document, trashed.writer)
     except Exists:
         gone = not _opens_as(repository, name, trashed.document)
         if gone:  # an earlier undelete was cut off: what the trash has is whole
@@ -85,7 +89,7 @@ def undelete(repository: Repository, trashed: Trashed) -> bool:
             repository.put_object(ObjectKind.SNAPSHOT, name, trashed.document)
     _empty(repository, trashed)
     if not repository.store.exists(name):  # forgotten again before the trash was emptied, by who found it full
-        repository.put_object(ObjectKind.SNAPSHOT, name, trashed.document)
+        repository.put_object(ObjectKind.SNAPSHOT, name, trashed.document, trashed.writer)
     return gone
 
 
@@ -169,17 +173,18 @@ def _load(repository: Repository, name: str) -> Trashed:
 
 
 def _pack(trash: Sequence[Trashed]) -> object:
-    return [(one.time, one.rule, one.document.hex()) for one in trash]
+    return [(one.time, one.rule, one.document.hex(), (one.writer or b"").hex()) for one in trash]
 
 
 def _unpack(names: Sequence[str], packed: Any) -> Iterator[Trashed]:
-    for name, (time, rule, text) in zip(names, packed, strict=True):
-        yield _trashed(name, time, rule, bytes.fromhex(text))
+    for name, (time, rule, text, writer) in zip(names, packed, strict=True):
+        yield _trashed(name, time, rule, bytes.fromhex(text), bytes.fromhex(writer) or None)
 
 
-def _trashed(name: str, time: int, rule: str, document: bytes) -> Trashed:
+def _trashed(name: str, time: int, rule: str, document: bytes, writer: bytes | None) -> Trashed:
     snapshot_id = name.removeprefix(TRASH_PREFIX).partition("/")[0]
-    return Trashed(snapshot_id, time, rule, Snapshot.decode(snapshot_id, document), document, (name,))
+    snapshot = replace(Snapshot.decode(snapshot_id, document), writer=writer.hex() if writer else "")
+    return Trashed(snapshot_id, time, rule, snapshot, document, (name,), writer)
 
 
 def _decode(name: str, data: bytes) -> Trashed:
@@ -190,12 +195,13 @@ def _decode(name: str, data: bytes) -> Trashed:
         inner = bytes.fromhex(take(document, "snapshot", str, name))
     except ValueError as error:
         raise Damaged("object lacks a valid field", subject=name, why="snapshot should be hex") from error
-    return _trashed(name, take(document, "time", int, name), take(document, "rule", str, name), inner)
+    writer = take_hex(document, "writer", WRITER_ID_SIZE, name) if "writer" in document else None
+    return _trashed(name, take(document, "time", int, name), take(document, "rule", str, name), inner, writer)
 
 
 def _joined(one: Trashed, other: Trashed) -> Trashed:
     last = max(one, other, key=lambda trashed: trashed.time)
-    return Trashed(last.id, last.time, last.rule, last.snapshot, last.document, (*one.names, *other.names))
+    return Trashed(last.id, last.time, last.rule, last.snapshot, last.document, (*one.names, *other.names), last.writer)
 
 
 def _written(repository: Repository, name: str) -> int:

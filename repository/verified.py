@@ -20,8 +20,6 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from repository.keys import hkdf, purpose_info
-
 if TYPE_CHECKING:
     from repository.repository import Repository
 
@@ -45,7 +43,7 @@ class VerifiedLog:
     def open(cls, repository: Repository, cache_dir: Path) -> VerifiedLog:
         """The log of a repository below `cache_dir`. Trouble with the file costs the memory, not the check."""
         folder = cache_dir / repository.id.hex()
-        key = hkdf(repository.keys.object_key, purpose_info("verified packs", repository.id))
+        key = repository.keys.local_key("verified packs")
         log = cls(folder / NAME, key)
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
-from base64 import b64decode, b64encode
 from typing import Any
 
 from repository.cache_dir import default_cache_dir
 from repository.condemned import condemned_packs
+from repository.credentials import Credentials
 from repository.index import ChunkIndex
-from repository.repository import Credentials, Repository
+from repository.repository import Repository
+from repository.verified import VerifiedLog
 
 SECRET_MAX = 1 << 20  # bytes; a credentials file is a few hundred
 
@@ -42,28 +42,42 @@ class RepositoryAccess:
 
     @property
     def index(self) -> ChunkIndex:
-        """The index as it was when it was first asked for in this process, without packs that are lost or condemned."""
+        """The index as it was when it was first asked for in this process, without packs that are lost or condemned,
+        and without those of write-only machines that this host has not read and proved."""
         if self._index is None:
             if self._condemned is None:
                 self._condemned = condemned_packs(self.repository)  # before the index: later ones are not relied on
             self._index = ChunkIndex.load(
-                self.repository, default_cache_dir(), only_present=True, without=self._condemned
+                self.repository,
+                default_cache_dir(),
+                only_present=True,
+                without=self._condemned,
+                proved=self._proved_packs(),
             )
         return self._index
 
     @property
     def reading_index(self) -> ChunkIndex:
         """As `index`, with copies in condemned packs as the last resort: for reading, not for relying on."""
-        if not (index := self.index) or not self._condemned:
+        index = self.index
+        if self.repository.write_only or not (self._condemned or index.pack_table["written"].any()):
             return index
-        return ChunkIndex.load(self.repository, default_cache_dir(), only_present=True).doubting_packs(self._condemned)
+        index = ChunkIndex.load(self.repository, default_cache_dir(), only_present=True)
+        return index.doubting_written().doubting_packs(self._condemned or ())
+
+    def _proved_packs(self) -> frozenset[bytes] | None:
+        """Packs that were sound when they were read last; None on a write-only machine, which relies on its own."""
+        if self.repository.write_only:
+            return None
+        log = VerifiedLog.open(self.repository, default_cache_dir())
+        return frozenset(log.times) - log.damaged
 
     def secure(self, directory: str) -> None:
         """Write the credentials into `directory`, which must be private (0700) and goes away with the run."""
         self._secret_path = os.path.join(directory, "repository-credentials")
         fd = os.open(self._secret_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(fd, "wb") as file:
-            file.write(_to_bytes(self.repository.credentials()))
+            file.write(self.repository.credentials().encode())
 
     def __getstate__(self) -> dict[str, Any]:
         assert self._secret_path, "secure() comes before a repository leaves the process"
@@ -75,17 +89,5 @@ def _attach(url: str, secret_path: str) -> Repository:
     with _opening:
         if (url, secret_path) not in _opened:
             with open(secret_path, "rb") as file:
-                _opened[url, secret_path] = Repository.attach(url, _from_bytes(file.read(SECRET_MAX)))
+                _opened[url, secret_path] = Repository.attach(url, Credentials.decode(file.read(SECRET_MAX)))
         return _opened[url, secret_path]
-
-
-def _to_bytes(credentials: Credentials) -> bytes:
-    master = None if credentials.master is None else b64encode(credentials.master).decode()
-    fields = {"repo_id": credentials.repo_id.hex(), "config": b64encode(credentials.config).decode(), "master": master}
-    return json.dumps(fields).encode()
-
-
-def _from_bytes(data: bytes) -> Credentials:
-    fields = json.loads(data)
-    master = None if fields["master"] is None else b64decode(fields["master"])
-    return Credentials(bytes.fromhex(fields["repo_id"]), b64decode(fields["config"]), master)

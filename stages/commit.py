@@ -152,6 +152,8 @@ class Commit:
         fresh = self._linked(listing.fresh, lists)
         listing, lists = replace(listing, fresh=fresh), lists.deepened(self._store_list)
         rows = self._rows(listing, lists)
+        if listing.carried is not None:
+            self._metadata.take_over(listing.carried)
         self._manifest.add(rows, listing.borders)
         self._count(rows)
         if self._on_item is not None:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.nonces import ledger
+
+ledger.install()  # before anything imports the class
 
 settings.register_profile(
     "lox",
@@ -16,7 +22,40 @@ settings.register_profile(
     print_blob=True,
 )
 settings.register_profile("lox-ci", settings.get_profile("lox"), derandomize=True)
+_LEDGER, _FOUND = pytest.StashKey[Path](), pytest.StashKey[tuple[int, int, int]]()
+
 settings.load_profile("lox-ci" if os.environ.get("CI") else "lox")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """All processes of this run, its workers and their children, write into one ledger of nonces."""
+    if not hasattr(config, "workerinput") and ledger.VARIABLE not in os.environ:
+        os.environ[ledger.VARIABLE] = tempfile.mkdtemp(prefix="lox-nonces-")
+        config.stash[_LEDGER] = Path(os.environ[ledger.VARIABLE])
+    beside = os.fspath(Path(ledger.__file__).parent)
+    known = os.environ.get("PYTHONPATH", "")
+    if beside not in known.split(os.pathsep):
+        os.environ["PYTHONPATH"] = beside + (os.pathsep + known if known else "")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """No key encrypted twice with one nonce, in whichever process; only the first process of the run looks."""
+    folder = session.config.stash.get(_LEDGER, None)
+    if folder is None:
+        return
+    session.config.stash[_FOUND] = found = ledger.repeated(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    del os.environ[ledger.VARIABLE]
+    if found[2]:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    found = config.stash.get(_FOUND, None)
+    if found is not None:
+        processes, encryptions, repeats = found
+        what = f"{repeats:,} repeated a key with a nonce" if repeats else "no key met a nonce twice"
+        terminalreporter.write_line(f"AES-GCM: {encryptions:,} encryptions in {processes:,} processes, {what}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -63,7 +63,7 @@ def command(
     fields = _fields(asked, output)
     engine = engine_of(executor, lanes, memory)
     ctx.with_resource(limits(limit_upload, limit_download, executor, lanes, memory))
-    repository = open_repository(ctx, ["pipelines.backup"])
+    repository = open_repository(ctx, ["pipelines.backup"], only_writes=True)
     from lox.counting import BackgroundCount
     from lox.progress import Reporter
     from lox.reports import finish_backup

@@ -15,7 +15,7 @@ ENVIRONMENT = {
     "LOX_PASSWORD_COMMAND": "2nd: a command whose first line of output is the password (no shell runs it)",
     "LOX_PASSWORD": "3rd: the password itself. The weakest: other programs of yours can read it",
     "LOX_NEW_PASSWORD[_FILE|_COMMAND]": "the new password of 'lox key add' and 'lox key passwd', in the same order",
-    "LOX_CACHE_DIR": "where the local copy of the index lies; it can be deleted at any time",
+    "LOX_CACHE_DIR": "where the local copy of the index lies; deleting it costs time, and room if the key only writes",
     "LOX_LIMIT_UPLOAD, LOX_LIMIT_DOWNLOAD": "rates such as 50Mbit, unless the options --limit-... say others",
     "AWS_*, GOOGLE_*, AZURE_*": "credentials and endpoints of object stores; SFTP reads ~/.ssh and asks the agent",
     "LOX_PROGRESS_INTERVAL": "seconds between lines of progress where there is no terminal (30)",

@@ -50,7 +50,9 @@ def command(ctx: click.Context, /, encryption: str, chunk_average: str | None, c
     Asks for a password (or takes it from the environment, see 'lox help environment') and prints a recovery code
     once: it opens the repository if the password is lost. Without either, nobody can read the backups.
     """
+    from repository.cache_dir import default_cache_dir
     from repository.repository import Repository
+    from repository.seen import remember
 
     output = output_of(ctx)
     store = store_of(settings_of(ctx))
@@ -59,6 +61,7 @@ def command(ctx: click.Context, /, encryption: str, chunk_average: str | None, c
     _probe(output, store)
     average = AVERAGES[chunk_average] if chunk_average else ChunkerParams().average
     repository, recovery = Repository.init(store, password, ChunkerParams(kind=chunker, average=average), encryption)
+    remember(repository, default_cache_dir())
     output.event(
         "summary",
         repository=repository.id.hex(),

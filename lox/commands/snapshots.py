@@ -83,6 +83,7 @@ def snapshot_fields(snapshot: Snapshot, state: Annotation) -> dict[str, object]:
         "user": snapshot.user,
         "mode": snapshot.mode,
         "parent": snapshot.parent,
+        "writer": snapshot.writer or None,
         "paths": [path_fields(path) for path in snapshot.paths],
         "problems": snapshot.problems,
         "stats": dict(snapshot.stats),

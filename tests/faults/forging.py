@@ -10,13 +10,14 @@ from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from model.batches import PackBytes, Segment
-from repository.keys import KeyRing, hkdf, purpose_info
+from repository.keyring import KeyRing
+from repository.keys import hkdf, purpose_info
 from repository.pack import PackKind, PackWriter, pack_name
 from repository.pack_keys import FOOTER_ORDINAL, OVERHEAD, PackKeys
 from repository.repository import Repository
 from repository.store import Store
 
-ENVELOPE = struct.Struct("<4sBBBB16sQ36s12s")
+ENVELOPE = struct.Struct("<4sBBBB16sQI32s12s")
 TRAILER = struct.Struct("<4sB3sII")
 
 
@@ -28,10 +29,13 @@ def exchange(store: Store, name: str, data: bytes) -> None:
 
 def sealed(keys: KeyRing, kind: int, name: str, codec: int, plain_length: int, body: bytes) -> bytes:
     """An object that authenticates, whatever its header says of its compressed `body`."""
-    salt, nonce = (os.urandom(36), os.urandom(12)) if keys.encrypted else (bytes(36), bytes(12))
-    header = ENVELOPE.pack(b"LOXO", 1, kind, int(keys.encrypted), codec, keys.repo_id, plain_length, salt, nonce)
+    salt, nonce = (os.urandom(32), os.urandom(12)) if keys.encrypted else (bytes(32), bytes(12))
+    number = keys.sealing().number if keys.encrypted else 0
+    header = ENVELOPE.pack(
+        b"LOXO", 1, kind, int(keys.encrypted), codec, keys.repo_id, plain_length, number, salt, nonce
+    )
     if keys.encrypted:
-        key = hkdf(keys.object_key, purpose_info("object", keys.repo_id), salt)
+        key = hkdf(keys.sealing().object_key, purpose_info("object", keys.repo_id), salt)
         body = AESGCM(key).encrypt(nonce, body, header + name.encode())
     return with_checksum(header + body)
 

@@ -20,7 +20,7 @@ import zstandard
 from model.errors import Damaged, LoxError, WrongPassword
 from repository.check import check
 from repository.codecs import Codec
-from repository.documents import encode_document
+from repository.documents import document_checksum, encode_document
 from repository.fetch import ChunkFetcher
 from repository.index import ChunkIndex, save_index
 from repository.keys import KdfParams
@@ -28,7 +28,7 @@ from repository.repair import repair
 from repository.repository import Repository
 from repository.scrub import verify_pack
 from repository.seal import PLAIN_MAX, ObjectKind
-from repository.slots import SLOTS_MAX, KeySlot, SlotKind, _checksum
+from repository.slots import SLOTS_MAX, KeySlot, SlotKind
 from repository.snapshot import load_all
 from repository.trash import load_trash
 from tests.faults.bounded import bounded_memory
@@ -148,7 +148,7 @@ def slot_like(slot: KeySlot, kdf: dict[str, int], created: int = 0) -> bytes:
     document = json.loads(slot.encode())
     del document["checksum"]
     document |= {"argon2id": kdf, "created": created}
-    return encode_document(document | {"checksum": _checksum(document)})
+    return encode_document(document | {"checksum": document_checksum(document)})
 
 
 HOSTILE_COSTS = [

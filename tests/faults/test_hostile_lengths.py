@@ -20,7 +20,7 @@ from repository.footer import encode_footer
 from repository.index import INDEX_PREFIX
 from repository.index_table import decode_index
 from repository.keyless import check_keyless
-from repository.keys import KeyRing
+from repository.keyring import KeyRing
 from repository.pack import PackReader, pack_name
 from repository.pack_keys import HEADER_SIZE, OVERHEAD
 from repository.repository import Repository

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import struct
 import unicodedata
 import zlib
@@ -19,6 +20,8 @@ from typing import Any
 
 import pyarrow as pa
 import zstandard
+from cryptography.hazmat.primitives import hpke
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
@@ -94,13 +97,21 @@ def lz4_block(data: bytes) -> bytes:
 # §3
 
 
-def open_envelope(sealed: bytes, kind: int, name: str, repo_id: bytes, object_key: bytes) -> bytes:
-    magic, version, found, cipher, codec, repo, size, salt, nonce = struct.unpack_from("<4sBBBB16sQ36s12s", sealed)
-    assert (magic, version, found, repo) == (b"LOXO", 1, kind, repo_id)
+def open_envelope(sealed: bytes, kind: int, name: str, keys: Keys) -> bytes:
+    fields = struct.unpack_from("<4sBBBB16sQI32s12s", sealed)
+    magic, version, found, cipher, codec, repo, size, epoch, salt, nonce = fields
+    assert (magic, version, found, repo) == (b"LOXO", 1, kind, keys.repo_id)
     body = sealed[80:-32]
-    assert cipher == (1 if object_key else 0)
-    if cipher:
-        key = hkdf(object_key, info("object", repo_id), salt, 32)
+    assert bool(cipher) == bool(keys.master)
+    if cipher == 2:
+        assert name.partition("/")[0] in ("index", "snapshots", "sessions")
+        writer = salt[:16]
+        where = info("written object", repo) + writer + keys.writer_secret(writer) + sealed[:80] + name.encode()
+        body = AESGCM(hpke_open(body[:80], keys.of("epoch", epoch), where)).decrypt(
+            nonce, body[80:], sealed[:80] + name.encode()
+        )
+    elif cipher:
+        key = hkdf(keys.of("objects", epoch), info("object", repo), salt, 32)
         body = AESGCM(key).decrypt(nonce, body, sealed[:80] + name.encode())
     return decompress(codec, body, size)
 
@@ -108,19 +119,65 @@ def open_envelope(sealed: bytes, kind: int, name: str, repo_id: bytes, object_ke
 # §4
 
 
-def open_slot(data: bytes, secret: str) -> bytes:
-    """The master key in a key slot, given the password or recovery code."""
-    slot = json.loads(data)
-    checksum, wrapped = slot.pop("checksum"), bytes.fromhex(slot["wrapped"])
-    assert checksum == hashlib.sha256(canonical(slot)).hexdigest()
-    del slot["wrapped"]
+@dataclass
+class Slot:
+    """An opened key slot: the key of the epoch it was made in, and its private key."""
+
+    id: str
+    epoch: str
+    key: bytes
+    private: bytes
+
+
+def open_slot(slot_id: str, data: bytes, secret: str) -> Slot:
+    """What is in a key slot, given the password or recovery code."""
+    slot = checked_document(data)
+    wrapped, tag = bytes.fromhex(slot.pop("wrapped")), bytes.fromhex(slot.pop("mac"))
     repo_id, salt = bytes.fromhex(slot["repo_id"]), bytes.fromhex(slot["salt"])
     if slot["kind"] == "password":
         derived = stretch(secret, salt, slot["argon2id"])
     else:
         derived = hkdf(recovery_key(secret), info("recovery code", repo_id), salt, 64)
     assert derived[32:].hex() == slot["check"]
-    return AESGCM(derived[:32]).decrypt(wrapped[:12], wrapped[12:], canonical(slot))
+    key = AESGCM(derived[:32]).decrypt(wrapped[:12], wrapped[12:], canonical(slot))
+    assert tag == mac(hkdf(key, info("key slots", repo_id), b"", 32), wrapped + canonical(slot))
+    private = hkdf(derived[:32], info("key slot", repo_id), b"", 32)
+    assert public_key(private).hex() == slot["public"]
+    return Slot(slot_id, slot["epoch"], key, private)
+
+
+def checked_document(data: bytes) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(data)
+    checksum = document.pop("checksum")
+    assert checksum == hashlib.sha256(canonical(document)).hexdigest()
+    return document
+
+
+def public_key(private: bytes) -> bytes:
+    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+
+
+def hpke_open(sealed: bytes, private: bytes, info: bytes) -> bytes:
+    suite = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
+    return suite.decrypt(sealed, X25519PrivateKey.from_private_bytes(private), info)
+
+
+def open_epoch(data: bytes, slot: Slot) -> dict[int, bytes]:
+    """The keys of an epoch and of all before it, by their numbers."""
+    document = checked_document(data)
+    number, epoch_id, repo_id = document["number"], bytes.fromhex(document["id"]), bytes.fromhex(document["repo_id"])
+    name = f"{number:08x}-{epoch_id.hex()}"
+    key = slot.key
+    if slot.epoch != name:
+        (recipient,) = [one for one in document["recipients"] if one["slot"] == slot.id]
+        where = info("epoch", repo_id) + struct.pack("<I", number) + epoch_id + slot.id.encode()
+        key = hpke_open(bytes.fromhex(recipient["sealed"]), slot.private, where)
+    tag = document.pop("mac")
+    assert tag == mac(hkdf(key, info("epochs", repo_id), b"", 32), canonical(document)).hex()
+    assert document["public"] == public_key(hkdf(key, info("epoch", repo_id), b"", 32)).hex()
+    past = bytes.fromhex(document["past"])
+    plain = AESGCM(hkdf(key, info("past epochs", repo_id), b"", 32)).decrypt(past[:12], past[12:], name.encode())
+    return {old: old_key for old, _, old_key in struct.iter_unpack("<I16s32s", plain)} | {number: key}
 
 
 def stretch(password: str, salt: bytes, costs: dict[str, int]) -> bytes:
@@ -142,12 +199,24 @@ class Keys:
     """All keys of a repository; empty without encryption, except for the chunker key."""
 
     repo_id: bytes
-    master: bytes = b""
+    epochs: dict[int, bytes] = field(default_factory=dict)
+
+    @property
+    def master(self) -> bytes:
+        return self.epochs.get(0, b"")
 
     def __getitem__(self, purpose: str) -> bytes:
         if not self.master:
             return bytes(32) if purpose == "chunker" else b""
-        return hkdf(self.master, info(purpose, self.repo_id), b"", 32)
+        return self.of(purpose, 0)
+
+    def of(self, purpose: str, epoch: int) -> bytes:
+        return hkdf(self.epochs[epoch], info(purpose, self.repo_id), b"", 32)
+
+    def writer_secret(self, writer: bytes) -> bytes:
+        """The secret of a write-only machine."""
+        key = self.epochs[int.from_bytes(writer[12:], "little")]
+        return hkdf(key, info("writer", self.repo_id), writer, 32)
 
     def chunk_id(self, chunk: bytes) -> bytes:
         return mac(self["chunk id"], chunk) if self.master else hashlib.sha256(chunk).digest()
@@ -209,10 +278,15 @@ class PackHeader:
         assert (magic, version, repo_id) == (b"LOXP", 1, keys.repo_id)
         if not cipher:
             return cls(repo_id, pack_id, kind, cipher, b"")
-        scheme, length, nonce, wrapped = struct.unpack_from("<BB6x12s48s", data, 72)
-        assert (recipients, scheme, length) == (1, 1, 60)
-        wrapping = keys["data packs" if kind == 1 else "meta packs"]
-        pack_key = AESGCM(wrapping).decrypt(nonce, wrapped, data[:72])
+        scheme, length, epoch, room = struct.unpack_from("<BBxxI96s", data, 72)
+        assert recipients == 1 and (scheme, length) in ((1, 60), (2, 96))
+        if scheme == 2:
+            writer = room[:16]
+            where = info("written pack", repo_id) + writer + keys.writer_secret(writer) + data[:72]
+            pack_key = hpke_open(room[16:], keys.of("epoch", epoch), where)
+        else:
+            wrapping = keys.of("data packs" if kind == 1 else "meta packs", epoch)
+            pack_key = AESGCM(wrapping).decrypt(room[:12], room[12:60], data[:72])
         assert commitment == hashlib.sha256(b"lox pack key" + pack_key + pack_id).digest()
         return cls(repo_id, pack_id, kind, cipher, pack_key)
 
@@ -340,12 +414,16 @@ class Repository:
         sealed = read("config")
         keys = Keys(sealed[8:24])
         if secret is not None:
-            slots = [read(name) for name in names if name.startswith("keys/")]
-            keys.master = next(open_slot(slot, secret) for slot in slots if json.loads(slot)["kind"] == kind)
-        return cls(names, read, keys, json.loads(open_envelope(sealed, 1, "config", keys.repo_id, keys["objects"])))
+            slots = {name[5:]: read(name) for name in names if re.fullmatch("keys/[0-9a-f]{32}", name)}
+            wanted = next((one, data) for one, data in slots.items() if json.loads(data)["kind"] == kind)
+            slot = open_slot(*wanted, secret)
+            keys.epochs = {0: slot.key}
+            if later := sorted(name for name in names if re.fullmatch("keys/epochs/[0-9a-f]{8}-[0-9a-f]{32}", name)):
+                keys.epochs = open_epoch(read(later[-1]), slot)
+        return cls(names, read, keys, json.loads(open_envelope(sealed, 1, "config", keys)))
 
     def open_object(self, kind: int, name: str) -> bytes:
-        return open_envelope(self.read(name), kind, name, self.keys.repo_id, self.keys["objects"])
+        return open_envelope(self.read(name), kind, name, self.keys)
 
     def packs(self) -> list[Pack]:
         return [open_pack(self.read(name), self.keys) for name in self.names if name.startswith("packs/")]

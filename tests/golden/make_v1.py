@@ -38,6 +38,7 @@ from repository.store import LocalStore
 Entry = dict[str, Any]
 
 CODECS = ("zstd", "lz4", "gzip", "none")  # of the backup after each step
+ROTATED = 2  # the step before which a new epoch begins
 PASSWORD = "Zoe\u0308's golden repository"  # not in form NFC
 CHUNKERS = {
     "encrypted": ChunkerParams(minimum=2 * KIB, average=8 * KIB, maximum=256 * KIB),
@@ -199,6 +200,8 @@ def make(folder: Path, root: Path) -> Entry:
         trees.append(describe(root))
         time.sleep(0.1)  # what changed just before a backup is read again by the next
         for name, repository in opened.items():
+            if step == ROTATED and repository.encrypted:
+                repository.rotate()
             request = BackupRequest((os.fsencode(root),), host="golden", user="maker", tags=(codec,), codec=codec)
             report = backup(repository, request, ENGINE, Watch())
             assert report.snapshot is not None and report.problems == []
@@ -206,6 +209,26 @@ def make(folder: Path, root: Path) -> Entry:
             facts |= recorded(repository, report.snapshot, os.fsencode(root)[1:])
             repositories[name]["snapshots"].append(facts)
     return {"root": os.fspath(root)[1:], "repositories": repositories, "trees": trees}
+
+
+def make_written(folder: Path, root: Path) -> Entry:
+    """A repository that a write-only machine wrote before and after a rotation; what expected.json says of it."""
+    store = LocalStore(os.fspath(folder / "written"))
+    repository, code = Repository.init(store, PASSWORD, encryption="aes-256-gcm", kdf=KdfParams(64, 1, 1))
+    key = repository.issue_writer("golden").encode()
+    files, snapshots = {}, []
+    for step in range(2):
+        (root / "small").mkdir(exist_ok=True)
+        write(root / "small" / f"of step {step}", text(random.Random(step), 5_000))
+        files[f"of step {step}"] = hashlib.sha256((root / "small" / f"of step {step}").read_bytes()).hexdigest()
+        time.sleep(0.1)
+        machine = Repository.open(store, key)
+        request = BackupRequest((os.fsencode(root / "small"),), host="golden", user="maker")
+        report = backup(machine, request, ENGINE, Watch())
+        assert report.snapshot is not None and report.files_new == 1
+        snapshots.append({"id": report.snapshot.id, "files": dict(files), "writer": machine.writer})
+        repository.rotate()
+    return {"password": PASSWORD, "recovery_code": code, "write_only_key": key, "snapshots": snapshots}
 
 
 def main() -> None:
@@ -217,6 +240,8 @@ def main() -> None:
     root.mkdir(parents=True)
     try:
         expected = make(folder, root)
+        os.environ["LOX_CACHE_DIR"] = os.fspath(root.parent / "cache")
+        expected["written"] = make_written(folder, root)
     finally:
         shutil.rmtree(root.parent)
     for path in folder.rglob("*"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -74,7 +75,13 @@ def test_config_and_keys(password: str | None) -> None:
     }
     assert found.keys["chunker"] == repository.keys.chunker_key
     if code is not None:
-        assert read(store, code, "recovery").keys.master == found.keys.master
+        repository.rotate()
+        repository.rotate()
+        repository.put_object(ObjectKind.INDEX, "index/00", b"of epoch 2")
+        for secret, kind in ((password, "password"), (code, "recovery")):
+            opened = read(store, secret, kind)
+            assert opened.keys.epochs == {epoch.number: epoch.key for epoch in repository.keys.epochs}
+            assert opened.open_object(2, "index/00") == b"of epoch 2"
 
 
 @pytest.mark.parametrize("kind", ["gear", "fixed"])
@@ -150,7 +157,7 @@ def note_order(note: dict[str, Any]) -> tuple[int, str]:
 
 def test_the_vectors_of_the_page() -> None:
     rows = dict(re.findall(r"^\| (.+?) \| `(.+?)` \|$", PAGE.partition(". Test vectors\n")[2], re.MULTILINE))
-    keys = by_hand.Keys(bytes(range(16)), bytes(range(32)))
+    keys = by_hand.Keys(bytes(range(16)), {0: bytes(range(32))})
     for purpose, name in (
         ("chunk id", "id key"),
         ("chunker", "chunker key"),
@@ -279,7 +286,9 @@ def test_the_page_lists_every_field(name: str, key: str) -> None:
 
     assert found.config.keys() == listed("5. Config")
     for object_name in found.names:
-        if object_name.startswith("keys/"):
+        if object_name.startswith("keys/epochs/"):
+            assert json.loads(found.read(object_name)).keys() == listed("4.4 Documents of epochs")
+        elif object_name.startswith("keys/"):
             assert json.loads(found.read(object_name)).keys() | {"argon2id"} == listed("4.2 Key slots")
     for snapshot in found.snapshots().values():
         assert snapshot.keys() == listed("11. Snapshot")
@@ -299,3 +308,27 @@ def columns(plain: bytes) -> list[str]:
 
 def listed_columns(title: str) -> list[str]:
     return [f"{field} {text.replace('`', '')}" for names, text in rows_of(title) for field in names]
+
+
+@pytest.mark.parametrize("key", ["password", "recovery_code"])
+def test_what_a_write_only_machine_wrote(key: str) -> None:
+    expected, folder = EXPECTED["written"], V1 / "written"
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    kind = "recovery" if key == "recovery_code" else "password"
+    found = by_hand.Repository.open(names, lambda name: (folder / name).read_bytes(), expected[key], kind)
+    assert sorted(found.keys.epochs) == [0, 1, 2]
+    for facts in expected["snapshots"]:
+        sealed = found.read(f"snapshots/{facts['id']}")
+        assert (sealed[6], sealed[36:52].hex()) == (2, facts["writer"])
+        rows = [row for row in found.entries(found.snapshots()[facts["id"]]) if row["kind"] == 0]
+        content = {row["path"].rpartition(b"/")[2].decode(): found.content(row) for row in rows}
+        assert {name: hashlib.sha256(data).hexdigest() for name, data in content.items()} == facts["files"]
+    (issued,) = [name for name in names if name.startswith("keys/writers/")]
+    assert json.loads(found.open_object(4, issued))["label"] == "golden"
+    text = expected["write_only_key"].partition(":")[2]
+    held = by_hand.checked_document(base64.urlsafe_b64decode(text))
+    assert held.keys() | {"checksum"} == {field for names, _ in rows_of("4.5 Write-only machines") for field in names}
+    assert held["secret"] == found.keys.writer_secret(bytes.fromhex(held["writer"])).hex()
+    assert held["public"] == by_hand.public_key(found.keys.of("epoch", held["epoch"])).hex()
+    assert (held["id_key"], held["chunker_key"]) == (found.keys["chunk id"].hex(), found.keys["chunker"].hex())
+    assert json.loads(held["config"]) == found.config

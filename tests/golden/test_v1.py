@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -88,3 +89,23 @@ def test_the_same_tree_is_cut_and_named_the_same_today(name: str, tmp_path: Path
     assert report.bytes_read > 10 << 20
     assert report.bytes_new == 0
     assert check(repository, "data").sound
+
+
+def test_what_a_write_only_machine_wrote_is_restored_and_it_goes_on(tmp_path: Path) -> None:
+    expected, place = EXPECTED["written"], tmp_path / "repository"
+    shutil.copytree(V1 / "written", place)
+    for secret in (expected["password"], expected["recovery_code"]):
+        repository = Repository.open(LocalStore(os.fspath(place)), secret)
+        assert check(repository, "data").sound
+        for number, facts in enumerate(expected["snapshots"]):
+            snapshot = load(repository, facts["id"])
+            assert snapshot.writer == facts["writer"]
+            target = tmp_path / f"out {number} {len(secret)}"
+            restore(repository, RestoreRequest(snapshot, os.fsencode(target)), ENGINE, Watch())
+            found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files_of(target)}
+            assert found == facts["files"]
+    machine = Repository.open(LocalStore(os.fspath(place)), expected["write_only_key"])
+    assert machine.keys.epoch == 2
+    (tmp_path / "new").write_bytes(b"new")
+    report = backup(machine, BackupRequest((os.fsencode(tmp_path / "new"),)), ENGINE, Watch())
+    assert report.snapshot is not None and check(repository, "data").sound

@@ -73,6 +73,7 @@ def spawn(
     *arguments: str | bytes, env: Mapping[str, str] | None = None, **more: Any
 ) -> subprocess.CompletedProcess[str]:
     """Runs ``python -m lox`` as a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
+    known = os.environ.get("PYTHONPATH", "")
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{known}", **(env or {})}
     command = [sys.executable, "-m", "lox", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=60, **more)

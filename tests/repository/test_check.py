@@ -8,11 +8,12 @@ import pytest
 
 from model.errors import Damaged, Interrupted, LoxError, Refused, UsageError
 from repository.check import CheckReport, check
+from repository.credentials import Credentials
 from repository.fetch import ChunkFetcher
 from repository.index import INDEX_PREFIX, ChunkIndex, ReadingIndex
 from repository.manifest_reader import ManifestReader
 from repository.pack import pack_name
-from repository.repository import Credentials, Repository
+from repository.repository import Repository
 from repository.snapshot import Snapshot, load_all
 from repository.store import Store
 from repository.store.wrappers import Fault, FaultyStore, WrappedStore

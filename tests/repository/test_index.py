@@ -179,7 +179,7 @@ def test_many_index_objects_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch
     names = [name for receipt in receipts for name in save_index(repository, [receipt])]
     broken = FaultyStore(store, [Fault("get", INDEX_PREFIX, Transient("gone away"), skip=7)])
     with pytest.raises(Transient):
-        ChunkIndex.load(Repository(broken, repository.config, repository.credentials().master), tmp_path)
+        ChunkIndex.load(Repository(broken, repository.config, repository.keys), tmp_path)
     before = len(store.of("get", INDEX_PREFIX))
     index = ChunkIndex.load(repository, tmp_path)
     assert len(store.of("get", INDEX_PREFIX)) - before == len(names) - 6

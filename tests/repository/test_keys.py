@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.errors import ConfigError, Damaged, LoxError, NewerFormat, NotFound, UsageError, WrongPassword
+from repository.keyring import Epoch, KeyRing
 from repository.keys import (
     KdfParams,
-    KeyRing,
     format_recovery_code,
     hkdf,
     parse_recovery_code,
@@ -36,6 +36,7 @@ from tests.repository.damage import damaged, every_flip
 CHEAP = KdfParams(64, 1, 1)
 MASTER = bytes(range(32))
 REPO_ID = bytes(range(16))
+FIRST = Epoch.first(REPO_ID, MASTER)
 
 
 def test_hkdf_as_in_rfc_5869() -> None:
@@ -52,11 +53,13 @@ def test_purposes_cannot_run_into_each_other() -> None:
     assert purpose_info("ab", b"c" * 16) == b"\x03lox\x02v1\x02ab\x10" + b"c" * 16
 
 
+def keys_of(epoch: Epoch) -> tuple[bytes, bytes, bytes]:
+    return epoch.data_key, epoch.meta_key, epoch.object_key
+
+
 def test_every_purpose_and_repository_has_keys_of_its_own() -> None:
     rings = [KeyRing.of(MASTER, REPO_ID), KeyRing.of(MASTER, bytes(16)), KeyRing.of(bytes(32), REPO_ID)]
-    keys = [
-        key for ring in rings for key in (ring.id_key, ring.chunker_key, ring.data_key, ring.meta_key, ring.object_key)
-    ]
+    keys = [key for ring in rings for key in (ring.id_key, ring.chunker_key, *keys_of(ring.epochs[0]))]
     assert len(set(keys)) == 15
     assert all(key is not None and len(key) == 32 for key in keys)
 
@@ -71,10 +74,27 @@ def test_chunk_ids() -> None:
 
 def test_no_key_is_printed() -> None:
     store = MemoryStore()
-    slot = create_password_slot(store, REPO_ID, MASTER, "hunter2", "mine", CHEAP)
+    unlocked = create_password_slot(store, REPO_ID, FIRST, "hunter2", "mine", CHEAP)
+    slot = unlocked.slot
     ring = KeyRing.of(MASTER, REPO_ID)
-    shown = repr(ring) + str(ring) + repr(slot) + f"{slot}" + repr(read_slots(store, REPO_ID))
-    secrets = [MASTER, ring.object_key, ring.data_key, ring.chunker_key, slot.check, slot.wrapped, slot.salt]
+    shown = (
+        repr(ring)
+        + str(ring)
+        + repr(ring.epochs)
+        + repr(unlocked)
+        + repr(slot)
+        + f"{slot}"
+        + repr(read_slots(store, REPO_ID))
+    )
+    secrets = [
+        MASTER,
+        *keys_of(ring.epochs[0]),
+        ring.chunker_key,
+        slot.check,
+        slot.wrapped,
+        slot.salt,
+        unlocked.private,
+    ]
     for secret in secrets:
         assert secret.hex() not in shown
         assert repr(secret)[2:-1] not in shown
@@ -123,7 +143,7 @@ def test_costs_are_capped(values: tuple[int, int, int]) -> None:
 
 def test_an_empty_password_is_refused() -> None:
     with pytest.raises(UsageError):
-        create_password_slot(MemoryStore(), REPO_ID, MASTER, "", "", CHEAP)
+        create_password_slot(MemoryStore(), REPO_ID, FIRST, "", "", CHEAP)
 
 
 @given(st.binary(min_size=32, max_size=32), st.booleans(), st.sampled_from(["", " ", "-", "\n"]))
@@ -150,12 +170,13 @@ def test_passwords_are_no_recovery_codes(text: str) -> None:
 
 def test_each_slot_opens_with_its_own_secret_only() -> None:
     store = MemoryStore()
-    first = create_password_slot(store, REPO_ID, MASTER, "one", "first", CHEAP)
-    second = create_password_slot(store, REPO_ID, MASTER, "two", "second", CHEAP)
-    recovery, code = create_recovery_slot(store, REPO_ID, MASTER, "paper")
-    assert unlock(store, REPO_ID, "one") == (MASTER, first)
-    assert unlock(store, REPO_ID, "two") == (MASTER, second)
-    assert unlock(store, REPO_ID, code) == (MASTER, recovery)
+    first = create_password_slot(store, REPO_ID, FIRST, "one", "first", CHEAP).slot
+    second = create_password_slot(store, REPO_ID, FIRST, "two", "second", CHEAP).slot
+    recovery, code = create_recovery_slot(store, REPO_ID, FIRST, "paper")
+    for secret, slot in (("one", first), ("two", second), (code, recovery.slot)):
+        unlocked = unlock(store, REPO_ID, secret)
+        assert (unlocked.key, unlocked.slot) == (MASTER, slot)
+    assert unlock(store, REPO_ID, code) == recovery
     for wrong in ("three", "", format_recovery_code(bytes(32))):
         with pytest.raises((WrongPassword, UsageError)):
             unlock(store, REPO_ID, wrong)
@@ -163,8 +184,8 @@ def test_each_slot_opens_with_its_own_secret_only() -> None:
 
 def test_equal_passwords_look_different_in_the_store() -> None:
     store = MemoryStore()
-    one = create_password_slot(store, REPO_ID, MASTER, "same", "", CHEAP)
-    two = create_password_slot(store, REPO_ID, MASTER, "same", "", CHEAP)
+    one = create_password_slot(store, REPO_ID, FIRST, "same", "", CHEAP).slot
+    two = create_password_slot(store, REPO_ID, FIRST, "same", "", CHEAP).slot
     assert one.salt != two.salt
     assert one.check != two.check
     assert one.wrapped != two.wrapped
@@ -172,26 +193,26 @@ def test_equal_passwords_look_different_in_the_store() -> None:
 
 def test_a_slot_comes_back_as_it_was_stored() -> None:
     store = MemoryStore()
-    slot = create_password_slot(store, REPO_ID, MASTER, "pw", 'naïve "label"', CHEAP)
+    slot = create_password_slot(store, REPO_ID, FIRST, "pw", 'naïve "label"', CHEAP).slot
     assert read_slots(store, REPO_ID).slots == (slot,)
     assert KeySlot.decode(slot.id, slot.encode()) == slot
 
 
 def test_the_last_key_stays() -> None:
     store = MemoryStore()
-    first = create_password_slot(store, REPO_ID, MASTER, "one", "", CHEAP)
-    second = create_password_slot(store, REPO_ID, MASTER, "two", "", CHEAP)
+    first = create_password_slot(store, REPO_ID, FIRST, "one", "", CHEAP).slot
+    second = create_password_slot(store, REPO_ID, FIRST, "two", "", CHEAP).slot
     assert remove_slot(store, REPO_ID, first.id[:8]) == first
     with pytest.raises(WrongPassword):
         unlock(store, REPO_ID, "one")
     with pytest.raises(UsageError):
         remove_slot(store, REPO_ID, second.id)
-    assert unlock(store, REPO_ID, "two") == (MASTER, second)
+    assert unlock(store, REPO_ID, "two").slot == second
 
 
 def test_a_damaged_slot_does_not_count_as_another_key() -> None:
     store = MemoryStore()
-    slot = create_password_slot(store, REPO_ID, MASTER, "one", "", CHEAP)
+    slot = create_password_slot(store, REPO_ID, FIRST, "one", "", CHEAP).slot
     store.put("keys/damaged", [slot.encode()[:-5]])
     with pytest.raises(UsageError):
         remove_slot(store, REPO_ID, slot.id)
@@ -199,7 +220,7 @@ def test_a_damaged_slot_does_not_count_as_another_key() -> None:
 
 def test_keys_are_named_by_the_beginning_of_their_id() -> None:
     store = MemoryStore()
-    create_password_slot(store, REPO_ID, MASTER, "one", "", CHEAP)
+    create_password_slot(store, REPO_ID, FIRST, "one", "", CHEAP)
     for prefix in ("", "xyz"):
         with pytest.raises(NotFound):
             read_slots(store, REPO_ID).find(prefix)
@@ -207,23 +228,23 @@ def test_keys_are_named_by_the_beginning_of_their_id() -> None:
 
 def test_slots_of_another_repository_are_not_ours() -> None:
     store = MemoryStore()
-    create_password_slot(store, bytes(16), MASTER, "one", "", CHEAP)
-    mine = create_password_slot(store, REPO_ID, MASTER, "one", "", CHEAP)
+    create_password_slot(store, bytes(16), FIRST, "one", "", CHEAP)
+    mine = create_password_slot(store, REPO_ID, FIRST, "one", "", CHEAP).slot
     assert read_slots(store, REPO_ID).slots == (mine,)
 
 
 def test_damage_is_told_from_a_wrong_password() -> None:
     store = MemoryStore()
-    slot = create_password_slot(store, REPO_ID, MASTER, "one", "", CHEAP)
+    slot = create_password_slot(store, REPO_ID, FIRST, "one", "", CHEAP).slot
     store.delete(slot.name)
     store.put(slot.name, [slot.encode().replace(b"64", b"65")])
     with pytest.raises(Damaged):
         unlock(store, REPO_ID, "one")
-    create_password_slot(store, REPO_ID, MASTER, "two", "", CHEAP)
+    create_password_slot(store, REPO_ID, FIRST, "two", "", CHEAP)
     with pytest.raises(WrongPassword) as caught:
         unlock(store, REPO_ID, "one")
     assert "could not be read" in caught.value.why
-    assert unlock(store, REPO_ID, "two")[0] == MASTER
+    assert unlock(store, REPO_ID, "two").key == MASTER
 
 
 def test_no_slot_at_all_is_damage() -> None:
@@ -249,7 +270,7 @@ def test_no_slot_at_all_is_damage() -> None:
 )
 def test_a_slot_changed_by_somebody_without_the_password_is_damage(field: str, value: object) -> None:
     store = MemoryStore()
-    slot = create_password_slot(store, REPO_ID, MASTER, "one", "mine", CHEAP)
+    slot = create_password_slot(store, REPO_ID, FIRST, "one", "mine", CHEAP).slot
     store.delete(slot.name)
     store.put(slot.name, [_resealed(slot, field, value)])
     with pytest.raises(Damaged):
@@ -259,7 +280,7 @@ def test_a_slot_changed_by_somebody_without_the_password_is_damage(field: str, v
 @pytest.mark.parametrize(("field", "value"), [("version", 2), ("kind", "hpke")])
 def test_a_slot_of_a_newer_version_is_said_to_be_newer(field: str, value: object) -> None:
     store = MemoryStore()
-    slot = create_password_slot(store, REPO_ID, MASTER, "one", "mine", CHEAP)
+    slot = create_password_slot(store, REPO_ID, FIRST, "one", "mine", CHEAP).slot
     store.delete(slot.name)
     store.put(slot.name, [_resealed(slot, field, value)])
     with pytest.raises(NewerFormat):
@@ -274,7 +295,7 @@ def _resealed(slot: KeySlot, field: str, value: object) -> bytes:
     return json.dumps(document | {"checksum": hashlib.sha256(canonical).hexdigest()}).encode()
 
 
-SLOT = create_password_slot(MemoryStore(), REPO_ID, MASTER, "pw", "label", CHEAP)
+SLOT = create_password_slot(MemoryStore(), REPO_ID, FIRST, "pw", "label", CHEAP).slot
 
 
 @given(damaged(SLOT.encode()))
@@ -310,7 +331,7 @@ def test_a_store_full_of_slots_costs_no_derivations() -> None:
         unlock(store, REPO_ID, "other")
     assert time.perf_counter() - begin < 1
     with pytest.raises(UsageError):
-        create_password_slot(store, REPO_ID, MASTER, "one more", "", CHEAP)
+        create_password_slot(store, REPO_ID, FIRST, "one more", "", CHEAP)
 
 
 def test_errors_of_keys_pickle() -> None:

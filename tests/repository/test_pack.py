@@ -17,7 +17,7 @@ from model.batches import PackBytes, Receipt, Segment
 from model.errors import Damaged, NewerFormat, RunFailed, StoreError
 from repository.codecs import Codec, compressor
 from repository.footer import FOOTER_PLAIN_MAX, SEGMENT_PLAIN_MAX, decode_footer, encode_footer
-from repository.keys import KeyRing
+from repository.keyring import KeyRing
 from repository.pack import HEADER_SIZE, OVERHEAD, PackBuffers, PackKind, PackReader, PackWriter, pack_name
 from repository.scrub import verify_pack
 from repository.store import MemoryStore
@@ -240,7 +240,7 @@ def test_a_pack_key_prints_nothing_secret() -> None:
 
 
 def test_keys_of_data_do_not_open_metadata() -> None:
-    half = replace(SECRET, data_key=bytes(32))
+    half = replace(SECRET, epochs=(replace(SECRET.epochs[0], data_key=bytes(32)),))
     meta, data = pack_of(SECRET, TEXT, PackKind.META), pack_of(SECRET, TEXT, PackKind.DATA)
     assert verify_pack(half, meta.pack_id, bytes_of(meta)).sound
     with pytest.raises(Damaged):

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from model.chunking import ChunkerParams
 from model.errors import Damaged, Exists, LoxError, Missing, NewerFormat, NoRepository, UsageError, WrongPassword
 from repository.config import Config, Operation
+from repository.credentials import Credentials
 from repository.keys import KdfParams
-from repository.repository import Credentials, Repository
+from repository.repository import Repository
 from repository.seal import Cipher, ObjectKind
 from repository.store import LocalStore, MemoryStore
 from repository.store.wrappers import Fault, FaultyStore, RecordingStore
@@ -286,9 +287,14 @@ def test_attaching_reads_nothing() -> None:
 def test_nothing_secret_is_printed_or_pickled() -> None:
     _, repository, _ = make()
     credentials = repository.credentials()
-    assert credentials.master is not None
+    assert credentials.unlocked is not None
     shown = f"{repository!r} {repository} {credentials!r} {credentials} {repository.keys!r} {repository.config!r}"
-    for secret in (credentials.master, repository.keys.object_key, repository.keys.id_key):
+    for secret in (
+        credentials.unlocked.private,
+        repository.keys.epochs[0].object_key,
+        repository.keys.master,
+        repository.keys.id_key,
+    ):
         assert secret is not None
         assert secret.hex() not in shown
         assert repr(secret)[2:-1] not in shown

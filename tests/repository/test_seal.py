@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.errors import Damaged, NewerFormat
-from repository.keys import KeyRing
+from repository.keyring import KeyRing
 from repository.seal import PLAIN_MAX, Cipher, Envelope, ObjectKind
 from tests.repository.damage import damaged, every_flip
 

@@ -195,7 +195,7 @@ def meet(turn: int, renewing: bool) -> tuple[bool, bool, bool]:
     pack = pack_name(receipt.pack_id)
     repository.store.put(pack, [bytes(receipt.pack_size)])
     turns = Turns(repository.store)
-    writer = Repository(turns, repository.config, None)
+    writer = Repository(turns, repository.config, repository.keys)
     session = Session(writer, "backup")
     reliance = Reliance(ChunkIndex.load(writer, None, only_present=True))
     assert reliance.contains(receipt.ids).all()

@@ -87,7 +87,7 @@ class Crowd:
         self.trees[snapshot.id], self.roots[snapshot.id] = tree, snapshot
 
     def view(self, name: str) -> Repository:
-        return Repository(self.stage.store(self.home.store, name), self.home.config, None)
+        return Repository(self.stage.store(self.home.store, name), self.home.config, self.home.keys)
 
     def backup(self, name: str) -> Callable[[], None]:
         tree, repository, renewals = tree_of(self.rng), self.view(name), self.rng.randint(0, 2)
@@ -219,7 +219,7 @@ def meet(writer_ops: int, prune_ops: int, dead: bool) -> tuple[str, int, int]:
     kept, gone = back_up(home, MINE), back_up(home, OTHER)
     forget(home, gone.id, "test", 1)
     made: list[Snapshot] = []
-    views = {name: Repository(stage.store(home.store, name), home.config, None) for name in ("backup", "prune")}
+    views = {name: Repository(stage.store(home.store, name), home.config, home.keys) for name in ("backup", "prune")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prune_module, "protected_since", lambda repository, others: 1 << 62)
         patch.setattr(sweep, "seems_dead", lambda repository, state, now: dead)

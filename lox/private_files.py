@@ -1,0 +1,41 @@
+"""New files with secrets in them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from model.errors import UsageError
+
+
+@contextmanager
+def private_file(path: Path | None) -> Iterator[int | None]:
+    """A new file that only its owner can read (mode 0600), as a descriptor; durable at the end, gone if that fails.
+
+    None for no path. Raises UsageError if there is something already, or no file can be made there.
+    """
+    if path is None:
+        yield None
+        return
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        why = (error.strerror or "").lower()
+        raise UsageError("cannot make the file", subject=str(path), why=why, hint="name a file that is new") from error
+    try:
+        yield file
+        os.fsync(file)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(file)
+
+
+def write_all(file: int, data: bytes) -> None:
+    """All of `data` into a descriptor. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
