@@ -158,6 +158,11 @@ class ChunkIndex:
     def tables(self) -> Sequence[IndexTable]:
         return self._tables
 
+    @property
+    def doubts(self) -> U8:
+        """How much each segment is doubted; 0 for those that nothing is said against."""
+        return np.zeros(len(self.segments), np.uint8) if self._doubts is None else self._doubts
+
     def contains(self, ids: U8) -> Bool:
         """Which of ``ids[m, 32]`` are stored."""
         found = np.zeros(len(ids), dtype=bool)
@@ -252,6 +257,11 @@ class ReadingIndex:
         self._index = index.doubting_packs(self._condemned)
         self._lock = threading.Lock()
         self._asked = False
+
+    @property
+    def known(self) -> ChunkIndex:
+        """All that is known up to now; tables come on top of it, none changes its place."""
+        return self._index
 
     def lookup(self, ids: U8) -> Locations:
         """Where ``ids[m, 32]`` lie; rows of segments keep their numbers from one call to the next."""

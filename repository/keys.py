@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import struct
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from model.errors import ConfigError, LoxError, UsageError
 
@@ -46,6 +46,17 @@ def purpose_info(purpose: str, repo_id: bytes) -> bytes:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class ChunkKeys:
+    """What names chunks and what cuts them, where a repository has both from another one. A secret."""
+
+    id_key: bytes
+    chunker_key: bytes
+
+    def __repr__(self) -> str:
+        return "ChunkKeys(secret)"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class KeyRing:
     """The keys of one repository. Without encryption `id_key` is None and only the public chunker key is there.
 
@@ -69,6 +80,10 @@ class KeyRing:
     def public(cls, repo_id: bytes) -> KeyRing:
         """The keys of a repository without encryption: none."""
         return cls(repo_id, None, PUBLIC_CHUNKER_KEY, b"", b"", b"")
+
+    def with_chunk_keys(self, shared: ChunkKeys | None) -> KeyRing:
+        """The same ring with the id and chunker key of another repository, if there are any."""
+        return self if shared is None else replace(self, id_key=shared.id_key, chunker_key=shared.chunker_key)
 
     @property
     def encrypted(self) -> bool:

@@ -131,8 +131,9 @@ class PackWriter:
         """How many were added."""
         return len(self._segments)
 
-    def add(self, segment: Segment, verify_against: Bytes | None = None) -> None:
-        """Seal `segment` behind the others. With its plain bytes given, opens it again and compares before it counts.
+    def add(self, segment: Segment, verify_against: Bytes | None = None, *, as_packed: bool = False) -> None:
+        """Seal `segment` behind the others. With its plain bytes given, opens it again and compares before it counts;
+        `as_packed`: with its compressed bytes, so that nothing is decompressed.
 
         Raises Damaged if what was sealed is not what was given: then memory or processor fail.
         """
@@ -144,7 +145,7 @@ class PackWriter:
         ordinal = len(self._segments)
         sealed = self._append(ordinal, segment.codec, segment.plain_length, segment.data)
         if verify_against is not None:
-            self._verify(ordinal, segment.codec, sealed, memoryview(verify_against))
+            self._verify(ordinal, segment.codec, segment.plain_length, sealed, memoryview(verify_against), as_packed)
         self._segments.append((self.size - len(sealed), len(sealed), segment.plain_length, segment.codec))
         self._contents.append(Segment(segment.codec, 0, b"", segment.ids, segment.offset, segment.length))
 
@@ -157,7 +158,7 @@ class PackWriter:
         if len(data) >= len(plain):
             codec, data = Codec.NONE, plain
         footer = self._append(FOOTER_ORDINAL, codec, len(plain), data)
-        self._verify(FOOTER_ORDINAL, codec, footer, memoryview(plain))
+        self._verify(FOOTER_ORDINAL, codec, len(plain), footer, memoryview(plain), False)
         trailer = _TRAILER.pack(_TRAILER_MAGIC, codec, bytes(3), len(plain), len(footer))
         self._checksum.update(trailer)
         self._reserve(TRAILER_SIZE)
@@ -185,14 +186,16 @@ class PackWriter:
             grown[: self.size] = self._room[: self.size]
             self._room = grown
 
-    def _verify(self, ordinal: int, codec: int, sealed: memoryview, plain: memoryview) -> None:
+    def _verify(
+        self, ordinal: int, codec: int, length: int, sealed: memoryview, expected: memoryview, as_packed: bool
+    ) -> None:
         packed = _scratch.packed(len(sealed) - OVERHEAD)
-        self._reader_keys.open_into(ordinal, codec, plain.nbytes, sealed, packed)
+        self._reader_keys.open_into(ordinal, codec, length, sealed, packed)
         opened = packed
-        if codec != Codec.NONE:
-            opened = _scratch.plain(plain.nbytes)
+        if codec != Codec.NONE and not as_packed:
+            opened = _scratch.plain(length)
             _decoded(self._keys, ordinal, lambda: decompress_into(codec, packed, opened))
-        if not kernels.same_bytes(opened, plain):
+        if not kernels.same_bytes(opened, expected):
             raise self._keys.damaged(ordinal, "it does not open to what was put in; memory or processor may fail")
 
     def _receipt(self) -> Receipt:

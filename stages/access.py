@@ -59,7 +59,7 @@ class RepositoryAccess:
 
     def secure(self, directory: str) -> None:
         """Write the credentials into `directory`, which must be private (0700) and goes away with the run."""
-        self._secret_path = os.path.join(directory, "repository-credentials")
+        self._secret_path = os.path.join(directory, f"repository-{self.repository.id.hex()}")
         fd = os.open(self._secret_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(fd, "wb") as file:
             file.write(_to_bytes(self.repository.credentials()))
