@@ -6,13 +6,14 @@ import contextlib
 import socket
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 
 from model import __version__
-from model.batches import Content, Listing
+from model.batches import Content, Listing, Receipt
 from model.entries import Bool
 from model.errors import Damaged, Interrupted, LoxError, UsageError
 from pipelines.keeping import selection_of
@@ -25,7 +26,10 @@ from repository.fetch import ChunkFetcher
 from repository.manifest import ManifestRoot, ManifestWriter
 from repository.manifest_reader import ManifestReader
 from repository.metadata import MetadataStore
+from repository.reliance import Reliance
+from repository.reliance import commit as commit_safely
 from repository.repository import Repository
+from repository.sessions import Session, open_session
 from repository.snapshot import Snapshot, find_parent, load_all
 from runtime.drive import Control
 from runtime.executors import open_executor
@@ -116,13 +120,26 @@ def backup(repository: Repository, request: BackupRequest, engine: EngineOptions
     Trouble with single entries is in the report; trouble with the repository raises and commits nothing. Raises
     `Interrupted` if `watch.stop` is set: what was stored until then will be found by the next run.
     """
+    with _session(repository, request) as session:
+        return _backup(repository, request, engine, watch, session)
+
+
+def _session(repository: Repository, request: BackupRequest) -> AbstractContextManager[Session | None]:
+    """A dry run stores nothing and relies on nothing."""
+    return nullcontext() if request.dry_run else open_session(repository, "backup")
+
+
+def _backup(
+    repository: Repository, request: BackupRequest, engine: EngineOptions, watch: Watch, session: Session | None
+) -> BackupReport:
     started, begin = time.time_ns(), time.monotonic()
-    access = RepositoryAccess(repository)
+    access = RepositoryAccess(repository, session.condemned if session else None)
     parent = find_parent(load_all(repository), request.host, request.paths, request.mode, started)
     with open_executor(engine.executor) as executor:
         if executor.private_directory is not None:
             access.secure(executor.private_directory)
-        claims = ClaimTable(access.index)
+        reliance = Reliance(access.index)
+        claims = ClaimTable(reliance)
         executor.host({"claims": claims, "ledger": CutLedger()})
         metadata = MetadataStore(repository, claims, request.dry_run)
         commit = Commit(
@@ -133,8 +150,9 @@ def backup(repository: Repository, request: BackupRequest, engine: EngineOptions
             request.dry_run,
             watch.problem,
             watch.item if watch.wants_items else None,
+            lambda receipt: _note(receipt, reliance, session),
         )
-        scanner = _scanner(request, parent, access)
+        scanner = _scanner(request, parent, access, reliance)
         plan = backup_plan(access, request, engine)
         report = _Progress(watch, commit.counts, scanner.stats, parent)
         open_max = engine.batches_open(engine.resolved_lanes())
@@ -151,8 +169,22 @@ def backup(repository: Repository, request: BackupRequest, engine: EngineOptions
             raise
     snapshot = None
     if not request.dry_run:
-        snapshot = _snapshot(request, parent, root, started, scanner.stats, commit.counts).save(repository)
+        assert session is not None, "whoever stores something has a session"
+        made = _snapshot(request, parent, root, started, scanner.stats, commit.counts)
+        snapshot = commit_safely(session, reliance, repository, lambda: _saved(made, repository))
     return _report(snapshot, scanner.stats, commit.counts, trace, time.monotonic() - begin)
+
+
+def _note(receipt: Receipt, reliance: Reliance, session: Session | None) -> None:
+    """A pack was stored: we rely on it, and should we not finish, the next run will."""
+    reliance.add([receipt])
+    if session is not None:
+        session.has_stored = True
+
+
+def _saved(snapshot: Snapshot, repository: Repository) -> tuple[Snapshot, str]:
+    saved = snapshot.save(repository)
+    return saved, saved.name
 
 
 def _snapshot(
@@ -182,7 +214,7 @@ def _snapshot(
     )
 
 
-def _scanner(request: BackupRequest, parent: Snapshot | None, access: RepositoryAccess) -> Scanner:
+def _scanner(request: BackupRequest, parent: Snapshot | None, access: RepositoryAccess, reliance: Reliance) -> Scanner:
     options = ScanOptions(
         excludes=request.excludes,
         includes=request.includes,
@@ -205,7 +237,7 @@ def _scanner(request: BackupRequest, parent: Snapshot | None, access: Repository
         whole = np.ones(rows.num_rows, dtype=bool)
         lists = reader.content(rows, lambda row, _: whole.__setitem__(row, False))
         for held in (lists, chunks_of(rows)):  # the content, and what lists the content of long files
-            lost = np.flatnonzero(~access.index.contains(held.ids))
+            lost = np.flatnonzero(~reliance.contains(held.ids))
             whole[np.searchsorted(held.offsets, lost, side="right") - 1] = False
         return whole
 

@@ -26,10 +26,10 @@ class RepositoryAccess:
     the credentials to a file only this user can read; what travels is the path, never a key.
     """
 
-    def __init__(self, repository: Repository | None) -> None:
+    def __init__(self, repository: Repository | None, condemned: frozenset[bytes] | None = None) -> None:
         self._repository = repository  # None: for a plan that is only looked at, or not attached here yet
         self._index: ChunkIndex | None = None
-        self._condemned: frozenset[bytes] = frozenset()
+        self._condemned = condemned  # packs not to be relied on; None: not known yet
         self._url = repository.store.url if repository is not None else ""
         self._secret_path = ""
 
@@ -44,7 +44,8 @@ class RepositoryAccess:
     def index(self) -> ChunkIndex:
         """The index as it was when it was first asked for in this process, without packs that are lost or condemned."""
         if self._index is None:
-            self._condemned = condemned_packs(self.repository)  # before the index: later ones are not relied on
+            if self._condemned is None:
+                self._condemned = condemned_packs(self.repository)  # before the index: later ones are not relied on
             self._index = ChunkIndex.load(
                 self.repository, default_cache_dir(), only_present=True, without=self._condemned
             )
@@ -66,7 +67,7 @@ class RepositoryAccess:
 
     def __getstate__(self) -> dict[str, Any]:
         assert self._secret_path, "secure() comes before a repository leaves the process"
-        fresh: dict[str, Any] = {"_repository": None, "_index": None, "_condemned": frozenset()}
+        fresh: dict[str, Any] = {"_repository": None, "_index": None, "_condemned": None}
         return fresh | {"_url": self._url, "_secret_path": self._secret_path}
 
 

@@ -59,6 +59,7 @@ class Commit:
         dry_run: bool = False,
         on_problem: Callable[[bytes, str], None] = lambda path, text: None,
         on_item: Callable[[bytes, str, int], None] | None = None,
+        on_receipt: Callable[[Receipt], None] = lambda receipt: None,
     ) -> None:
         self._repository = repository
         self._claims = claims
@@ -67,6 +68,7 @@ class Commit:
         self._dry_run = dry_run
         self._on_problem = on_problem
         self._on_item = on_item
+        self._on_receipt = on_receipt
         self._waiting: dict[int, Content] = {}
         self._next = 0
         self._receipts: list[Receipt] = []
@@ -129,6 +131,7 @@ class Commit:
         return following if not len(missing) else following[: int(np.searchsorted(firsts, missing[0], "right")) - 1]
 
     def _receive(self, receipt: Receipt) -> None:
+        self._on_receipt(receipt)
         self._claims.add(receipt.ids)
         self._receipts.append(receipt)
         self.counts.bytes_stored += receipt.pack_size
