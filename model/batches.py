@@ -4,8 +4,8 @@
      scan      read     chunk     hash     dedup     compress     encrypt   upload
 
 Rows are columns (NumPy), bytes lie in one body. Items are never changed after they were handed on; a body is valid
-until the stage that received it returns, so whoever keeps it longer copies it (`detach`). From compress on a copy between
-repositories takes the same way; what is left of an item once its bytes are in segments is then another thing (`R`).
+until the stage that received it returns, so whoever keeps it longer copies it (`detach`). From compress on, a copy
+between repositories takes the same way; what is left of an item once its bytes are in segments is `R`: here `Content`.
 """
 
 from __future__ import annotations

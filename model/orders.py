@@ -5,8 +5,8 @@
 
 An order is a few neighbouring segments of one pack and everything that is wanted of them, so that each range of the
 store is fetched once, whatever the number of files it serves. Trouble with a segment is data: what it was to bring is
-reported as damaged, the rest goes on. A copy between repositories turns off after decrypt: Opened → Unpacked, and goes on
-as a backup does; its orders are for chunks and name no files.
+reported as damaged, the rest goes on. A copy between repositories turns off after decrypt: Opened → Unpacked, and goes
+on as a backup does; its orders are for chunks and name no files.
 """
 
 from __future__ import annotations

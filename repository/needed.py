@@ -1,7 +1,7 @@
 """Which chunks of a repository are needed, a byte for each row of its index; and what they are called elsewhere.
 
-Memory grows with the index (4 MiB for 4 million chunks), not with the entries that need them. Names in another repository
-lie in a file beside the cache, mapped, so that they take no memory that must stay.
+Memory grows with the index (4 MiB for 4 million chunks), not with the entries that need them. Names in another
+repository lie in a file beside the cache, mapped, so that they take no memory that must stay.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from model.entries import I64, U8, U32, Bool
-from repository.index import ChunkIndex, ReadingIndex
+from repository.index import ReadingIndex
 from repository.index_table import IndexTable
 
 WINDOW_ROWS = 1 << 18  # chunks handled at once
@@ -110,16 +110,16 @@ class Needed:
 
 
 class Renames:
-    """What the chunks of one repository are called in another. For one thread."""
+    """What the chunks of one repository, known to `index`, are called in another. For one thread."""
 
-    def __init__(self, index: ChunkIndex, folder: Path | None) -> None:
-        self._tables = list(index.tables)
-        self._known = [np.zeros(len(table), dtype=bool) for table in self._tables]
-        self._names = [_mapped(len(table), folder) for table in self._tables]
+    def __init__(self, index: ReadingIndex, folder: Path | None) -> None:
+        self._index = index
+        self._folder = folder
+        self._columns: list[tuple[Bool, U8]] = []  # of each table: which names are known, and they
 
     def add(self, old: U8, new: U8) -> None:
         """``old[m, 32]`` are called ``new[m, 32]``."""
-        for table, known, names in zip(self._tables, self._known, self._names, strict=True):
+        for table, known, names in self._tables():
             rows = table.find(old)
             names[rows[rows >= 0]] = new[rows >= 0]
             known[rows[rows >= 0]] = True
@@ -127,12 +127,19 @@ class Renames:
     def of(self, old: U8) -> tuple[U8, Bool]:
         """What ``old[m, 32]`` are called, and for which of them that is known."""
         new, found = np.zeros((len(old), 32), np.uint8), np.zeros(len(old), dtype=bool)
-        for table, known, names in zip(self._tables, self._known, self._names, strict=True):
+        for table, known, names in self._tables():
             rows = table.find(old)
             here = np.flatnonzero(rows >= 0)
             here = here[known[rows[here]]]
             new[here], found[here] = names[rows[here]], True
         return new, found
+
+    def _tables(self) -> Iterator[tuple[IndexTable, Bool, U8]]:
+        tables = self._index.known.tables
+        for table in tables[len(self._columns) :]:
+            self._columns.append((np.zeros(len(table), dtype=bool), _mapped(len(table), self._folder)))
+        for table, (known, names) in zip(tables, self._columns, strict=True):
+            yield table, known, names
 
 
 def _mapped(rows: int, folder: Path | None) -> U8:

@@ -1,7 +1,7 @@
 """unpack, repack: segments of one repository become segments of another, decompressed only where they must be.
 
-A segment that is wanted whole, and whose chunks keep their ids, is passed on compressed. Of others the wanted chunks are
-taken out and gathered into new segments.
+A segment that is wanted whole, and whose chunks keep their ids, is passed on compressed. Of others the wanted chunks
+are taken out and gathered into new segments.
 """
 
 from __future__ import annotations
@@ -84,8 +84,7 @@ class Unpacker(Stage[Opened, Unpacked]):
 
 
 class Repacker(Stage[Unpacked, Compressed[Moved]]):
-    """Passes whole segments on and gathers single chunks into new ones; the last of the order's chunks takes along what
-    is left of it.
+    """Passes whole segments on and gathers single chunks into new ones.
 
     With `recompress` every segment that was decompressed is compressed anew.
     """

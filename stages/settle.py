@@ -43,11 +43,17 @@ class Settle:
     """Makes stored packs findable and acknowledges what they hold."""
 
     def __init__(
-        self, target: Repository, claims: Claims, counts: CopyCounts, on_renamed: Callable[[U8, U8], None] | None
+        self,
+        target: Repository,
+        claims: Claims,
+        counts: CopyCounts,
+        on_renamed: Callable[[U8, U8], None] | None,
+        on_receipt: Callable[[Receipt], None],
     ) -> None:
         self._target = target
         self._claims = claims
         self._on_renamed = on_renamed
+        self._on_receipt = on_receipt
         self._receipts: list[Receipt] = []
         self._since_checkpoint = 0
         self._done: set[int] = set()
@@ -72,6 +78,7 @@ class Settle:
     def take(self, receipts: Iterable[Receipt]) -> None:
         """Packs that are stored in the target."""
         for receipt in receipts:
+            self._on_receipt(receipt)
             self._claims.add(receipt.ids)
             self._receipts.append(receipt)
             self._since_checkpoint += int(receipt.segment_plain.sum())
