@@ -7,19 +7,22 @@ takes longer. So the key is derived in a thread while the modules are imported.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lox import passwords
-from lox.settings import Settings, settings_of
+from lox.escape import safe
+from lox.settings import Settings, option, settings_of, stacked
 from model.errors import UsageError, WrongPassword
 
 if TYPE_CHECKING:
     from repository.repository import Repository
     from repository.store import Store
+
+FROM_SECTION = "The repository to copy from"
 
 
 def store_of(settings: Settings) -> Store:
@@ -38,12 +41,32 @@ def open_repository(ctx: click.Context, modules: Sequence[str] = ()) -> Reposito
     a terminal may be corrected. A password in the environment is always used, so that a repository without
     encryption put in the place of ours is refused.
     """
+    return _opened(store_of(settings_of(ctx)), passwords.from_environment(), passwords.CURRENT, "Password", modules)
+
+
+def other_options(function: Callable[..., Any]) -> Any:
+    """Adds where the password of the other repository of a command comes from; see `open_other`."""
+    return stacked(
+        option("--from-password-file", metavar="FILE", section=FROM_SECTION,
+               help="Its password is the first line of this file. [env: LOX_FROM_PASSWORD_FILE]"),
+        option("--from-password-command", metavar="COMMAND", section=FROM_SECTION,
+               help="Its password is what this command prints. [env: LOX_FROM_PASSWORD_COMMAND]"),
+    )(function)  # fmt: skip
+
+
+def open_other(url: str, password_file: str | None, password_command: str | None) -> Repository:
+    """Opens the repository that is not that of --repo. Asks for its password if it must."""
+    from repository.store import open_store
+
+    found = passwords.from_options(password_file, password_command, passwords.FROM)
+    return _opened(open_store(url), found, passwords.FROM, f"Password of {safe(url)}", ())
+
+
+def _opened(store: Store, found: str | None, prefix: str, question: str, modules: Sequence[str]) -> Repository:
     from repository.repository import Repository
 
-    store = store_of(settings_of(ctx))
-    found = passwords.from_environment()
     asked = found is None and Repository.is_encrypted(store)
-    opened = Opening(store, passwords.ask() if asked else found)
+    opened = Opening(store, passwords.ask(question, prefix=prefix) if asked else found)
     for name in modules:
         import_module(name)
     for _ in range(passwords.TRIES - 1 if asked else 0):
@@ -51,7 +74,7 @@ def open_repository(ctx: click.Context, modules: Sequence[str] = ()) -> Reposito
             return opened.result()
         except WrongPassword:
             click.echo("wrong password, try again", err=True)
-            opened = Opening(store, passwords.ask())
+            opened = Opening(store, passwords.ask(question, prefix=prefix))
     return opened.result()
 
 

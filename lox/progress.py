@@ -142,6 +142,7 @@ class Reporter(Watch):
 
     def progress(self, progress: Progress) -> None:
         now = self._clock()
+        self._noun = progress.noun
         progress = self._with_totals(progress, now)
         if progress.phase != self._phase:
             # Another phase works at another speed: estimates of the last one say nothing about it.
@@ -163,11 +164,11 @@ class Reporter(Watch):
         now = self._clock()
         if now - self._stepped < STEP_INTERVAL and what == self._phase:
             return
-        self._stepped, self._noun = now, "objects"
+        self._stepped = now
         if what == "reading packs":
-            self.progress(Progress(what, bytes_done=done, bytes_total=total))
+            self.progress(Progress(what, bytes_done=done, bytes_total=total, noun="objects"))
         else:
-            self.progress(Progress(what, files_done=done, files_total=total))
+            self.progress(Progress(what, files_done=done, files_total=total, noun="objects"))
 
     def _with_totals(self, progress: Progress, now: float) -> Progress:
         """The run's own totals, else those counted beside it."""

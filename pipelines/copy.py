@@ -302,5 +302,6 @@ class _Copy:
                 bytes_total=max(size, counts.plain),
                 problems=len(counts.failed),
                 limiting_stage=trace.limiting().name,
+                noun="segments",
             )
         )

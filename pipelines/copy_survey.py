@@ -63,7 +63,7 @@ class Survey:
         """Mark all they need; by id, what is wrong with those that are not whole. Raises Interrupted."""
         flawed: dict[str, str] = {}
         for number, snapshot in enumerate(snapshots):
-            self._watch.progress(Progress("reading manifests", number, files_total=len(snapshots)))
+            self._watch.progress(Progress("reading manifests", number, files_total=len(snapshots), noun="snapshots"))
             if wrong := self._read(snapshot):
                 flawed[snapshot.id] = wrong
         return flawed

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,14 +52,12 @@ def unrelated(place: Place, path: Path) -> Place:
     return Place(path, place.executor, place.lanes, place.encryption, place.chunker)
 
 
-def run(
-    source: Place, target: Place, *snapshots: Snapshot, watch: Watch | None = None, **request: object
-) -> CopyReport:
+def run(source: Place, target: Place, *snapshots: Snapshot, watch: Watch | None = None, **request: Any) -> CopyReport:
     wanted = snapshots or tuple(load_all(source.repository))
-    return copy(source.repository, target.repository, CopyRequest(wanted, **request), source.engine, watch or Watch())  # type: ignore[arg-type]
+    return copy(source.repository, target.repository, CopyRequest(wanted, **request), source.engine, watch or Watch())
 
 
-def take(place: Place, tree: Path, **more: object) -> Snapshot:
+def take(place: Place, tree: Path, **more: Any) -> Snapshot:
     snapshot = place.backup(tree, **more).snapshot
     assert snapshot is not None
     return snapshot
