@@ -17,6 +17,7 @@ ENVIRONMENT = {
     "LOX_NEW_PASSWORD[_FILE|_COMMAND]": "the new password of 'lox key add' and 'lox key passwd', in the same order",
     "LOX_FROM_REPOSITORY": "the repository that 'lox copy' copies from, unless --from-repo names it",
     "LOX_FROM_PASSWORD[_FILE|_COMMAND]": "its password, in the same order; also for 'lox init --copy-chunker-from'",
+    "LOX_MIRROR": "further stores 'lox backup' goes to, separated by spaces, unless --mirror names them",
     "LOX_CACHE_DIR": "where the local copy of the index lies; it can be deleted at any time",
     "LOX_LIMIT_UPLOAD, LOX_LIMIT_DOWNLOAD": "rates such as 50Mbit, unless the options --limit-... say others",
     "AWS_*, GOOGLE_*, AZURE_*": "credentials and endpoints of object stores; SFTP reads ~/.ssh and asks the agent",
