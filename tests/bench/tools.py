@@ -49,6 +49,11 @@ class Tool(ABC):
     def restore_folder(self, target: Path) -> Path | None:
         return None
 
+    def copy(self, source: Path, home: Path) -> tuple[Command, Command] | None:
+        """What makes an empty repository in `home` for copies of the one in `source`, and what copies; None if it
+        cannot."""
+        return None
+
     def command(self, home: Path, arguments: Sequence[str | Path], folder: Path | None = None) -> Command:
         return Command([self.executable, *arguments], self.environment(home), folder)
 
@@ -91,6 +96,27 @@ class Lox(Tool):
     def restore(self, home: Path, target: Path) -> Sequence[str | Path]:
         return ["--no-progress", "restore", *self.options, "latest", "--target", target]
 
+    def copy(self, source: Path, home: Path) -> tuple[Command, Command]:
+        environment = self.environment(home) | {
+            "LOX_FROM_REPOSITORY": str(self.repository(source)),
+            "LOX_FROM_PASSWORD": PASSWORD,
+        }
+        init = [self.executable, *self.init(home), *self.copy_init(source)]
+        copy = [self.executable, "--json", "--no-progress", "copy", *self.options]
+        return Command(init, environment), Command(copy, environment)
+
+    def copy_init(self, source: Path) -> list[str]:
+        return ["--copy-chunker-from", str(self.repository(source))]
+
+
+class LoxToStranger(Lox):
+    """Copies to a repository made by itself, which names chunks in another way."""
+
+    name = "lox, unrelated target"
+
+    def copy_init(self, source: Path) -> list[str]:
+        return []
+
 
 class Restic(Tool):
     name = "restic"
@@ -111,6 +137,14 @@ class Restic(Tool):
 
     def restore(self, home: Path, target: Path) -> Sequence[str | Path]:
         return ["restore", "--quiet", "latest", "--target", target]
+
+    def copy(self, source: Path, home: Path) -> tuple[Command, Command] | None:
+        environment = self.environment(home) | {
+            "RESTIC_FROM_REPOSITORY": str(self.repository(source)),
+            "RESTIC_FROM_PASSWORD": PASSWORD,
+        }
+        init = Command([self.executable, "init", "--copy-chunker-params"], environment)
+        return init, Command([self.executable, "copy", "--quiet"], environment)
 
     def version_arguments(self) -> list[str]:
         return ["version"]
@@ -134,6 +168,9 @@ class Rustic(Restic):
 
     def restore(self, home: Path, target: Path) -> Sequence[str | Path]:
         return ["restore", "latest", target]
+
+    def copy(self, source: Path, home: Path) -> None:
+        """Its targets stand in a profile file; not measured."""
 
     def version_arguments(self) -> list[str]:
         return ["--version"]
