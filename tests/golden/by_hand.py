@@ -143,8 +143,11 @@ class Keys:
 
     repo_id: bytes
     master: bytes = b""
+    shared: dict[str, bytes] = field(default_factory=dict)  # by purpose: those that the config names
 
     def __getitem__(self, purpose: str) -> bytes:
+        if purpose in self.shared:
+            return self.shared[purpose]
         if not self.master:
             return bytes(32) if purpose == "chunker" else b""
         return hkdf(self.master, info(purpose, self.repo_id), b"", 32)
@@ -342,7 +345,11 @@ class Repository:
         if secret is not None:
             slots = [read(name) for name in names if name.startswith("keys/")]
             keys.master = next(open_slot(slot, secret) for slot in slots if json.loads(slot)["kind"] == kind)
-        return cls(names, read, keys, json.loads(open_envelope(sealed, 1, "config", keys.repo_id, keys["objects"])))
+        config = json.loads(open_envelope(sealed, 1, "config", keys.repo_id, keys["objects"]))
+        for purpose, name in (("chunk id", "id"), ("chunker", "chunker")):
+            if "chunk_keys" in config:
+                keys.shared[purpose] = bytes.fromhex(config["chunk_keys"][name])
+        return cls(names, read, keys, config)
 
     def open_object(self, kind: int, name: str) -> bytes:
         return open_envelope(self.read(name), kind, name, self.keys.repo_id, self.keys["objects"])
