@@ -44,6 +44,11 @@ def open_repository(ctx: click.Context, modules: Sequence[str] = ()) -> Reposito
     return _opened(store_of(settings_of(ctx)), passwords.from_environment(), passwords.CURRENT, "Password", modules)
 
 
+def open_store_with_key(store: Store) -> Repository:
+    """Opens the repository in `store` with the ordinary password."""
+    return _opened(store, passwords.from_environment(), passwords.CURRENT, "Password", ())
+
+
 def other_options(function: Callable[..., Any]) -> Any:
     """Adds where the password of the other repository of a command comes from; see `open_other`."""
     return stacked(

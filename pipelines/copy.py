@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -13,7 +13,7 @@ import numpy as np
 
 from model.batches import Receipt
 from model.entries import U8, Bool
-from model.errors import Damaged, LoxError, UsageError
+from model.errors import Damaged, Interrupted, LoxError, UsageError
 from model.orders import Moved, Order
 from pipelines.copy_renamed import RenamedParts
 from pipelines.copy_snapshots import Manifests, SnapshotCopier
@@ -193,12 +193,16 @@ class _Copy:
         if self._renames is None:
             if self._survey.needed.missing(self._claims.resolved):
                 report.failed |= self._survey.unproved(snapshots, self._claims)
-            for snapshot in snapshots:
-                if snapshot.id not in report.failed:
-                    commit.save(snapshot, snapshot)
+            pairs: Iterable[tuple[Snapshot, Snapshot]] = zip(snapshots, snapshots, strict=True)
         else:
             manifests = Manifests(self._target, self._survey, self._renames, self._claims, self._settle)
-            for snapshot, rewritten in manifests.rewritten(snapshots, report.failed):
+            pairs = manifests.rewritten(snapshots, report.failed)
+        for snapshot, rewritten in pairs:
+            if self._watch.stop.is_set():
+                raise Interrupted("interrupted", hint="the same command goes on where it stopped")
+            done = len(commit.copied)
+            self._watch.progress(Progress("snapshots", done, files_total=len(snapshots), noun="snapshots"))
+            if snapshot.id not in report.failed:
                 commit.save(snapshot, rewritten)
         report.copied, report.remarks = commit.copied, commit.remarks
 

@@ -15,8 +15,13 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from model.errors import Damaged, Exists, Missing, NewerFormat, NoRepository, StoreError, UsageError
+from repository.cache import default_cache_dir, list_packs
+from repository.condemned import condemned_packs
 from repository.config import CONFIG_NAME
 from repository.footer import PACK_MAX
+from repository.index import ChunkIndex
+from repository.pack import pack_name
+from repository.repository import Repository
 from repository.scrub import check_bytes
 from repository.seal import OBJECT_MAX, check_envelope
 from repository.session_state import DEAD_AFTER, SESSION_PREFIX
@@ -71,6 +76,25 @@ def require_same(source: Store, target: Store) -> None:
         same = all(name in ours for prefix in _ORDER for name, _ in target.list(prefix))
     if not same:
         raise UsageError(what, subject=target.url, hint="a mirror is an empty place, or a mirror of this repository")
+
+
+def require_whole(repository: Repository) -> None:
+    """Raises Damaged if a pack that the index names is missing or cut off: such a source is no model for others.
+
+    Packs on their way out do not count. Raises StoreError, NewerFormat.
+    """
+    index = ChunkIndex.load(repository, default_cache_dir())
+    named = dict(zip(index.packs, index.pack_table["size"].tolist(), strict=True))
+    present = dict(list_packs(repository))
+    leaving = condemned_packs(repository)
+    lost = [pack for pack, size in named.items() if pack not in leaving and present.get(pack) != size]
+    if lost:
+        raise Damaged(
+            "packs are missing that the index names: nothing is deleted elsewhere",
+            subject=repository.store.url,
+            why=f"{len(lost)} packs, the first: {pack_name(lost[0])}",
+            hint="bring them back with: lox store sync, the other way round",
+        )
 
 
 def adopt(source: Store, target: Store) -> None:

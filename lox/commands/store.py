@@ -13,6 +13,7 @@ from lox.output import Output, output_of, table
 from lox.settings import Group, option, settings_of
 from lox.types import SizeType
 from lox.units import format_rate, format_seconds, format_size, plural
+from model.errors import Interrupted
 from model.exits import ExitCode
 
 if TYPE_CHECKING:
@@ -73,21 +74,27 @@ def sync_stores(
     """Copy a repository object by object to another place.
 
     What TO lacks is copied as it is, so both hold the same repository, opened by the same passwords. Every object is
-    compared with its checksum on the way; no password is needed. An empty TO is filled, an older one brought up to
-    date. Exit code 15 if objects of FROM are damaged; those are not copied.
+    compared with its checksum on the way; no password is needed, except for --delete: then FROM must have all packs
+    that its index names. An empty TO is filled, an older one brought up to date. Exit code 15 if objects of FROM are
+    damaged; those are not copied.
     """
+    from lox.opening import open_store_with_key
     from lox.progress import Reporter
     from lox.signals import stopping
-    from repository.mirror import sync
+    from repository.mirror import require_whole, sync
     from repository.store import open_store
 
     ctx.with_resource(limits(limit_upload, limit_download, "threads", None, MEMORY_LEAST))
     output = output_of(ctx)
     reporter = Reporter(output)
+    stores = open_store(source), open_store(target)
+    if delete:
+        require_whole(open_store_with_key(stores[0]))
     with reporter, stopping(reporter.stop, quiet=output.json):
-        report = sync(
-            open_store(source), open_store(target), delete=delete, dry_run=dry_run, lanes=lanes, progress=reporter.step
-        )
+        try:
+            report = sync(*stores, delete=delete, dry_run=dry_run, lanes=lanes, progress=reporter.step)
+        except Interrupted as error:
+            raise Interrupted(error.what, hint="the same command goes on where it stopped") from error
     code = ExitCode.DAMAGE_FOUND if report.findings else ExitCode.OK
     for name, text in report.findings.items():
         output.event("finding", object=name, message=safe(text))

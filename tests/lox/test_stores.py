@@ -183,6 +183,13 @@ def test_bringing_a_store_up_to_another(shell: Shell, tree: Path, tmp_path: Path
     pack.chmod(0o600)
     pack.write_bytes(pack.read_bytes()[:-1] + b"?")
     assert "not copied" in shell("store", "sync", url, str(tmp_path / "third")).ok(15).out
+    pack.unlink()
+    assert "the other way round" in shell("store", "sync", url, other, "--delete").ok(15).err
+    assert "copied 1 object" in shell("store", "sync", other, url).ok().out
+    assert "no damage found" in shell("check", "--read-data").ok().out
+    shell("forget", "--allow-last", "latest").ok()
+    assert "deleted 1;" in shell("store", "sync", url, other, "--delete").ok().out
+    assert shell.json("--repo", other, "snapshots") == []
     shell("--repo", str(tmp_path / "stranger"), "init").ok()
     assert "another repository" in shell("store", "sync", url, str(tmp_path / "stranger")).ok(2).err
 
