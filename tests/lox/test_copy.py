@@ -65,7 +65,8 @@ def test_copying_and_copying_again(pair: Shell, tmp_path: Path) -> None:
     assert "copied 0 snapshots (1 there already)" in told.out
     pair("restore", "latest", "--target", tmp_path / "out").ok()
     assert contents(Path(f"{tmp_path}/out{source}")) == contents(source)
-    assert pair.json("snapshots")[0]["id"] == copied["snapshot"]
+    (listed,) = pair.json("snapshots")
+    assert (listed["id"], listed["original"]["snapshot"]) == (copied["snapshot"], first)
 
 
 def test_choosing(pair: Shell, tmp_path: Path) -> None:

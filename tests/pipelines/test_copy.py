@@ -384,3 +384,19 @@ def test_killed_at_any_request_nothing_is_lost_and_the_next_copy_finishes(
             if dying.left > 0:
                 break
         assert requests > 15
+
+
+@pytest.mark.parametrize(("make", "encryption"), KINDS)
+def test_long_files_keep_their_lists(make: Make, encryption: str, tmp_path: Path) -> None:
+    tiny = ChunkerParams(minimum=256, average=1 * KIB, maximum=4 * KIB)
+    tree = noise(tmp_path / "tree", 2, 6 * MIB)
+    source = Place(tmp_path / "source", encryption=encryption, chunker=tiny)
+    before = take(source, tree)
+    assert set(source.rows(before, tree)["depth"].to_pylist()) == {0, 1}
+    target = make(source, tmp_path / "target")
+    run(source, target)
+    made = load_all(target.repository)[0]
+    ours, theirs = (place.rows(one, tree) for place, one in ((source, before), (target, made)))
+    names = ["chunks", "lengths"] if make is unrelated and encryption != "none" else []
+    assert theirs.drop_columns(names).equals(ours.drop_columns(names))
+    assert_restores(target, made, tree, tmp_path / "out")
