@@ -91,7 +91,8 @@ def _mirror_line(mirror: MirrorReport) -> str:
     if mirror.trouble:
         return f"mirror {safe(mirror.url)} is behind: {safe(mirror.trouble)}; the next backup brings what it lacks"
     assert mirror.sync is not None, "what is not behind was brought up"
-    return f"mirror {safe(mirror.url)} has it too; {plural(mirror.sync.copied, 'object')} were brought up in the end"
+    last = f"{plural(mirror.sync.copied, 'object')}, {format_size(mirror.sync.bytes)}"
+    return f"mirror {safe(mirror.url)} has it too; sent in the end: {last}"
 
 
 def _worth_telling(output: Output, report: BackupReport | RestoreReport) -> bool:

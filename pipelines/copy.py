@@ -289,11 +289,10 @@ class _Copy:
     def _failed(self) -> Bool:
         """Segments that did not open."""
         index = self._index.known
-        failed = np.zeros(len(index.segments), dtype=bool)
-        if self._counts.failed:
-            rows = {pack: row for row, pack in enumerate(index.packs)}
-            for pack, ordinal in self._counts.failed:
-                failed |= (index.segments.pack == rows[pack]) & (index.segments.ordinal == ordinal)
+        bad = {pack for pack, _ in self._counts.failed}
+        rows = {pack: row for row, pack in enumerate(index.packs) if pack in bad}
+        places = [rows[pack] << 32 | ordinal for pack, ordinal in self._counts.failed]
+        failed: Bool = np.isin(index.segments.pack.astype(np.int64) << 32 | index.segments.ordinal, places)
         return failed
 
     def _tick(self, trace: Trace, size: int) -> None:

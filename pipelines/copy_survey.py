@@ -103,15 +103,24 @@ class Survey:
         parts: dict[bytes, int] = {}
         flawed: dict[str, str] = {}
         for snapshot in snapshots:
-            reader = self.reader(snapshot)
-            lost = int((~claims.resolved(reader.root.ids)).sum())
-            for number, part in enumerate(reader.parts):
-                if part.id not in parts:
-                    table = reader.part(number)
-                    own = np.frombuffer(part.id, np.uint8).reshape(1, 32)
-                    ids = np.concatenate([own, chunks_of(table).ids, reader.content(table).ids])
-                    parts[part.id] = int((~claims.resolved(ids)).sum())
-                lost += parts[part.id]
-            if lost:
-                flawed[snapshot.id] = f"{lost} chunks of it cannot be read"
+            try:
+                lost = self._unproved(self.reader(snapshot), claims, parts)
+            except Damaged as error:
+                flawed[snapshot.id] = str(error)
+            else:
+                if lost:
+                    flawed[snapshot.id] = f"{lost} chunks of it cannot be read"
         return flawed
+
+    @staticmethod
+    def _unproved(reader: ManifestReader, claims: ClaimTable, parts: dict[bytes, int]) -> int:
+        """How many chunks are not in the target; `parts` remembers that of parts."""
+        lost = int((~claims.resolved(reader.root.ids)).sum())
+        for number, part in enumerate(reader.parts):
+            if part.id not in parts:
+                table = reader.part(number)
+                own = np.frombuffer(part.id, np.uint8).reshape(1, 32)
+                ids = np.concatenate([own, chunks_of(table).ids, reader.content(table).ids])
+                parts[part.id] = int((~claims.resolved(ids)).sum())
+            lost += parts[part.id]
+        return lost
