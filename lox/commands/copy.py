@@ -43,9 +43,9 @@ def command(
     ctx: click.Context, /, snapshots: tuple[str, ...], executor: str, lanes: int | None, memory: int,
     limit_upload: str | None, limit_download: str | None, **asked: Any,
 ) -> int:  # fmt: skip
-    """Copy snapshots into another repository: from --from-repo to --repo.
+    """Copy snapshots into another repository.
 
-    Without SNAP all are copied that the options choose and that are not there yet. What is copied is decrypted and
+    From --from-repo to --repo. Without SNAP all are copied that the options choose and that are not there yet. What is copied is decrypted and
     sealed anew; it is decompressed only where the target names chunks in another way, or only part of a segment is
     wanted. 'lox init --copy-chunker-from' makes a target that names them alike. Tags, pins and comments go along. An
     interrupted copy is taken up where it stopped by the same command. Use --verify if somebody you do not trust with
