@@ -45,11 +45,11 @@ def command(
 ) -> int:  # fmt: skip
     """Copy snapshots into another repository.
 
-    From --from-repo to --repo. Without SNAP all are copied that the options choose and that are not there yet. What is copied is decrypted and
-    sealed anew; it is decompressed only where the target names chunks in another way, or only part of a segment is
-    wanted. 'lox init --copy-chunker-from' makes a target that names them alike. Tags, pins and comments go along. An
-    interrupted copy is taken up where it stopped by the same command. Use --verify if somebody you do not trust with
-    the target could write to the source.
+    From --from-repo to --repo. Without SNAP all are copied that the options choose and that are not there yet. What
+    is copied is decrypted and sealed anew; it is decompressed only where the target names chunks in another way, or
+    only part of a segment is wanted. 'lox init --copy-chunker-from' makes a target that names them alike. Tags, pins
+    and comments go along. An interrupted copy is taken up where it stopped by the same command. Use --verify if
+    somebody you do not trust with the target could write to the source.
     """
     output = output_of(ctx, needed=False)
     url = asked["from_repo"] or os.environ.get("LOX_FROM_REPOSITORY")
