@@ -32,7 +32,7 @@ COMMANDS = {
     "repair": "Make a damaged repository usable again.",
     "plan": "Show the graph of stages of a backup, a restore or a copy.",
     "key": "List, add, remove and change passwords.",
-    "store": "Find out what the place of a repository does, or copy it to another.",
+    "store": "Find out what a store does, or copy a repository to another.",
     "bench": "Measure what this host can do at best, stage by stage.",
     "debug": "Tools for drills and tests.",
     "help": "Explain a topic.",

@@ -25,7 +25,7 @@ MIB = 1 << 20
 
 @click.group("store", cls=Group, subcommand_metavar="COMMAND [ARGS]...")
 def command() -> None:
-    """Find out what the place of a repository does, or copy it to another."""
+    """Find out what a store does, or copy a repository to another."""
 
 
 @command.command("probe")

@@ -251,6 +251,7 @@ def stored_ids(place: Place) -> np.ndarray:
     return np.concatenate([table.ids for table in ChunkIndex.load(place.repository, None).tables])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "encryption"), KINDS)
 def test_a_stopped_copy_commits_nothing_and_stores_nothing_twice(
     make: Make, encryption: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -78,6 +78,7 @@ def test_a_new_mirror_gets_what_was_there_before(tmp_path: Path) -> None:
     assert_alone(place, mirror, tree, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_mirror_that_fails_costs_the_run_nothing_and_catches_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +102,7 @@ def test_a_mirror_that_fails_costs_the_run_nothing_and_catches_up(
     assert_alone(place, mirror, tree, tmp_path / "mirror")
 
 
+@pytest.mark.slow
 def test_wherever_a_mirror_fails_it_is_sound_and_the_next_run_brings_the_rest(tmp_path: Path) -> None:
     tree = tree_of(tmp_path / "tree", 1, files=4, size=100 * KIB)
     place = Place(tmp_path / "repository", "inline", lanes=1, chunker=ChunkerParams(average=16 * KIB))
