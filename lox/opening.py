@@ -9,17 +9,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lox import passwords
-from lox.settings import Settings, settings_of
+from lox.escape import safe
+from lox.settings import Settings, option, settings_of, stacked
 from model.errors import UsageError, WrongPassword
 
 if TYPE_CHECKING:
     from repository.repository import Repository
     from repository.store import Store
+
+FROM_SECTION = "The repository to copy from"
 
 
 def store_of(settings: Settings) -> Store:
@@ -45,12 +48,46 @@ def open_repository(
     a terminal may be corrected. A password in the environment is always used, so that a repository without
     encryption put in the place of ours is refused.
     """
+    found, store = passwords.from_environment(), store_of(settings_of(ctx))
+    return _opened(store, found, passwords.CURRENT, "Password", modules, meanwhile, only_writes)
+
+
+def open_store_with_key(store: Store) -> Repository:
+    """Opens the repository in `store` with the ordinary password."""
+    return _opened(store, passwords.from_environment(), passwords.CURRENT, "Password")
+
+
+def other_options(function: Callable[..., Any]) -> Any:
+    """Adds where the password of the other repository of a command comes from; see `open_other`."""
+    return stacked(
+        option("--from-password-file", metavar="FILE", section=FROM_SECTION,
+               help="Its password is the first line of this file. [env: LOX_FROM_PASSWORD_FILE]"),
+        option("--from-password-command", metavar="COMMAND", section=FROM_SECTION,
+               help="Its password is what this command prints. [env: LOX_FROM_PASSWORD_COMMAND]"),
+    )(function)  # fmt: skip
+
+
+def open_other(url: str, password_file: str | None, password_command: str | None) -> Repository:
+    """Opens the repository that is not that of --repo. Asks for its password if it must."""
+    from repository.store import open_store
+
+    found = passwords.from_options(password_file, password_command, passwords.FROM)
+    return _opened(open_store(url), found, passwords.FROM, f"Password of {safe(url)}")
+
+
+def _opened(
+    store: Store,
+    found: str | None,
+    prefix: str,
+    question: str,
+    modules: Sequence[str] = (),
+    meanwhile: Callable[[Store], None] | None = None,
+    only_writes: bool = False,
+) -> Repository:
     from repository.repository import Repository
 
-    store = store_of(settings_of(ctx))
-    found = passwords.from_environment()
     asked = found is None and Repository.is_encrypted(store)
-    opened = Opening(store, passwords.ask() if asked else found)
+    opened = Opening(store, passwords.ask(question, prefix=prefix) if asked else found)
     for name in modules:
         import_module(name)
     if meanwhile is not None:
@@ -60,7 +97,7 @@ def open_repository(
             return _allowed(opened.result(), only_writes)
         except WrongPassword:
             click.echo("wrong password, try again", err=True)
-            opened = Opening(store, passwords.ask())
+            opened = Opening(store, passwords.ask(question, prefix=prefix))
     return _allowed(opened.result(), only_writes)
 
 

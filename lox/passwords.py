@@ -4,7 +4,8 @@ In this order, the first that is set: ``LOX_PASSWORD_FILE`` (a file whose first 
 ``LOX_PASSWORD_COMMAND`` (a command whose first line of output is the password; split like a shell does, but no shell
 runs it), ``LOX_PASSWORD`` (the weakest: other programs of the same user can read it from ``/proc``, and shells keep it
 in their history), else a prompt on the terminal. A new password for ``lox key add`` and ``lox key passwd`` is looked
-for in the same way under ``LOX_NEW_PASSWORD…``. An empty variable counts as not set.
+for in the same way under ``LOX_NEW_PASSWORD…``, that of the repository a copy comes from under ``LOX_FROM_PASSWORD…``.
+An empty variable counts as not set.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ TRIES = 3
 
 CURRENT = "LOX_PASSWORD"
 NEW = "LOX_NEW_PASSWORD"
+FROM = "LOX_FROM_PASSWORD"
 
 
 def from_environment(prefix: str = CURRENT) -> str | None:
@@ -37,6 +39,15 @@ def from_environment(prefix: str = CURRENT) -> str | None:
     if direct := os.environ.get(prefix):
         return _first_line(os.fsencode(direct), prefix)
     return None
+
+
+def from_options(file: str | None, command: str | None, prefix: str) -> str | None:
+    """As `from_environment`, but what the command line names goes before what the environment does."""
+    if file:
+        return _from_file(file, "the option that names it")
+    if command:
+        return _from_command(command, "the option that names it")
+    return from_environment(prefix)
 
 
 def _from_file(path: str, variable: str) -> str:

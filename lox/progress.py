@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 PROBLEMS_SHOWN = 20  # on the terminal; all of them are in the report and in JSON
 INTERVAL = 30.0
 COUNT_AFTER = 1.0  # seconds after which it is worth while to count what there is to do
+COUNTED_IN_BYTES = ("reading packs", "copying objects")
 STEP_INTERVAL = 0.2  # seconds between two drawings
 PATIENCE = 0.4  # seconds a run may take before a live display appears: shorter ones need none
 
@@ -142,6 +143,7 @@ class Reporter(Watch):
 
     def progress(self, progress: Progress) -> None:
         now = self._clock()
+        self._noun = progress.noun
         progress = self._with_totals(progress, now)
         if progress.phase != self._phase:
             # Another phase works at another speed: estimates of the last one say nothing about it.
@@ -154,7 +156,7 @@ class Reporter(Watch):
             self._print_line(progress, now)
 
     def step(self, what: str, done: int, total: int) -> None:
-        """Progress of a check: `what` it does now; counts bytes while it reads packs, else objects.
+        """Progress of a check: `what` it does now; counts bytes while it reads or copies, else objects.
 
         Raises Interrupted once the user wants it to stop.
         """
@@ -163,11 +165,11 @@ class Reporter(Watch):
         now = self._clock()
         if now - self._stepped < STEP_INTERVAL and what == self._phase:
             return
-        self._stepped, self._noun = now, "objects"
-        if what == "reading packs":
-            self.progress(Progress(what, bytes_done=done, bytes_total=total))
+        self._stepped = now
+        if what in COUNTED_IN_BYTES:
+            self.progress(Progress(what, bytes_done=done, bytes_total=total, noun="objects"))
         else:
-            self.progress(Progress(what, files_done=done, files_total=total))
+            self.progress(Progress(what, files_done=done, files_total=total, noun="objects"))
 
     def _with_totals(self, progress: Progress, now: float) -> Progress:
         """The run's own totals, else those counted beside it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lox.escape import path_fields, safe, shown_path
@@ -11,15 +12,19 @@ from model.exits import ExitCode
 
 if TYPE_CHECKING:
     from pipelines.backup import BackupReport, BackupRequest
+    from pipelines.mirrors import MirrorReport
     from pipelines.restore import RestoreReport, RestoreRequest
 
 PROBLEMS_LISTED = 10
 SHORT = 1.0  # seconds
 
 
-def finish_backup(output: Output, request: BackupRequest, report: BackupReport) -> ExitCode:
+def finish_backup(
+    output: Output, request: BackupRequest, report: BackupReport, mirrors: Sequence[MirrorReport] = ()
+) -> ExitCode:
     """Prints what a backup did and returns its exit code."""
-    code = ExitCode.PARTIAL if report.problems else ExitCode.OK
+    behind = any(mirror.trouble for mirror in mirrors)
+    code = ExitCode.PARTIAL if report.problems or behind else ExitCode.OK
     snapshot = report.snapshot.id if report.snapshot is not None else None
     output.event(
         "summary",
@@ -35,6 +40,7 @@ def finish_backup(output: Output, request: BackupRequest, report: BackupReport) 
         bytes_new=report.bytes_new,
         bytes_stored=report.bytes_stored,
         problems=len(report.problems),
+        mirrors=[_mirror_fields(mirror) for mirror in mirrors],
         seconds=round(report.seconds, 3),
         bottleneck=report.bottleneck,
         stages=stage_rows(report.trace),
@@ -42,6 +48,7 @@ def finish_backup(output: Output, request: BackupRequest, report: BackupReport) 
     )
     if output.quiet < 2:
         output.lines(_backup_lines(output, request, report, snapshot))
+        output.lines(_mirror_line(mirror) for mirror in mirrors)
         if output.verbose:
             output.lines(["", *stage_lines(report.trace)])
         _list_problems(output, report.problems)
@@ -72,6 +79,20 @@ def _backup_lines(output: Output, request: BackupRequest, report: BackupReport, 
     if _worth_telling(output, report):
         lines.append(safe(report.bottleneck))
     return lines
+
+
+def _mirror_fields(mirror: MirrorReport) -> dict[str, object]:
+    done = mirror.sync
+    later = {"objects_later": done.copied, "bytes_later": done.bytes} if done is not None else {}
+    return {"url": mirror.url, "behind": bool(mirror.trouble), "message": safe(mirror.trouble), **later}
+
+
+def _mirror_line(mirror: MirrorReport) -> str:
+    if mirror.trouble:
+        return f"mirror {safe(mirror.url)} is behind: {safe(mirror.trouble)}; the next backup brings what it lacks"
+    assert mirror.sync is not None, "what is not behind was brought up"
+    last = f"{plural(mirror.sync.copied, 'object')}, {format_size(mirror.sync.bytes)}"
+    return f"mirror {safe(mirror.url)} has it too; sent in the end: {last}"
 
 
 def _worth_telling(output: Output, report: BackupReport | RestoreReport) -> bool:

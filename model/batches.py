@@ -4,14 +4,15 @@
      scan      read     chunk     hash     dedup     compress     encrypt   upload
 
 Rows are columns (NumPy), bytes lie in one body. Items are never changed after they were handed on; a body is valid
-until the stage that received it returns, so whoever keeps it longer copies it (`detach`).
+until the stage that received it returns, so whoever keeps it longer copies it (`detach`). From compress on, a copy
+between repositories takes the same way; what is left of an item once its bytes are in segments is `R`: here `Content`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from model.entries import I32, I64, U8, U32, Bool, Fresh, Kind
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+R = TypeVar("R")
 
 BODY_MAX = 8 << 20  # bytes of content one batch carries
 ROWS_MAX = 4096  # rows one batch carries
@@ -218,17 +221,17 @@ class Segment:
 
 
 @dataclass(slots=True, eq=False)
-class Compressed:
+class Compressed(Generic[R]):
     """Rows whose chunks are in this lane's first `needs` segments, and the segments completed on the way.
 
     Both may be absent: rows come before the segment that holds their last chunk is complete.
     """
 
-    content: Content | None
+    content: R | None
     segments: list[Segment]
     needs: int = 0
 
-    def detach(self) -> Compressed:
+    def detach(self) -> Compressed[R]:
         return replace(self, segments=[segment.detach() for segment in self.segments])
 
     @property
@@ -258,15 +261,15 @@ class PackBytes:
 
 
 @dataclass(slots=True, eq=False)
-class Sealed:
+class Sealed(Generic[R]):
     """As `Compressed`, but the segments are sealed in packs; `sealed` counts this lane's segments in finished packs."""
 
-    content: Content | None
+    content: R | None
     packs: list[PackBytes]
     needs: int = 0
     sealed: int = 0
 
-    def detach(self) -> Sealed:
+    def detach(self) -> Sealed[R]:
         return replace(self, packs=[pack.detach() for pack in self.packs])
 
     @property
@@ -294,10 +297,10 @@ class Receipt:
 
 
 @dataclass(slots=True, eq=False)
-class Stored:
+class Stored(Generic[R]):
     """Rows all of whose own chunks are durable in the store, and the receipts of packs stored meanwhile."""
 
-    contents: list[Content]
+    contents: list[R]
     receipts: list[Receipt]
 
     @property

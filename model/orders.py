@@ -5,7 +5,8 @@
 
 An order is a few neighbouring segments of one pack and everything that is wanted of them, so that each range of the
 store is fetched once, whatever the number of files it serves. Trouble with a segment is data: what it was to bring is
-reported as damaged, the rest goes on.
+reported as damaged, the rest goes on. A copy between repositories turns off after decrypt: Opened → Unpacked, and goes
+on as a backup does; its orders are for chunks and name no files.
 """
 
 from __future__ import annotations
@@ -156,3 +157,44 @@ class Written:
     def nbytes(self) -> int:
         """Bytes written."""
         return int(self.written.sum())
+
+
+@dataclass(slots=True, eq=False)
+class Unpacked:
+    """As `Opened`, on the way to another repository: segments that must be taken apart are decompressed, their chunks
+    proved; the others go on as they are.
+    """
+
+    order: Order
+    data: list[bytes | memoryview]
+    plain: list[memoryview | None]  # None: not decompressed
+    wanted: Bool  # [m] the chunks to store
+    trouble: dict[int, str]
+
+    def detach(self) -> Unpacked:
+        plain = [None if part is None else memoryview(bytes(part)) for part in self.plain]
+        return replace(self, data=[bytes(part) for part in self.data], plain=plain)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes to store: plain where decompressed, else compressed."""
+        return sum(len(data if plain is None else plain) for data, plain in zip(self.data, self.plain, strict=True))
+
+
+@dataclass(slots=True, eq=False)
+class Moved:
+    """What is left of an order once its chunks are in packs of the other repository.
+
+    ``old[n, 32]`` and ``new[n, 32]`` are the ids of all chunks that were read well, there and here, if they differ.
+    """
+
+    seq: int
+    pack_id: bytes
+    old: U8
+    new: U8
+    chunks: int = 0  # stored for this order; those that others stored do not count
+    plain: int = 0  # their bytes
+    copied: int = 0  # segments that were sealed anew as they were
+    repacked: int = 0  # segments taken apart
+    decompressed: int = 0
+    trouble: dict[int, str] = field(default_factory=dict)  # ordinal of a segment in the pack → what is wrong with it

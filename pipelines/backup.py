@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from model import __version__
-from model.batches import Listing, Receipt
+from model.batches import Content, Listing, Receipt
 from model.entries import Bool
 from model.errors import Damaged, Interrupted, LoxError, UsageError
 from pipelines.keeping import selection_of
@@ -111,8 +111,8 @@ def backup_plan(access: RepositoryAccess, request: BackupRequest, engine: Engine
         .then("hash", Hasher(access), lanes)
         .then("dedup", Deduplicator(), lanes)
         .then("compress", Compressor(codec, level), lanes)
-        .then("encrypt", Encryptor(access, engine.pack_bytes(lanes)), lanes)
-        .then("upload", Uploader(access, request.dry_run), lanes)
+        .then("encrypt", Encryptor[Content](access, engine.pack_bytes(lanes)), lanes)
+        .then("upload", Uploader[Content](access, request.dry_run), lanes)
         .plan("backup", sink="commit")
     )
 

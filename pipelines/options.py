@@ -45,7 +45,8 @@ class EngineOptions:
 
 @dataclass(slots=True)
 class Progress:
-    """How far a run is. Totals are None until they are known; bytes count content, not what is stored."""
+    """How far a run is. Totals are None until they are known; bytes count content, not what is stored. What is counted
+    beside bytes are files, unless `noun` says something else."""
 
     phase: str
     files_done: int = 0
@@ -55,6 +56,7 @@ class Progress:
     problems: int = 0
     current: bytes = b""
     limiting_stage: str = ""
+    noun: str = "files"
 
 
 class Watch:

@@ -199,6 +199,18 @@ def annotate(repository: Repository, snapshot_id: str, changes: Changes, now: in
     return note
 
 
+def copy_notes(notes: Iterable[Note], repository: Repository, snapshot_id: str) -> int:
+    """Write `notes`, from wherever, as notes of a snapshot that has none; how many. Raises StoreError.
+
+    Two of equal time keep their order: it is that of their names.
+    """
+    ordered = sorted(notes, key=lambda note: (note.time, note.name))
+    names = sorted(os.urandom(16).hex() for _ in ordered)
+    for note, name in zip(ordered, names, strict=True):
+        repository.put_object(ObjectKind.MARK, f"{NOTES_PREFIX}{snapshot_id}/{name}", note.encode())
+    return len(ordered)
+
+
 def remove_notes(repository: Repository, snapshot_ids: Iterable[str]) -> None:
     """Delete all notes of snapshots that are gone for good. Raises StoreError."""
     for snapshot_id in snapshot_ids:

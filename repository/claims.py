@@ -92,6 +92,11 @@ class ClaimTable:
             self._released.add(owner)
             self._claims = {chunk_id: holder for chunk_id, holder in self._claims.items() if holder != owner}
 
+    def release_all(self) -> None:
+        """No lane is at work any more: what was claimed and not stored is anyone's again."""
+        with self._lock:
+            self._claims.clear()
+
     def add(self, ids: U8) -> None:
         """``ids[m, 32]`` are durable, whoever claimed them."""
         with self._lock:

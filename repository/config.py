@@ -9,7 +9,7 @@ from enum import StrEnum
 from model.chunking import ChunkerParams
 from model.errors import ConfigError, Damaged, NewerFormat
 from repository.documents import Document, decode_document, encode_document, take, take_hex
-from repository.keys import REPO_ID_SIZE
+from repository.keys import KEY_SIZE, REPO_ID_SIZE, ChunkKeys
 
 CONFIG_NAME = "config"
 CONFIG_MAX = 64 << 10  # bytes of an opened config
@@ -30,17 +30,22 @@ class Operation(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """`features` names, for each operation, what a program must understand to do it; none in this version."""
+    """`features` names, for each operation, what a program must understand to do it; none in this version.
+
+    `chunk_keys` are those of the repository this one was made to be copied to; None: derived from its own master key.
+    """
 
     repo_id: bytes
     encryption: str
     chunker: ChunkerParams
     created: int = field(default_factory=time.time_ns)  # ns since the epoch, by the clock of whoever ran init
     features: tuple[tuple[Operation, frozenset[str]], ...] = ()
+    chunk_keys: ChunkKeys | None = None
 
     def __post_init__(self) -> None:
         if self.encryption not in _CHUNK_IDS:
             raise ConfigError("unknown encryption", subject=self.encryption, hint=" or ".join(_CHUNK_IDS))
+        assert self.chunk_keys is None or self.encryption != "none", "a config that anybody can read holds no keys"
 
     def require(self, operation: Operation) -> None:
         """Raises NewerFormat if `operation` needs a feature this program does not have."""
@@ -63,6 +68,9 @@ class Config:
             "chunker": asdict(self.chunker),
             "features": {operation.value: sorted(names) for operation, names in self.features},
         }
+        if self.chunk_keys is not None:
+            keys = {"id": self.chunk_keys.id_key.hex(), "chunker": self.chunk_keys.chunker_key.hex()}
+            document["chunk_keys"] = keys
         return encode_document(document)
 
     @classmethod
@@ -83,6 +91,7 @@ class Config:
             chunker=_decode_chunker(take(document, "chunker", dict, CONFIG_NAME)),
             created=take(document, "created", int, CONFIG_NAME),
             features=_decode_features(take(document, "features", dict, CONFIG_NAME)),
+            chunk_keys=_decode_chunk_keys(document, encryption),
         )
 
 
@@ -96,6 +105,15 @@ def _decode_chunker(fields: Document) -> ChunkerParams:
         return ChunkerParams(kind, minimum, average, maximum, normalization)
     except ConfigError as error:
         raise Damaged("impossible chunker parameters", subject=CONFIG_NAME, why=error.what) from error
+
+
+def _decode_chunk_keys(document: Document, encryption: str) -> ChunkKeys | None:
+    if "chunk_keys" not in document:
+        return None
+    if encryption == "none":
+        raise Damaged("object lacks a valid field", subject=CONFIG_NAME, why="chunk_keys without encryption")
+    fields = take(document, "chunk_keys", dict, CONFIG_NAME)
+    return ChunkKeys(*(take_hex(fields, name, KEY_SIZE, CONFIG_NAME) for name in ("id", "chunker")))
 
 
 def _decode_features(fields: Document) -> tuple[tuple[Operation, frozenset[str]], ...]:

@@ -173,6 +173,12 @@ class ChunkIndex:
         """All of them, with the rows of packs that are not there: `find` and its like know which those are."""
         return self._tables
 
+    @property
+    def doubts(self) -> U8:
+        """How much each segment is doubted; 0 for those that nothing is said against."""
+        ranks = self._ranks()
+        return np.zeros(len(self.segments), np.uint8) if ranks is None else ranks
+
     def contains(self, ids: U8) -> Bool:
         """Which of ``ids[m, 32]`` are stored."""
         found: Bool = self.find(ids)[0] >= 0
@@ -295,6 +301,11 @@ class ReadingIndex:
         self._index = self._ranked(ChunkIndex.load(repository, cache_dir, on_damage))
         self._lock = threading.Lock()
         self._asked = False
+
+    @property
+    def known(self) -> ChunkIndex:
+        """All that is known up to now; tables come on top of it, none changes its place."""
+        return self._index
 
     def lookup(self, ids: U8) -> Locations:
         """Where ``ids[m, 32]`` lie; rows of segments keep their numbers from one call to the next."""

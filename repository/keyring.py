@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from model.errors import Damaged, NoKey, WrongPassword
-from repository.keys import KEY_SIZE, hkdf, purpose_info
+from repository.keys import KEY_SIZE, ChunkKeys, hkdf, purpose_info
 
 PUBLIC_CHUNKER_KEY = bytes(KEY_SIZE)  # of repositories without encryption
 EPOCH_ID_SIZE = 16
@@ -126,6 +126,10 @@ class KeyRing:
     def public(cls, repo_id: bytes) -> KeyRing:
         """The keys of a repository without encryption: none."""
         return cls(repo_id, None, PUBLIC_CHUNKER_KEY)
+
+    def share(self, keys: ChunkKeys) -> None:
+        """Name and cut chunks as another repository does."""
+        self.id_key, self.chunker_key = keys.id_key, keys.chunker_key
 
     @property
     def encrypted(self) -> bool:

@@ -44,6 +44,17 @@ def purpose_info(purpose: str, repo_id: bytes) -> bytes:
     return b"".join(struct.pack("<B", len(part)) + part for part in parts)
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class ChunkKeys:
+    """What names chunks and what cuts them, where a repository has both from another one. A secret."""
+
+    id_key: bytes
+    chunker_key: bytes
+
+    def __repr__(self) -> str:
+        return "ChunkKeys(secret)"
+
+
 @dataclass(frozen=True, slots=True)
 class KdfParams:
     """Cost of deriving a key from a password with Argon2id. Stored in the key slot, capped when read back."""

@@ -15,7 +15,7 @@ from repository.config import CONFIG_NAME, Config, Operation
 from repository.credentials import Credentials
 from repository.epochs import EpochsFound, read_epochs
 from repository.keyring import Epoch, KeyRing, only_writes
-from repository.keys import KEY_SIZE, REPO_ID_SIZE, KdfParams
+from repository.keys import KEY_SIZE, REPO_ID_SIZE, ChunkKeys, KdfParams
 from repository.rotation import TRIES, Rotation, rotate
 from repository.seal import OBJECT_MAX, Cipher, CipherKind, Envelope, ObjectKind
 from repository.slots import (
@@ -45,6 +45,8 @@ class Repository:
         self.store = store
         self.config = config
         self.keys = keys
+        if config.chunk_keys is not None:
+            keys.share(config.chunk_keys)
         self.cipher = Cipher(keys, self._accepts)
         self.unlocked = unlocked  # the key slot that opened it, None without encryption
         self._writers: tuple[float, dict[bytes, Writer]] | None = None  # when they were read; of the store
@@ -59,13 +61,18 @@ class Repository:
         chunker: ChunkerParams | None = None,
         encryption: str = "aes-256-gcm",
         kdf: KdfParams | None = None,
+        related: Repository | None = None,
     ) -> tuple[Repository, str | None]:
         """Create a repository in an empty place, and the recovery code that opens it should the password be lost.
+
+        With `related` it cuts and names chunks as that repository does, whatever `chunker` says: what is copied from
+        one to the other keeps its ids.
 
         The config is stored last: before it is there, there is no repository. Raises UsageError if there is one
         already or if the password and `encryption` do not go together.
         """
-        config = Config(os.urandom(REPO_ID_SIZE), encryption, chunker or ChunkerParams())
+        chunker, shared = (chunker or ChunkerParams(), None) if related is None else _shared(related, encryption)
+        config = Config(os.urandom(REPO_ID_SIZE), encryption, chunker, chunk_keys=shared)
         if (encryption == "none") != (password is None):
             raise UsageError("a password goes with encryption, and encryption with a password", subject=encryption)
         for prefix in (CONFIG_NAME, "packs/", "snapshots/"):
@@ -300,6 +307,18 @@ class Repository:
 
     def __reduce__(self) -> tuple[object, ...]:
         raise TypeError("a repository is not pickled; attach with its credentials")
+
+
+def _shared(related: Repository, encryption: str) -> tuple[ChunkerParams, ChunkKeys | None]:
+    """What a new repository has from `related`. Raises UsageError if only one of the two is encrypted."""
+    keys = related.keys
+    if related.encrypted != (encryption != "none"):
+        raise UsageError(
+            "repositories cut and name chunks alike only if both are encrypted, or none",
+            subject=related.store.url,
+            hint="leave out --encryption none" if related.encrypted else "use --encryption none",
+        )
+    return related.chunker, None if keys.id_key is None else ChunkKeys(keys.id_key, keys.chunker_key)
 
 
 def _read_config(store: Store) -> Envelope:

@@ -31,7 +31,8 @@ class Snapshot:
     """One finished backup. Times are ns since the epoch by the clock of the host; `started` is before the first stat.
 
     `stats` are numbers for display only. `extra` holds fields of later versions, kept as they are. `writer` is the id
-    of the write-only machine that made it, as 32 hex digits.
+    of the write-only machine that made it, as 32 hex digits. `original` says of a copy what it is a copy of: the id of
+    the repository where it was made, and its id there.
     """
 
     time: int
@@ -50,6 +51,7 @@ class Snapshot:
     program: str = ""
     id: str = ""  # 32 hex digits, given by `save`
     writer: str = ""  # told by the seal, not by the document
+    original: tuple[bytes, str] | None = None
     extra: Mapping[str, object] = field(default_factory=dict)
 
     @property
@@ -62,9 +64,21 @@ class Snapshot:
 
     def save(self, repository: Repository) -> Snapshot:
         """Commit: store this under a new id, durably; the snapshot with its id. Raises StoreError."""
-        named = replace(self, id=os.urandom(16).hex(), writer=repository.writer)
-        repository.put_object(ObjectKind.SNAPSHOT, named.name, named.encode())
+        named = replace(self.under_new_id(), writer=repository.writer)
+        named.put(repository)
         return named
+
+    def under_new_id(self) -> Snapshot:
+        """The same with an id that no other has, as made by somebody who has full keys."""
+        return replace(self, id=os.urandom(16).hex(), writer="")
+
+    def put(self, repository: Repository) -> None:
+        """Commit under the id it has, which must be new. Raises StoreError."""
+        repository.put_object(ObjectKind.SNAPSHOT, self.name, self.encode())
+
+    def made_as(self, repository_id: bytes) -> tuple[bytes, str]:
+        """Where it was made and under which id, whether this, found in the repository of that id, is a copy or not."""
+        return self.original or (repository_id, self.id)
 
     def encode(self) -> bytes:
         """Canonical JSON; the id is the name of the object and not in it."""
@@ -94,6 +108,8 @@ class Snapshot:
                 "bytes": self.root.bytes,
             },
         }
+        if self.original is not None:
+            document["original"] = {"repository": self.original[0].hex(), "snapshot": self.original[1]}
         return encode_document(document)
 
     @classmethod
@@ -128,11 +144,14 @@ class Snapshot:
             stats={str(key): value for key, value in stats.items() if type(value) is int},
             program=take(document, "program", str, subject),
             id=snapshot_id,
+            original=_decode_original(document, subject),
             extra={key: value for key, value in document.items() if key not in _FIELDS},
         )
 
 
-_NAMES = "version time started finished host user paths mode parent tags excludes problems stats program manifest"
+_NAMES = (
+    "version time started finished host user paths mode parent tags excludes problems stats program manifest original"
+)
 _FIELDS = frozenset(_NAMES.split())
 
 
@@ -235,6 +254,13 @@ def _decode_root(fields: Document, subject: str) -> ManifestRoot:
     if min(*numbers, *lengths) < 0:
         raise _invalid(subject, "manifest")
     return ManifestRoot(tuple(take_hex(chunk, "id", 32, subject) for chunk in chunks), tuple(lengths), *numbers)
+
+
+def _decode_original(document: Document, subject: str) -> tuple[bytes, str] | None:
+    if document.get("original") is None:
+        return None
+    fields = take(document, "original", dict, subject)
+    return take_hex(fields, "repository", 16, subject), take_hex(fields, "snapshot", 16, subject).hex()
 
 
 def _bytes_list(document: Document, key: str, subject: str) -> tuple[bytes, ...]:

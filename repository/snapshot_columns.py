@@ -17,7 +17,7 @@ _NUMBERS = ("time", "started", "finished", "problems")
 _ROOT_NUMBERS = ("parts", "rows", "bytes")
 _ID = 64  # hex digits of a chunk id
 _COMMON = ("host", "user", "mode", "program", "extra", "paths", "excludes", "tags")
-_OWN = ("id", "parent", "stats", "root")
+_OWN = ("id", "parent", "stats", "root", "original")
 # What is not packed would be lost without a word; what has a writer is never packed.
 assert {*_NUMBERS, *_COMMON, *_OWN, "writer"} == {field.name for field in fields(Snapshot)}
 
@@ -29,6 +29,7 @@ def pack_snapshots(snapshots: Sequence[Snapshot]) -> dict[str, object]:
         **{name: [getattr(snapshot, name) for snapshot in snapshots] for name in _NUMBERS},
         **{name: [getattr(snapshot.root, name) for snapshot in snapshots] for name in _ROOT_NUMBERS},
         "parent": [snapshot.parent for snapshot in snapshots],
+        "original": [(made[0].hex(), made[1]) if (made := snapshot.original) else None for snapshot in snapshots],
         "stats": [list(snapshot.stats.values()) for snapshot in snapshots],
         "chunks": [b"".join(snapshot.root.chunks).hex() for snapshot in snapshots],
         "lengths": [snapshot.root.lengths for snapshot in snapshots],
@@ -63,12 +64,14 @@ def unpack_snapshots(names: Sequence[str], packed: Any) -> Iterator[Snapshot]:
     """The snapshots again. Raises ValueError, TypeError, KeyError, IndexError for other JSON."""
     at = len(SNAPSHOT_PREFIX)
     commons = [_opened(*common) for common in packed["commons"]]
-    columns = [packed[name] for name in ("time", "started", "finished", "parent", "problems", "stats", "common")]
+    columns = [
+        packed[name] for name in ("time", "started", "finished", "parent", "problems", "stats", "original", "common")
+    ]
     roots = [packed[name] for name in ("chunks", "lengths", *_ROOT_NUMBERS)]
     for name, row, (chunks, lengths, *numbers) in zip(
         names, zip(*columns, strict=True), zip(*roots, strict=True), strict=True
     ):
-        time, started, finished, parent, problems, stats, common = row
+        time, started, finished, parent, problems, stats, made, common = row
         host, user, mode, program, extra, paths, excludes, tags, keys = commons[common]
         if len(chunks) == _ID:
             ids: tuple[bytes, ...] = (bytes.fromhex(chunks),)
@@ -78,5 +81,5 @@ def unpack_snapshots(names: Sequence[str], packed: Any) -> Iterator[Snapshot]:
         counts = dict(zip(keys, stats, strict=True))
         yield Snapshot(
             time, started, finished, host, user, paths, mode, root, parent, tags, excludes, problems, counts, program,
-            name[at:], "", extra,
+            name[at:], "", (bytes.fromhex(made[0]), made[1]) if made else None, extra,
         )  # fmt: skip

@@ -11,11 +11,13 @@ from repository.condemned import condemned_packs
 from repository.credentials import Credentials
 from repository.index import ChunkIndex
 from repository.repository import Repository
+from repository.store import open_store
+from repository.store.mirrored import Mirror, MirroredStore
 from repository.verified import VerifiedLog
 
 SECRET_MAX = 1 << 20  # bytes; a credentials file is a few hundred
 
-_opened: dict[tuple[str, str], Repository] = {}
+_opened: dict[tuple[str, tuple[str, ...], str], Repository] = {}
 _opening = threading.Lock()
 
 
@@ -31,13 +33,14 @@ class RepositoryAccess:
         self._index: ChunkIndex | None = None
         self._condemned = condemned  # packs not to be relied on; None: not known yet
         self._url = repository.store.url if repository is not None else ""
+        self._mirrors = _mirrors_of(repository)
         self._secret_path = ""
 
     @property
     def repository(self) -> Repository:
         """The open repository, attached to on first use in this process."""
         if self._repository is None:
-            self._repository = _attach(self._url, self._secret_path)
+            self._repository = _attach(self._url, self._mirrors, self._secret_path)
         return self._repository
 
     @property
@@ -74,7 +77,7 @@ class RepositoryAccess:
 
     def secure(self, directory: str) -> None:
         """Write the credentials into `directory`, which must be private (0700) and goes away with the run."""
-        self._secret_path = os.path.join(directory, "repository-credentials")
+        self._secret_path = os.path.join(directory, f"repository-{self.repository.id.hex()}")
         fd = os.open(self._secret_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(fd, "wb") as file:
             file.write(self.repository.credentials().encode())
@@ -82,12 +85,22 @@ class RepositoryAccess:
     def __getstate__(self) -> dict[str, Any]:
         assert self._secret_path, "secure() comes before a repository leaves the process"
         fresh: dict[str, Any] = {"_repository": None, "_index": None, "_condemned": None}
-        return fresh | {"_url": self._url, "_secret_path": self._secret_path}
+        return fresh | {"_url": self._url, "_mirrors": self._mirrors, "_secret_path": self._secret_path}
 
 
-def _attach(url: str, secret_path: str) -> Repository:
+def _mirrors_of(repository: Repository | None) -> tuple[str, ...]:
+    if repository is None or not isinstance(repository.store, MirroredStore):
+        return ()
+    return tuple(mirror.store.url for mirror in repository.store.mirrors)
+
+
+def _attach(url: str, mirrors: tuple[str, ...], secret_path: str) -> Repository:
     with _opening:
-        if (url, secret_path) not in _opened:
+        key = url, mirrors, secret_path
+        if key not in _opened:
             with open(secret_path, "rb") as file:
-                _opened[url, secret_path] = Repository.attach(url, Credentials.decode(file.read(SECRET_MAX)))
-        return _opened[url, secret_path]
+                repository = Repository.attach(url, Credentials.decode(file.read(SECRET_MAX)))
+            if mirrors:
+                repository.store = MirroredStore(repository.store, [Mirror(open_store(one)) for one in mirrors])
+            _opened[key] = repository
+        return _opened[key]

@@ -79,7 +79,7 @@ class Commit:
         self._list_ids: list[bytes] = []  # chunks that hold the chunk lists of long files
         self.counts = CommitCounts()
 
-    def push(self, output: Stored) -> Iterable[int]:
+    def push(self, output: Stored[Content]) -> Iterable[int]:
         for receipt in output.receipts:
             self._receive(receipt)
         for content in output.contents:

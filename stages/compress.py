@@ -20,56 +20,54 @@ WORTH_IT = 0.97  # of the plain length: a segment that compresses to more is sto
 SAMPLES, SAMPLE_BYTES = 8, 16 << 10
 
 
-class Compressor(Stage[Claimed, Compressed]):
-    """Rows pass at once; their new bytes leave with the segment they were gathered into.
+class Gatherer:
+    """Chunks one after the other until they are a segment. For one lane; its buffer is used again for each segment.
 
     Small files compress far better together than alone, and the store sees neither chunk sizes nor their number.
     """
 
     def __init__(self, codec: Codec, level: int | None, segment_bytes: int = SEGMENT_BYTES) -> None:
-        self.codec = codec
-        self.level = level
-        self.segment_bytes = segment_bytes
-
-    def open(self, context: Context) -> None:
-        self._compress = compressor(self.codec, self.level)
+        self.made = 0  # segments given so far
+        self._codec = codec
+        self._compress = compressor(codec, level)
         self._probe = compressor(Codec.ZSTD, 1)
-        self._buffer = memoryview(bytearray(self.segment_bytes))
+        self._size = segment_bytes
+        self._buffer = memoryview(bytearray(segment_bytes))
         self._used = 0
-        self._made = 0  # segments this lane has emitted
         self._gathered: list[tuple[U8, U32, U32]] = []  # ids, offsets, lengths in the open segment
 
-    def push(self, item: Claimed) -> Iterator[Compressed]:
-        mine = np.flatnonzero(item.mine)
-        ids, start, length = item.ids[mine], item.start[mine], item.length[mine]
+    @property
+    def waiting(self) -> bool:
+        """Whether some chunks taken are in no segment given yet."""
+        return self._used > 0
+
+    def take(self, body: memoryview, ids: U8, start: I64, length: U32) -> Iterator[Segment]:
+        """Segments that are complete with these chunks, which lie at `start` in `body`."""
         ends = np.cumsum(length, dtype=np.int64)
-        done = 0
-        while done < len(mine):
+        done, count = 0, len(ids)
+        while done < count:
             base = int(ends[done - 1]) if done else 0
-            fit = int(np.searchsorted(ends, base + self.segment_bytes - self._used, side="right"))
+            fit = int(np.searchsorted(ends, base + self._size - self._used, side="right"))
             if fit == done and not self._used:  # a chunk longer than a segment is one by itself
                 begin, size = int(start[done]), int(length[done])
                 self._gathered.append((ids[done : done + 1], np.zeros(1, np.uint32), length[done : done + 1]))
-                yield self._segment(item.body[begin : begin + size])
+                yield self._segment(body[begin : begin + size])
                 done += 1
                 continue
             if fit > done:
-                whole = self._whole_segment(item.body, start[done:fit], length[done:fit], last=fit == len(mine))
+                whole = self._whole_segment(body, start[done:fit], length[done:fit], last=fit == count)
                 offsets = (ends[done:fit] - length[done:fit] - base + self._used).astype(np.uint32)
                 self._gathered.append((ids[done:fit], offsets, length[done:fit]))
                 if whole is None:
-                    self._copy(item.body, start[done:fit], length[done:fit])
+                    self._copy(body, start[done:fit], length[done:fit])
                 done = fit
             else:
                 whole = self._buffer[: self._used]
-            if done < len(mine):
+            if done < count:
                 yield self._segment(whole if whole is not None else self._buffer[: self._used])
-        waiting = len(mine) > 0 and self._used > 0
-        content = Content(item.listing, item.row, item.length, item.ids, int(ends[-1]) if len(mine) else 0)
-        needs = self._made + 1 if waiting else self._made if len(mine) else 0
-        yield Compressed(content, [], needs)
 
-    def flush(self) -> Iterator[Compressed]:
+    def rest(self) -> Iterator[Segment]:
+        """What was taken and not given yet."""
         if self._used:
             yield self._segment(self._buffer[: self._used])
 
@@ -83,23 +81,48 @@ class Compressor(Stage[Claimed, Compressed]):
     def _copy(self, body: memoryview, start: I64, length: U32) -> None:
         self._used += kernels.gather(body, start, length, self._buffer[self._used :])
 
-    def _segment(self, plain: memoryview) -> Compressed:
+    def _segment(self, plain: memoryview) -> Segment:
         codec, data = self._best(plain)
         ids = np.concatenate([part[0] for part in self._gathered])
         offset = np.concatenate([part[1] for part in self._gathered])
         length = np.concatenate([part[2] for part in self._gathered])
         self._gathered.clear()
         self._used = 0
-        self._made += 1
-        return Compressed(None, [Segment(codec, len(plain), data, ids, offset, length, plain)])
+        self.made += 1
+        return Segment(codec, len(plain), data, ids, offset, length, plain)
 
     def _best(self, plain: memoryview) -> tuple[int, bytes | memoryview]:
-        if self.codec == Codec.NONE or looks_incompressible(plain, self._probe):
+        if self._codec == Codec.NONE or looks_incompressible(plain, self._probe):
             return Codec.NONE, plain
         data = self._compress(plain)
         if len(data) > len(plain) * WORTH_IT:
             return Codec.NONE, plain
-        return self.codec, data
+        return self._codec, data
+
+
+class Compressor(Stage[Claimed, Compressed[Content]]):
+    """Rows pass at once; their new bytes leave with the segment they were gathered into."""
+
+    def __init__(self, codec: Codec, level: int | None, segment_bytes: int = SEGMENT_BYTES) -> None:
+        self.codec = codec
+        self.level = level
+        self.segment_bytes = segment_bytes
+
+    def open(self, context: Context) -> None:
+        self._gatherer = Gatherer(self.codec, self.level, self.segment_bytes)
+
+    def push(self, item: Claimed) -> Iterator[Compressed[Content]]:
+        mine, gatherer = np.flatnonzero(item.mine), self._gatherer
+        length = item.length[mine]
+        for segment in gatherer.take(item.body, item.ids[mine], item.start[mine], length):
+            yield Compressed(None, [segment])
+        new = int(length.sum(dtype=np.int64))
+        content = Content(item.listing, item.row, item.length, item.ids, new)
+        yield Compressed(content, [], gatherer.made + gatherer.waiting if len(mine) else 0)
+
+    def flush(self) -> Iterator[Compressed[Content]]:
+        for segment in self._gatherer.rest():
+            yield Compressed(None, [segment])
 
 
 def looks_incompressible(plain: memoryview, probe: Callable[[memoryview], bytes]) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Generic
 
 import numpy as np
 
-from model.batches import Compressed, PackBytes, Sealed
+from model.batches import Compressed, PackBytes, R, Sealed
 from model.errors import RepositoryError
 from model.orders import Fetched, Opened
 from repository.pack import OVERHEAD, PackBuffers, PackKeys, PackKind, PackWriter
@@ -17,16 +18,17 @@ from stages.room import Room
 PACK_CHUNKS = 1 << 16  # chunks with which a pack is full, however small: rows wait in memory until theirs are stored
 
 
-class Encryptor(Stage[Compressed, Sealed]):
+class Encryptor(Stage[Compressed[R], Sealed[R]], Generic[R]):
     """Every lane fills a pack of its own, under a key made for it.
 
     Each segment is opened again and compared with the bytes it came from before it can leave this host: a flipped
     bit in memory or a broken codec is found while the source is still there.
     """
 
-    def __init__(self, access: RepositoryAccess, pack_bytes: int) -> None:
+    def __init__(self, access: RepositoryAccess, pack_bytes: int, kind: PackKind = PackKind.DATA) -> None:
         self.access = access
         self.pack_bytes = pack_bytes
+        self.kind = kind
 
     def open(self, context: Context) -> None:
         self._buffers = PackBuffers()
@@ -35,12 +37,15 @@ class Encryptor(Stage[Compressed, Sealed]):
         self._chunks = 0
         self._sealed = 0
 
-    def push(self, item: Compressed) -> Iterator[Sealed]:
+    def push(self, item: Compressed[R]) -> Iterator[Sealed[R]]:
         packs: list[PackBytes] = []
         for segment in item.segments:
             if self._pack is None:
-                self._pack = PackWriter(self.access.repository.keys, PackKind.DATA, self.pack_bytes, self._buffers)
-            self._pack.add(segment, verify_against=segment.plain)
+                self._pack = PackWriter(self.access.repository.keys, self.kind, self.pack_bytes, self._buffers)
+            if segment.plain is not None:
+                self._pack.add(segment, verify_against=segment.plain)
+            else:  # it came compressed, and is passed on so
+                self._pack.add(segment, verify_against=segment.data, as_packed=True)
             self._in_pack += 1
             self._chunks += len(segment.ids)
             if self._pack.full or self._chunks >= PACK_CHUNKS:
@@ -48,7 +53,7 @@ class Encryptor(Stage[Compressed, Sealed]):
         if item.content is not None or packs:
             yield Sealed(item.content, packs, item.needs, self._sealed)
 
-    def flush(self) -> Iterator[Sealed]:
+    def flush(self) -> Iterator[Sealed[R]]:
         if self._pack is not None:
             pack = self._finish(self._pack)
             yield Sealed(None, [pack], 0, self._sealed)

@@ -6,14 +6,14 @@ segment they lie in, so each segment is fetched and opened once for all files it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from model.entries import I32, I64, U8, U32, Bool, Stats
+from model.entries import I32, I64, STAT, U8, U32, Bool, Paths, Stats
 from model.orders import Order
 from repository.entry_table import paths_of
 from repository.index import Locations, SegmentTable
@@ -75,7 +75,7 @@ def locate(wanted: Wanted, where: Locations, first_seq: int) -> Iterator[Order]:
     part_ends = np.searchsorted(parts.segment, segments, side="right")
     chunk_ends = np.searchsorted(where.segment[chunks], segments, side="right")
     seq = first_seq
-    for start, end in _groups(table):
+    for start, end in neighbours(table):
         part = slice(int(part_ends[start - 1]) if start else 0, int(part_ends[end - 1]))
         chunk = chunks[int(chunk_ends[start - 1]) if start else 0 : int(chunk_ends[end - 1])]
         chunk = _distinct(chunk, where)
@@ -108,6 +108,41 @@ def locate(wanted: Wanted, where: Locations, first_seq: int) -> Iterator[Order]:
         seq += 1
 
 
+def locate_chunks(
+    segments: SegmentTable, packs: Sequence[bytes], segment: I64, offset: U32, length: U32, ids: U8, first_seq: int
+) -> Iterator[Order]:
+    """Orders for m chunks that belong to no file here, ascending by the row of their segment and the offset in it."""
+    rows = np.unique(segment)
+    table = segments.take(rows)
+    ends = np.searchsorted(segment, rows, side="right")
+    nothing, none = np.zeros(0, np.int64), np.zeros(0, np.int32)
+    for seq, (start, end) in enumerate(neighbours(table), first_seq):
+        chunk = slice(int(ends[start - 1]) if start else 0, int(ends[end - 1]))
+        yield Order(
+            seq=seq,
+            window=0,
+            pack_id=packs[int(table.pack[start])],
+            segment_ordinal=table.ordinal[start:end],
+            segment_offset=table.offset[start:end],
+            segment_stored=table.stored[start:end],
+            segment_plain=table.plain[start:end],
+            segment_codec=table.codec[start:end],
+            chunk_segment=np.searchsorted(rows[start:end], segment[chunk]).astype(np.int32),
+            chunk_offset=offset[chunk],
+            chunk_length=length[chunk],
+            ids=ids[chunk],
+            part_segment=none,
+            part_offset=np.zeros(0, np.uint32),
+            part_length=nothing,
+            part_file=none,
+            part_at=nothing,
+            rows=none,
+            paths=Paths.of([]),
+            stat=np.zeros(0, STAT),
+            whole=np.zeros(0, bool),
+        )
+
+
 def _parts(wanted: Wanted, where: Locations, keep: I64) -> tuple[_Parts, Bool]:
     file, length = wanted.file[keep], wanted.length[keep].astype(np.int64)
     segment, offset = where.segment[keep], where.offset[keep].astype(np.int64)
@@ -126,7 +161,7 @@ def _parts(wanted: Wanted, where: Locations, keep: I64) -> tuple[_Parts, Bool]:
     return parts, pieces == 1
 
 
-def _groups(table: SegmentTable) -> Iterator[tuple[int, int]]:
+def neighbours(table: SegmentTable) -> Iterator[tuple[int, int]]:
     """Ranges of segments to fetch at once: neighbours in a pack, up to `ORDER_BYTES` and `ORDER_PLAIN`."""
     pack, offset, stored = table.pack.tolist(), table.offset.tolist(), table.stored.tolist()
     plain_ends = np.cumsum(table.plain, dtype=np.int64).tolist()

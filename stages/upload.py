@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic
 
-from model.batches import Content, PackBytes, Receipt, Sealed, Stored
+from model.batches import PackBytes, R, Receipt, Sealed, Stored
 from model.errors import Damaged, Missing
 from model.orders import Fetched, Order
 from repository.pack import HEADER_SIZE, pack_name
@@ -17,7 +18,7 @@ UNDER_WAY = 1  # packs a lane may have on their way to the store while it fills 
 HEADS_KEPT = 256  # pack heads a lane remembers
 
 
-class Uploader(Stage[Sealed, Stored]):
+class Uploader(Stage[Sealed[R], Stored[R]], Generic[R]):
     """Stores packs beside the lane's other work and passes rows on once all their new chunks are durable."""
 
     def __init__(self, access: RepositoryAccess, dry_run: bool = False) -> None:
@@ -27,10 +28,10 @@ class Uploader(Stage[Sealed, Stored]):
     def open(self, context: Context) -> None:
         self._pool = ThreadPoolExecutor(UNDER_WAY, thread_name_prefix="upload")
         self._under_way: deque[tuple[Future[None], Receipt, int]] = deque()
-        self._held: deque[tuple[int, Content]] = deque()
+        self._held: deque[tuple[int, R]] = deque()
         self._stored = 0  # this lane's segments that lie in stored packs
 
-    def push(self, item: Sealed) -> Iterator[Stored]:
+    def push(self, item: Sealed[R]) -> Iterator[Stored[R]]:
         if item.content is not None:
             self._held.append((item.needs, item.content))
         receipts: list[Receipt] = []
@@ -41,7 +42,7 @@ class Uploader(Stage[Sealed, Stored]):
         if stored := self._release(receipts):
             yield stored
 
-    def flush(self) -> Iterator[Stored]:
+    def flush(self) -> Iterator[Stored[R]]:
         receipts = self._collect(room_for=UNDER_WAY)
         if stored := self._release(receipts):
             yield stored
@@ -69,9 +70,9 @@ class Uploader(Stage[Sealed, Stored]):
             receipts.append(receipt)
         return receipts
 
-    def _release(self, receipts: list[Receipt]) -> Stored | None:
+    def _release(self, receipts: list[Receipt]) -> Stored[R] | None:
         contents = []
-        waiting: deque[tuple[int, Content]] = deque()
+        waiting: deque[tuple[int, R]] = deque()
         for needs, content in self._held:
             if needs <= self._stored:
                 contents.append(content)

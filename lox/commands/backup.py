@@ -46,6 +46,8 @@ UNCHANGED = frozenset({"unchanged", "carried"})
 @option("--tag", "tags", multiple=True, help="A tag of the snapshot; may be repeated.")
 @option("--compression", type=CompressionType(), metavar="CODEC[:LEVEL]", default="zstd", show_default=True,
         help="zstd, lz4, gzip or none.")  # fmt: skip
+@option("--mirror", "mirrors", multiple=True, metavar="URL",
+        help="Store everything there as well; may be repeated. [env: LOX_MIRROR]")  # fmt: skip
 @option("--dry-run", "-n", is_flag=True, help="Read and compare, but store nothing.")
 @engine_options
 @limit_options
@@ -57,24 +59,30 @@ def command(
     """Back up files and folders into a new snapshot.
 
     Every snapshot is complete: it restores alone. Exit code 3 means that it was made but that some items could not
-    be read; they are listed. The pattern language is gitignore's: *.log, temp/, /var/cache, **/x, !keep.
+    be read, or that a mirror is behind; they are listed. The next run brings a mirror what it lacks. The pattern
+    language is gitignore's: *.log, temp/, /var/cache, **/x, !keep.
     """
     output = output_of(ctx, needed=False)
+    mirrors = asked.pop("mirrors") or os.environ.get("LOX_MIRROR", "").split()
     fields = _fields(asked, output)
     engine = engine_of(executor, lanes, memory)
     ctx.with_resource(limits(limit_upload, limit_download, executor, lanes, memory))
-    repository = open_repository(ctx, ["pipelines.backup"], only_writes=True)
+    repository = open_repository(ctx, ["pipelines.mirrors"], only_writes=True)
     from lox.counting import BackgroundCount
     from lox.progress import Reporter
     from lox.reports import finish_backup
-    from pipelines.backup import BackupRequest, backup
+    from pipelines.backup import BackupRequest
+    from pipelines.mirrors import mirrored_backup
+    from repository.store import open_store
 
     request = BackupRequest(**fields)
     reporter = Reporter(output, UNCHANGED, BackgroundCount(request))
     announce(output, executor)
     with reporter, stopping(reporter.stop, quiet=output.json):
-        report = backup(repository, request, engine, reporter)
-    return finish_backup(output, request, report)
+        report, followed = mirrored_backup(
+            repository, [open_store(url) for url in mirrors], request, engine, reporter, reporter.step
+        )
+    return finish_backup(output, request, report, followed)
 
 
 def _fields(asked: dict[str, Any], output: Output) -> dict[str, Any]:

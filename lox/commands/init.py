@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lox import passwords
-from lox.opening import store_of
+from lox.opening import open_other, other_options, store_of
 from lox.output import Output, output_of
 from lox.settings import command as command_of
 from lox.settings import option, settings_of
@@ -38,13 +38,21 @@ CHUNKER_SECTION = "Chunker options (fixed once the repository exists)"
 @option(
     "--chunker",
     type=click.Choice(["gear", "fixed"]),
-    default="gear",
-    show_default=True,
     section=CHUNKER_SECTION,
-    help="gear: cut by content; fixed: equal lengths, for disk images.",
+    help="gear: cut by content; fixed: equal lengths, for disk images. [default: gear]",
 )
+@option(
+    "--copy-chunker-from",
+    metavar="URL",
+    section=CHUNKER_SECTION,
+    help="Cut and name chunks as the repository there does: copies from one to the other need not decompress anything.",
+)
+@other_options
 @click.pass_context
-def command(ctx: click.Context, /, encryption: str, chunk_average: str | None, chunker: str) -> None:
+def command(
+    ctx: click.Context, /, encryption: str, chunk_average: str | None, chunker: str | None,
+    copy_chunker_from: str | None, from_password_file: str | None, from_password_command: str | None,
+) -> None:  # fmt: skip
     """Create a repository.
 
     Asks for a password (or takes it from the environment, see 'lox help environment') and prints a recovery code
@@ -55,19 +63,24 @@ def command(ctx: click.Context, /, encryption: str, chunk_average: str | None, c
     from repository.seen import remember
 
     output = output_of(ctx)
+    if copy_chunker_from and (chunk_average or chunker):
+        raise UsageError("--copy-chunker-from says all about chunks", hint="leave out --chunk-average and --chunker")
     store = store_of(settings_of(ctx))
     _refuse_existing(store)
+    related = open_other(copy_chunker_from, from_password_file, from_password_command) if copy_chunker_from else None
     password = _password(encryption)
     _probe(output, store)
-    average = AVERAGES[chunk_average] if chunk_average else ChunkerParams().average
-    repository, recovery = Repository.init(store, password, ChunkerParams(kind=chunker, average=average), encryption)
+    params = ChunkerParams(
+        kind=chunker or "gear", average=AVERAGES[chunk_average] if chunk_average else ChunkerParams().average
+    )
+    repository, recovery = Repository.init(store, password, params, encryption, related=related)
     remember(repository, default_cache_dir())
     output.event(
         "summary",
         repository=repository.id.hex(),
         url=store.url,
         encryption=encryption,
-        chunk_average=average,
+        chunk_average=repository.chunker.average,
         recovery_code=recovery,
         exit_code=0,
     )

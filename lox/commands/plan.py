@@ -13,20 +13,20 @@ from lox.settings import option
 
 
 @command_of("plan")
-@click.argument("what", metavar="backup|restore", type=click.Choice(["backup", "restore"]))
+@click.argument("what", metavar="backup|restore|copy", type=click.Choice(["backup", "restore", "copy"]))
 @option("--format", "format_", type=click.Choice(["text", "mermaid", "json"]), default="text", show_default=True,
         help="How it is printed.")  # fmt: skip
 @engine_options
 @click.pass_context
 def command(ctx: click.Context, /, what: str, format_: str, executor: str, lanes: int | None, memory: int) -> None:
-    """Show the graph of stages of a backup or a restore.
+    """Show the graph of stages of a backup, a restore or a copy.
 
     Stages of one strand run on the same lane without handing bytes over. Needs no repository.
     """
-    from pipelines.plans import backup_plan, restore_plan
+    from pipelines.plans import backup_plan, copy_plan, restore_plan
 
-    engine = engine_of(executor, lanes, memory)
-    plan = backup_plan(engine) if what == "backup" else restore_plan(engine)
+    plans = {"backup": backup_plan, "restore": restore_plan, "copy": copy_plan}
+    plan = plans[what](engine_of(executor, lanes, memory))
     output = output_of(ctx)
     if output.json:
         output.event("plan", **json.loads(plan.json()))

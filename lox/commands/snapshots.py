@@ -84,8 +84,15 @@ def snapshot_fields(snapshot: Snapshot, state: Annotation) -> dict[str, object]:
         "mode": snapshot.mode,
         "parent": snapshot.parent,
         "writer": snapshot.writer or None,
+        "original": _original_fields(snapshot),
         "paths": [path_fields(path) for path in snapshot.paths],
         "problems": snapshot.problems,
         "stats": dict(snapshot.stats),
         **annotation_fields(state),
     }
+
+
+def _original_fields(snapshot: Snapshot) -> dict[str, str] | None:
+    if snapshot.original is None:
+        return None
+    return {"repository": snapshot.original[0].hex(), "snapshot": snapshot.original[1]}

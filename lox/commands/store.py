@@ -1,4 +1,4 @@
-"""``lox store probe``: what the place where a repository lies, or shall lie, really does."""
+"""``lox store probe``: what the place of a repository really does. ``lox store sync``: the same in another place."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lox.engine import MEMORY_LEAST, limit_options, limits
 from lox.escape import safe
 from lox.output import Output, output_of, table
 from lox.settings import Group, option, settings_of
 from lox.types import SizeType
-from lox.units import format_rate, format_seconds, plural
+from lox.units import format_rate, format_seconds, format_size, plural
+from model.errors import Interrupted
 from model.exits import ExitCode
 
 if TYPE_CHECKING:
+    from repository.mirror import SyncReport
     from repository.store.probe import Finding, ProbeReport
 
 MIB = 1 << 20
@@ -22,7 +25,7 @@ MIB = 1 << 20
 
 @click.group("store", cls=Group, subcommand_metavar="COMMAND [ARGS]...")
 def command() -> None:
-    """Find out what the place of a repository does, and how fast."""
+    """Find out what a store does, or copy a repository to another."""
 
 
 @command.command("probe")
@@ -53,6 +56,65 @@ def probe_store(ctx: click.Context, /, url: str | None, object_size: int, object
     output.event("summary", usable=report.usable, **fields, exit_code=int(code))
     _show(output, report)
     return code
+
+
+@command.command("sync")
+@click.argument("source", metavar="FROM")
+@click.argument("target", metavar="TO")
+@option("--delete", is_flag=True, help="Also delete what FROM has no more: packs, forgotten snapshots, old passwords.")
+@option("--lanes", type=click.IntRange(1, 64), default=4, show_default=True,
+        help="Objects on their way at once; each takes the memory of a pack.")  # fmt: skip
+@option("--dry-run", "-n", is_flag=True, help="Show how much would be done.")
+@limit_options
+@click.pass_context
+def sync_stores(
+    ctx: click.Context, /, source: str, target: str, delete: bool, lanes: int, dry_run: bool,
+    limit_upload: str | None, limit_download: str | None,
+) -> int:  # fmt: skip
+    """Copy a repository object by object to another place.
+
+    What TO lacks is copied as it is, so both hold the same repository, opened by the same passwords. Every object is
+    compared with its checksum on the way; no password is needed, except for --delete: then FROM must have all packs
+    that its index names. An empty TO is filled, an older one brought up to date. Exit code 15 if objects of FROM are
+    damaged; those are not copied.
+    """
+    from lox.opening import open_store_with_key
+    from lox.progress import Reporter
+    from lox.signals import stopping
+    from repository.mirror import require_whole, sync
+    from repository.store import open_store
+
+    ctx.with_resource(limits(limit_upload, limit_download, "threads", None, MEMORY_LEAST))
+    output = output_of(ctx)
+    reporter = Reporter(output)
+    stores = open_store(source), open_store(target)
+    if delete:
+        require_whole(open_store_with_key(stores[0]))
+    with reporter, stopping(reporter.stop, quiet=output.json):
+        try:
+            report = sync(*stores, delete=delete, dry_run=dry_run, lanes=lanes, progress=reporter.step)
+        except Interrupted as error:
+            raise Interrupted(error.what, hint="the same command goes on where it stopped") from error
+    code = ExitCode.DAMAGE_FOUND if report.findings else ExitCode.OK
+    for name, text in report.findings.items():
+        output.event("finding", object=name, message=safe(text))
+        output.line(f"not copied: {safe(text)}")
+    fields = {name: value for name, value in asdict(report).items() if name != "findings"}
+    output.event("summary", dry_run=dry_run, **fields, findings=len(report.findings), exit_code=int(code))
+    if output.quiet < 2:
+        output.line(_sync_line(report, dry_run))
+    if report.kept:
+        output.note(f"note: {plural(report.kept, 'object')} not deleted: somebody is at work on the repository")
+    return code
+
+
+def _sync_line(report: SyncReport, dry_run: bool) -> str:
+    verb = "would copy" if dry_run else "copied"
+    deleted = f", {'would delete' if dry_run else 'deleted'} {report.deleted}" if report.deleted else ""
+    return (
+        f"{verb} {plural(report.copied, 'object')}, {format_size(report.bytes)}, with "
+        f"{plural(report.snapshots, 'snapshot')}{deleted}; {report.present} there already"
+    )
 
 
 def _show(output: Output, report: ProbeReport) -> None:

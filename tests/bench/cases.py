@@ -362,6 +362,49 @@ def changed(bench: Bench) -> list[Row]:
     return rows
 
 
+# --- copies ---------------------------------------------------------------------------------------------------------
+
+
+def copied(bench: Bench) -> list[Row]:
+    """From one repository on the disk to another, empty one. What is sealed anew need not be decompressed."""
+    source = bench.inputs.software_tree()
+    ours = tools.lox()
+    rivals = [ours, tools.LoxToStranger(ours.executable), *(tool for tool in bench.peers if can_copy(tool))]
+    homes = {tool.name: prepared(bench, tool, "copy-from", source) for tool in rivals}
+    sizes, counts = dict[str, int](), dict[str, str]()
+
+    def measure(tool: tools.Tool, number: int) -> Outcome:
+        home = bench.home(tool, "copy-to")
+        commands = tool.copy(homes[tool.name], home)
+        assert commands is not None, "only those that can are asked"
+        run(commands[0], bench.log(tool.name))
+        os.sync()
+        outcome = run(commands[1], bench.log(tool.name), sample=number == 0)
+        sizes[tool.name] = repository_size(tool, home)
+        if isinstance(tool, tools.Lox):
+            counts[tool.name] = segments(bench.log(tool.name))
+        return outcome
+
+    rows = paired(bench, "copy", f"copy to another repository, {describe(source)}", rivals, measure)
+    for row in rows:
+        row.repository = sizes[row.tool]
+        row.note = f"{source.size / row.seconds / 1e6:,.0f} MB/s" + counts.get(row.tool, "")
+    rows[0].target, rows[0].met = "no segment decompressed", " 0 decompressed" in rows[0].note
+    return rows
+
+
+def can_copy(tool: tools.Tool) -> bool:
+    return tool.copy(Path(), Path()) is not None
+
+
+def segments(log: Path) -> str:
+    """What the copy in `log` did with segments."""
+    last = json.loads(log.read_text().splitlines()[-1])
+    return f"; segments: {last['segments_copied']} as they were, {last['segments_repacked']} repacked, " + (
+        f"{last['segments_decompressed']} decompressed"
+    )
+
+
 # --- Ray ------------------------------------------------------------------------------------------------------------
 
 
@@ -430,5 +473,6 @@ CASES: dict[str, Callable[[Bench], list[Row]]] = {
     "restore-disk": restore_disk,
     "large": large,
     "changed": changed,
+    "copy": copied,
     "ray": ray,
 }

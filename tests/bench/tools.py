@@ -63,6 +63,11 @@ class Tool(ABC):
     def restore_folder(self, target: Path) -> Path | None:
         return None
 
+    def copy(self, source: Path, home: Path) -> tuple[Command, Command] | None:
+        """What makes an empty repository in `home` for copies of the one in `source`, and what copies; None if it
+        cannot."""
+        return None
+
     def command(self, home: Path, arguments: Sequence[str | Path], folder: Path | None = None) -> Command:
         return Command([self.executable, *arguments], self.environment(home), folder)
 
@@ -109,6 +114,27 @@ class Lox(Tool):
         lines = map(json.loads, listed.splitlines())
         return [line["id"] for line in lines if line["type"] == "snapshot"]
 
+    def copy(self, source: Path, home: Path) -> tuple[Command, Command]:
+        environment = self.environment(home) | {
+            "LOX_FROM_REPOSITORY": str(self.repository(source)),
+            "LOX_FROM_PASSWORD": PASSWORD,
+        }
+        init = [self.executable, *self.init(home), *self.copy_init(source)]
+        copy = [self.executable, "--json", "--no-progress", "copy", *self.options]
+        return Command(init, environment), Command(copy, environment)
+
+    def copy_init(self, source: Path) -> list[str]:
+        return ["--copy-chunker-from", str(self.repository(source))]
+
+
+class LoxToStranger(Lox):
+    """Copies to a repository made by itself, which names chunks in another way."""
+
+    name = "lox, unrelated target"
+
+    def copy_init(self, source: Path) -> list[str]:
+        return []
+
 
 class Restic(Tool):
     name = "restic"
@@ -133,6 +159,14 @@ class Restic(Tool):
     def snapshot_ids(self, listed: str) -> list[str]:
         return [one["id"] for one in json.loads(listed)]
 
+    def copy(self, source: Path, home: Path) -> tuple[Command, Command] | None:
+        environment = self.environment(home) | {
+            "RESTIC_FROM_REPOSITORY": str(self.repository(source)),
+            "RESTIC_FROM_PASSWORD": PASSWORD,
+        }
+        init = Command([self.executable, "init", "--copy-chunker-params"], environment)
+        return init, Command([self.executable, "copy", "--quiet"], environment)
+
     def version_arguments(self) -> list[str]:
         return ["version"]
 
@@ -155,6 +189,9 @@ class Rustic(Restic):
 
     def restore(self, home: Path, target: Path) -> Sequence[str | Path]:
         return ["restore", "latest", target]
+
+    def copy(self, source: Path, home: Path) -> None:
+        """Its targets stand in a profile file; not measured."""
 
     def version_arguments(self) -> list[str]:
         return ["--version"]

@@ -200,12 +200,15 @@ class Keys:
 
     repo_id: bytes
     epochs: dict[int, bytes] = field(default_factory=dict)
+    shared: dict[str, bytes] = field(default_factory=dict)  # by purpose: those that the config names
 
     @property
     def master(self) -> bytes:
         return self.epochs.get(0, b"")
 
     def __getitem__(self, purpose: str) -> bytes:
+        if purpose in self.shared:
+            return self.shared[purpose]
         if not self.master:
             return bytes(32) if purpose == "chunker" else b""
         return self.of(purpose, 0)
@@ -420,7 +423,11 @@ class Repository:
             keys.epochs = {0: slot.key}
             if later := sorted(name for name in names if re.fullmatch("keys/epochs/[0-9a-f]{8}-[0-9a-f]{32}", name)):
                 keys.epochs = open_epoch(read(later[-1]), slot)
-        return cls(names, read, keys, json.loads(open_envelope(sealed, 1, "config", keys)))
+        config = json.loads(open_envelope(sealed, 1, "config", keys))
+        for purpose, name in (("chunk id", "id"), ("chunker", "chunker")):
+            if "chunk_keys" in config:
+                keys.shared[purpose] = bytes.fromhex(config["chunk_keys"][name])
+        return cls(names, read, keys, config)
 
     def open_object(self, kind: int, name: str) -> bytes:
         return open_envelope(self.read(name), kind, name, self.keys)

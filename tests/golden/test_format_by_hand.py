@@ -21,6 +21,8 @@ from blake3 import blake3
 import kernels
 from model.batches import Segment
 from model.chunking import ChunkerParams
+from pipelines.copy import CopyRequest, copy
+from pipelines.options import EngineOptions, Watch
 from repository.annotations import Changes, Pin, annotate
 from repository.codecs import Codec, compressor
 from repository.keys import KdfParams
@@ -82,6 +84,28 @@ def test_config_and_keys(password: str | None) -> None:
             opened = read(store, secret, kind)
             assert opened.keys.epochs == {epoch.number: epoch.key for epoch in repository.keys.epochs}
             assert opened.open_object(2, "index/00") == b"of epoch 2"
+
+
+def test_a_copy_in_a_repository_made_for_it() -> None:
+    source, _, _ = make("pw")
+    store = MemoryStore()
+    target, _ = Repository.init(store, "other", kdf=KdfParams(64, 1, 1), related=source)
+    tree = {b"d": None, b"d/f": content(9000)}
+    made = back_up(source, tree)
+    copy(source, target, CopyRequest((made,)), EngineOptions("inline"), Watch())
+    found = read(store, "other")
+    assert found.config["chunker"] == read_config(source)["chunker"]
+    assert found.keys["chunker"] == source.keys.chunker_key
+    assert found.keys.chunk_id(b"abc") == source.keys.chunk_id(b"abc")
+    assert found.keys.of("objects", 0) != source.keys.sealing().object_key
+    ((_, snapshot),) = found.snapshots().items()
+    assert snapshot["original"] == {"repository": source.id.hex(), "snapshot": made.id}
+    entries = {row["path"]: row for row in found.entries(snapshot)}
+    assert found.content(entries[b"d/f"]) == tree[b"d/f"]
+
+
+def read_config(repository: Repository) -> dict[str, Any]:
+    return dict(json.loads(repository.config.encode()))
 
 
 @pytest.mark.parametrize("kind", ["gear", "fixed"])

@@ -153,3 +153,67 @@ def test_a_backup_is_as_slow_as_it_is_told(shell: Shell, tmp_path: Path) -> None
 @pytest.mark.parametrize("rate", ["fast", "0", "@/no/such/file"])
 def test_a_limit_that_makes_no_sense(shell: Shell, rate: str) -> None:
     assert "limit" in shell("backup", "--limit-upload", rate, "/etc/hostname").ok(2).err
+
+
+def test_a_backup_with_mirrors(shell: Shell, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror = tmp_path / "mirror"
+    summary = shell.json("backup", "--mirror", str(mirror), str(tree))[-1]
+    (told,) = summary["mirrors"]
+    assert (told["url"], told["behind"], told["objects_later"]) == (str(mirror), False, 1)
+    monkeypatch.setenv("LOX_MIRROR", f"{mirror} {tmp_path}/second")
+    out = shell("backup", str(tree)).ok().out
+    assert out.count("has it too") == 2
+    (tmp_path / "file").write_bytes(b"in the way")
+    monkeypatch.setenv("LOX_MIRROR", f"{tmp_path}/file")
+    summary = shell.json("backup", str(tree), code=3)[-1]
+    assert summary["mirrors"][0]["behind"] and summary["snapshot"]
+    assert "is behind" in shell("backup", str(tree)).ok(3).out
+    monkeypatch.delenv("LOX_MIRROR")
+    shell.repository.rename(tmp_path / "gone")
+    for place in ("mirror", "second"):
+        url = str(tmp_path / place)
+        assert "no damage found" in shell("--repo", url, "check", "--read-data").ok().out
+        shell("--repo", url, "restore", "latest", "--target", str(tmp_path / "back" / place)).ok()
+        assert contents(Path(f"{tmp_path}/back/{place}{tree}")) == contents(tree)
+
+
+def test_bringing_a_store_up_to_another(shell: Shell, tree: Path, tmp_path: Path) -> None:
+    shell("backup", str(tree)).ok()
+    url, other = str(shell.repository), str(tmp_path / "other")
+    dry = shell.json("store", "sync", url, other, "--dry-run")[-1]
+    assert not os.path.exists(other)
+    done = shell.json("store", "sync", url, other)[-1]
+    assert (done["copied"], done["bytes"], done["snapshots"]) == (dry["copied"], dry["bytes"], 1)
+    assert "copied 0 objects" in shell("store", "sync", url, other).ok().out
+    assert shell.json("--repo", other, "snapshots")[0]["id"] == shell.json("snapshots")[0]["id"]
+    pack = next(path for path in shell.repository.rglob("packs/*/*"))
+    pack.chmod(0o600)
+    pack.write_bytes(pack.read_bytes()[:-1] + b"?")
+    assert "not copied" in shell("store", "sync", url, str(tmp_path / "third")).ok(15).out
+    pack.unlink()
+    assert "the other way round" in shell("store", "sync", url, other, "--delete").ok(15).err
+    assert "copied 1 object" in shell("store", "sync", other, url).ok().out
+    assert "no damage found" in shell("check", "--read-data").ok().out
+    shell("forget", "--allow-last", "latest").ok()
+    assert "deleted 1;" in shell("store", "sync", url, other, "--delete").ok().out
+    assert shell.json("--repo", other, "snapshots") == []
+    shell("--repo", str(tmp_path / "stranger"), "init").ok()
+    assert "another repository" in shell("store", "sync", url, str(tmp_path / "stranger")).ok(2).err
+
+
+@pytest.mark.slow
+def test_a_bucket_mirrors_a_folder_and_a_host_the_bucket(
+    s3: Place, sftp: Place, shell: Shell, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**s3[1], **sftp[1]}.items():
+        monkeypatch.setenv(name, value)
+    bucket, host = f"s3://{BUCKET}/mirror", f"{sftp[0]}-mirror"
+    shell("backup", "--mirror", bucket, str(tree)).ok()
+    (tree / "new").write_bytes(b"new")
+    shell("backup", "--mirror", bucket, str(tree)).ok()
+    shell("store", "sync", bucket, host).ok()
+    shell.repository.rename(tmp_path / "gone")
+    for number, url in enumerate((bucket, host)):
+        assert "no damage found" in shell("--repo", url, "check", "--read-data").ok().out
+        shell("--repo", url, "restore", "latest", "--target", str(tmp_path / f"back{number}")).ok()
+        assert contents(Path(f"{tmp_path}/back{number}{tree}")) == contents(tree)

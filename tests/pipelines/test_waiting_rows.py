@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from model.batches import Stored
+from model.batches import Content, Stored
 from pipelines.backup import BackupRequest, backup
 from pipelines.options import MIB, EngineOptions, Watch
 from sources.files import scan
@@ -35,7 +35,7 @@ def test_one_new_file_before_many_unchanged_ones_holds_up_a_bounded_number(
     held = []
     push = Commit.push
 
-    def watched(self: Commit, output: Stored) -> Iterable[int]:
+    def watched(self: Commit, output: Stored[Content]) -> Iterable[int]:
         tickets = push(self, output)
         held.append(sum(content.listing.rows for content in self._waiting.values()))
         return tickets

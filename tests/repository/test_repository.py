@@ -14,7 +14,7 @@ from model.chunking import ChunkerParams
 from model.errors import Damaged, Exists, LoxError, Missing, NewerFormat, NoRepository, UsageError, WrongPassword
 from repository.config import Config, Operation
 from repository.credentials import Credentials
-from repository.keys import KdfParams
+from repository.keys import ChunkKeys, KdfParams
 from repository.repository import Repository
 from repository.seal import Cipher, ObjectKind
 from repository.store import LocalStore, MemoryStore
@@ -181,8 +181,14 @@ def _config_with(**fields: object) -> bytes:
 
 def test_a_config_comes_back_as_it_was() -> None:
     features = ((Operation.READ, frozenset({"a", "b"})), (Operation.GC, frozenset({"c"})))
-    for config in (Config(bytes(16), "none", PARAMS, 5), Config(bytes(16), "aes-256-gcm", PARAMS, 5, features)):
+    shared = ChunkKeys(b"i" * 32, b"c" * 32)
+    for config in (
+        Config(bytes(16), "none", PARAMS, 5),
+        Config(bytes(16), "aes-256-gcm", PARAMS, 5, features),
+        Config(bytes(16), "aes-256-gcm", PARAMS, 5, chunk_keys=shared),
+    ):
         assert Config.decode(config.encode()) == config
+    assert (b"i" * 8).hex() not in repr(config) and "iiii" not in repr(config)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +216,10 @@ def test_what_a_newer_version_configured_is_newer(fields: dict[str, object]) -> 
         {"chunker": {"kind": "gear", "minimum": 4096, "average": 5000, "maximum": 1 << 22, "normalization": 2}},
         {"chunker": {"kind": "gear", "minimum": 4096, "average": 1 << 60, "maximum": 1 << 61, "normalization": 2}},
         {"chunker": {"kind": "gear"}},
+        {"chunk_keys": None},
+        {"chunk_keys": {"id": "00" * 32}},
+        {"chunk_keys": {"id": "00" * 32, "chunker": "00" * 31}},
+        {"encryption": "none", "chunk_id": "sha-256", "chunk_keys": {"id": "00" * 32, "chunker": "00" * 32}},
     ],
 )
 def test_an_impossible_config_is_damage(fields: dict[str, object]) -> None:

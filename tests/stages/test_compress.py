@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.batches import Claimed, Compressed, Listing
+from model.batches import Claimed, Compressed, Content, Listing
 from model.entries import Fresh, Paths
 from repository.codecs import Codec, decompress
 from runtime.stage import Context, NeverStop
@@ -33,7 +33,7 @@ def claimed(body: bytes, lengths: list[int], mine: list[bool]) -> Claimed:
     return Claimed(EMPTY, memoryview(body), row, start, length, ids, np.array(mine, dtype=bool))
 
 
-def run(batches: list[Claimed], segment_bytes: int = 4096, codec: Codec = Codec.ZSTD) -> list[Compressed]:
+def run(batches: list[Claimed], segment_bytes: int = 4096, codec: Codec = Codec.ZSTD) -> list[Compressed[Content]]:
     """Outputs with what they refer to copied at once, as the next stage has to."""
     stage = Compressor(codec, None, segment_bytes)
     stage.open(CONTEXT)
