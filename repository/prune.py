@@ -12,7 +12,7 @@ goes on. What cannot be deleted yet, because somebody is at work who has not rea
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +28,7 @@ from repository.index_upkeep import rewrite_index
 from repository.needs import Needs, Progress
 from repository.part_codec import PartRef
 from repository.prune_plan import Plan, PrunePolicy, Usage, plan_prune
+from repository.reencrypt import old_packs, reseal_snapshots
 from repository.repository import Repository
 from repository.rewrite import Rewriter, Rewritten
 from repository.session_state import load_sessions
@@ -43,7 +44,7 @@ from repository.sweep import (
     ripe_packs,
     written_before,
 )
-from repository.trash import load_live, load_trash, purge, purgeable
+from repository.trash import finish_reseals, load_live, load_trash, purge, purgeable
 
 __all__ = ["PrunePolicy", "PruneReport", "prune"]
 
@@ -73,6 +74,8 @@ class PruneReport:
     unfinished: int = 0  # packs kept for runs that are under way or were interrupted
     unfinished_bytes: int = 0
     left_unused: int = 0  # bytes of no use in packs that stay
+    old_keys: int = 0  # packs in use that stay under the keys of older epochs
+    resealed: int = 0  # snapshots
     index_written: int = 0  # objects
     index_deleted: int = 0
     damaged: list[Damaged] = field(default_factory=list)  # packs that could not be rewritten
@@ -88,21 +91,22 @@ def prune(
     policy: PrunePolicy | None = None,
     dry_run: bool = False,
     progress: Progress = lambda what, done, total: None,
-    also: Callable[[Collection[bytes]], Collection[bytes]] = lambda packs: (),
+    reencrypt: bool = False,
 ) -> PruneReport:
     """Give back the room of what no snapshot needs.
 
-    `also` says which of the packs in use are to be rewritten whatever is in them. Raises Damaged if something that
+    With `reencrypt` packs that are sealed under the keys of older epochs are rewritten whatever is in them, up to
+    `max_rewrite`, and snapshots are sealed anew. Raises Damaged if something that
     snapshots need is missing or cannot be read: then nothing is deleted; RunFailed if another one is at work,
     Refused if the store does not let us delete, other StoreErrors, NewerFormat, and what `progress` raises.
     """
     repository.config.require(Operation.GC)
     policy = policy or PrunePolicy()
     if dry_run:
-        return _Prune(repository, policy, progress, also, None).plan_only()
+        return _Prune(repository, policy, progress, reencrypt, None).plan_only()
     try:
         with open_session(repository, "prune") as session:
-            return _Prune(repository, policy, progress, also, session).run()
+            return _Prune(repository, policy, progress, reencrypt, session).run()
     except Refused as error:
         hint = "lox prune needs the right to delete, backups do not; a run that has it goes on from here"
         raise Refused(
@@ -116,13 +120,13 @@ class _Prune:
         repository: Repository,
         policy: PrunePolicy,
         progress: Progress,
-        also: Callable[[Collection[bytes]], Collection[bytes]],
+        reencrypt: bool,
         session: Session | None,
     ) -> None:
         self._repository = repository
         self._policy = policy
         self._progress = progress
-        self._also = also
+        self._reencrypt = reencrypt
         self._session = session
         self._parts: set[PartRef] = set()
         self.report = PruneReport(session is None)
@@ -148,6 +152,7 @@ class _Prune:
         session = self._at_work()
         others = look_around(self._repository, session, self._policy.unfinished)
         refuse_company(others)
+        finish_reseals(self._repository)  # an earlier run may have been interrupted
         self.report.purged = purge(self._repository, self._policy.trash, time.time_ns())
         self.report.in_trash = len(load_trash(self._repository))
         needs, usage, plan, marks = self._mark(load_live(self._repository, default_cache_dir()), others)
@@ -161,6 +166,8 @@ class _Prune:
         condemn(self._repository, done.packs, Reason.REWRITTEN, now)
         condemn(self._repository, plan.unused, Reason.UNUSED, now)
         self._sweep(needs)
+        if self._reencrypt:
+            self.report.resealed = reseal_snapshots(self._repository, self._progress)
         return self.report
 
     def _at_work(self) -> Session:
@@ -179,7 +186,7 @@ class _Prune:
         for name, error in snapshots.unreadable:
             hint = "nobody knows what it needs, so nothing is deleted; lox check tells more"
             raise type(error)("a snapshot cannot be read", subject=name, why=error.what, hint=hint)
-        marks = load_condemned(self._repository)
+        report, marks = self.report, load_condemned(self._repository)
         condemned = frozenset(pack for mark in marks for pack in mark.packs)
         damaged = frozenset(pack for mark in marks if mark.reason is Reason.DAMAGED for pack in mark.packs)
         index = self._load_index(condemned, damaged)
@@ -188,9 +195,10 @@ class _Prune:
         self._follow(needs, snapshots)
         usage = Usage.of(needs)
         used = [pack for pack, use in zip(index.packs, usage.needed_packs(index).tolist(), strict=True) if use]
-        plan = plan_prune(index, usage, self._policy, present, condemned, damaged, self._also(used))
+        old = old_packs(self._repository, used, self._progress) if self._reencrypt else ()
+        plan = plan_prune(index, usage, self._policy, present, condemned, damaged, old)
+        report.old_keys = len(set(old) - {index.packs[row] for row in plan.rewrite})
         self._keep_unfinished(plan, others, present)
-        report = self.report
         report.packs, report.bytes_before = len(present), sum(present.values())
         report.unused, report.unused_bytes = len(plan.unused), sum(present[pack] for pack in plan.unused)
         report.left_unused = plan.left_unused

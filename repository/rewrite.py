@@ -95,6 +95,8 @@ class Rewriter:
         base = int(np.searchsorted(self._needs.index.segments.pack, row))
         count = len(receipt.segment_offset)
         needed, whole = (flags[base : base + count] for flags in (self._usage.needed, self._usage.whole))
+        if receipt.written:  # nobody has proved yet that its chunks are what it says
+            whole = np.zeros(count, dtype=bool)
         kind = PackKind.META if receipt.pack_kind == PackKind.META else PackKind.DATA
         writer = self._writers[kind]
         name = pack_name(receipt.pack_id)
