@@ -30,7 +30,7 @@ from repository.part_codec import PartRef
 from repository.prune_plan import Plan, PrunePolicy, Usage, plan_prune
 from repository.reencrypt import old_packs, reseal_snapshots
 from repository.repository import Repository
-from repository.rewrite import Rewriter, Rewritten
+from repository.rewrite import Rewritten, rewrite
 from repository.session_state import load_sessions
 from repository.sessions import Session, open_session
 from repository.snapshot import Snapshot, Snapshots
@@ -159,7 +159,7 @@ class _Prune:
         self._may_go_on()
         release(self._repository, marks, plan.rescue)
         self.report.rescued = len(plan.rescue)
-        done = Rewriter(self._repository, needs, usage, self._progress).run(plan.rewrite)
+        done = rewrite(self._repository, needs, usage, plan.rewrite, self._progress)
         self._count_rewritten(done)
         self._may_go_on()
         now = time.time_ns()

@@ -6,7 +6,8 @@ chunks are gathered into new segments. Segments nobody needs are not read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +25,7 @@ from repository.prune_plan import Usage
 from repository.receipts import Receipts
 from repository.repository import Repository
 
+LANES = 2  # each holds a pack of each kind in memory
 CHECKPOINT_BYTES = 1 << 30  # stored bytes copied after which an index object makes them findable
 
 
@@ -38,16 +40,57 @@ class Rewritten:
     segments_repacked: int = 0  # opened, and only what is needed of them kept
     damaged: list[Damaged] = field(default_factory=list)  # packs that stay as they are
 
+    def add(self, other: Rewritten) -> None:
+        """What another lane did, too."""
+        self.packs += other.packs
+        self.bytes_read += other.bytes_read
+        self.bytes_written += other.bytes_written
+        self.segments_copied += other.segments_copied
+        self.segments_repacked += other.segments_repacked
+        self.damaged += other.damaged
 
-class Rewriter:
-    """Copies out of packs of one repository. For one thread."""
 
-    def __init__(self, repository: Repository, needs: Needs, usage: Usage, progress: Progress) -> None:
+def rewrite(
+    repository: Repository, needs: Needs, usage: Usage, rows: Sequence[int], progress: Progress, lanes: int = LANES
+) -> Rewritten:
+    """Copy what is needed out of the packs in these rows of the index. Raises StoreError; and as `progress`.
+
+    Each lane fills packs of its own. What others have copied when one fails is in the store, though not all of it in
+    the index: the next run does it again, or collects it.
+    """
+    if not rows:
+        return Rewritten()
+    receipts = Receipts(needs.index)
+    total = int(needs.index.pack_table["size"][list(rows)].sum(dtype=np.int64))
+    seen: list[int] = []  # appending is atomic
+
+    def run(some: Sequence[int]) -> Rewritten:
+        def step(size: int) -> None:
+            progress("rewriting packs", sum(seen), total)
+            seen.append(size)
+
+        return _Rewriter(repository, needs, usage, receipts, step).run(some)
+
+    lanes = min(lanes, len(rows))
+    with ThreadPoolExecutor(lanes, thread_name_prefix="rewrite") as pool:
+        parts = list(pool.map(run, [rows[lane::lanes] for lane in range(lanes)]))
+    done = Rewritten()
+    for part in parts:
+        done.add(part)
+    return done
+
+
+class _Rewriter:
+    """One lane."""
+
+    def __init__(
+        self, repository: Repository, needs: Needs, usage: Usage, receipts: Receipts, step: Callable[[int], None]
+    ) -> None:
         self._repository = repository
         self._needs = needs
         self._usage = usage
-        self._progress = progress
-        self._receipts = Receipts(needs.index)
+        self._step = step
+        self._receipts = receipts
         self._writers = {
             PackKind.DATA: ChunkWriter(repository, PackKind.DATA, PACK_TARGET),
             PackKind.META: ChunkWriter(repository, PackKind.META, META_PACK),
@@ -58,12 +101,9 @@ class Rewriter:
         self.done = Rewritten()
 
     def run(self, rows: Sequence[int]) -> Rewritten:
-        """Copy what is needed out of the packs in these rows of the index. Raises StoreError; and as `progress`."""
-        total = int(self._needs.index.pack_table["size"][list(rows)].sum(dtype=np.int64))
-        seen = 0
+        """Copy what is needed out of the packs in these rows."""
         for row in rows:
-            self._progress("rewriting packs", seen, total)
-            seen += int(self._needs.index.pack_table["size"][row])
+            self._step(int(self._needs.index.pack_table["size"][row]))
             try:
                 self._copy(row)
             except (Damaged, Missing) as error:
