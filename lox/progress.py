@@ -164,7 +164,7 @@ class Reporter(Watch):
         if now - self._stepped < STEP_INTERVAL and what == self._phase:
             return
         self._stepped, self._noun = now, "objects"
-        if what == "reading packs":
+        if what in ("reading packs", "rewriting packs"):
             self.progress(Progress(what, bytes_done=done, bytes_total=total))
         else:
             self.progress(Progress(what, files_done=done, files_total=total))

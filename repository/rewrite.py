@@ -6,14 +6,15 @@ chunks are gathered into new segments. Segments nobody needs are not read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from model.batches import Receipt, Segment
 from model.entries import Bool
-from model.errors import Damaged, Missing
+from model.errors import Damaged, Interrupted, Missing, StoreError, StoreFull
 from repository.chunk_writer import ChunkWriter
 from repository.fetch import RANGE_BYTES
 from repository.index import save_index
@@ -37,16 +38,28 @@ class Rewritten:
     segments_copied: int = 0  # as they were
     segments_repacked: int = 0  # opened, and only what is needed of them kept
     damaged: list[Damaged] = field(default_factory=list)  # packs that stay as they are
+    full: StoreFull | None = None  # the store had no room for copies: the other packs stay as they are
 
 
 class Rewriter:
-    """Copies out of packs of one repository. For one thread."""
+    """Copies out of packs of one repository. For one thread.
 
-    def __init__(self, repository: Repository, needs: Needs, usage: Usage, progress: Progress) -> None:
+    `give_up` is told of packs once all that is needed of them lies in others and is in the index.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        needs: Needs,
+        usage: Usage,
+        progress: Progress,
+        give_up: Callable[[list[bytes]], object] = lambda packs: None,
+    ) -> None:
         self._repository = repository
         self._needs = needs
         self._usage = usage
         self._progress = progress
+        self._give_up = give_up
         self._receipts = Receipts(needs.index)
         self._writers = {
             PackKind.DATA: ChunkWriter(repository, PackKind.DATA, PACK_TARGET),
@@ -58,7 +71,21 @@ class Rewriter:
         self.done = Rewritten()
 
     def run(self, rows: Sequence[int]) -> Rewritten:
-        """Copy what is needed out of the packs in these rows of the index. Raises StoreError; and as `progress`."""
+        """Copy what is needed out of the packs in these rows of the index. Raises StoreError; and as `progress`.
+
+        What was copied when it is interrupted counts, and need not be copied again.
+        """
+        try:
+            self._copy_all(rows)
+        except Interrupted:
+            self._checkpoint()
+            raise
+        except StoreFull as error:
+            self._discard()
+            self.done.full = error
+        return self.done
+
+    def _copy_all(self, rows: Sequence[int]) -> None:
         total = int(self._needs.index.pack_table["size"][list(rows)].sum(dtype=np.int64))
         seen = 0
         for row in rows:
@@ -74,15 +101,26 @@ class Rewriter:
             if self._since_checkpoint >= CHECKPOINT_BYTES:
                 self._checkpoint()
         self._checkpoint()
-        return self.done
 
     def _checkpoint(self) -> None:
         """Make all that was copied durable and findable: only then are the old packs of no use."""
         for writer in self._writers.values():
             self._take(writer.finish())
         save_index(self._repository, self._new)
+        self._new = []
+        self._give_up(self._pending)
         self.done.packs += self._pending
-        self._pending, self._new, self._since_checkpoint = [], [], 0
+        self._pending, self._since_checkpoint = [], 0
+
+    def _discard(self) -> None:
+        """Delete what was stored since the last checkpoint: nobody knows of it, and room is what is lacking."""
+        for writer in self._writers.values():
+            self._take(writer.receipts())
+        for receipt in self._new:
+            with suppress(StoreError):  # then the next run does
+                self._repository.store.delete(pack_name(receipt.pack_id))
+                self.done.bytes_written -= receipt.pack_size
+        self._pending, self._new = [], []
 
     def _take(self, receipts: list[Receipt]) -> None:
         self._new += receipts
