@@ -135,7 +135,9 @@ class _Prune:
         needs, usage, plan, marks = self._mark(self._kept(time.time_ns()), others)
         index, report = needs.index, self.report
         report.rewritten, report.rescued = len(plan.rewrite), len(plan.rescue)
-        report.bytes_read = report.bytes_written = plan.copied
+        of_those = usage.needed & np.isin(index.segments.pack, plan.rewrite)
+        report.bytes_read = int(index.segments.stored[of_those].sum(dtype=np.int64))
+        report.bytes_written = plan.copied
         rewritten = {index.packs[row] for row in plan.rewrite}
         needed = {index.packs[row] for row in np.flatnonzero(usage.needed_packs(index)).tolist()} - rewritten
         condemned = {pack for mark in marks for pack in mark.packs} - needed

@@ -89,6 +89,7 @@ def test_a_dry_run_changes_nothing_and_foretells_what_a_run_does() -> None:
     )
     assert (told.unused, told.unused_bytes, told.rewritten) == (done.unused, done.unused_bytes, done.rewritten)
     assert told.deleted == done.deleted > 0 and told.bytes_freed == done.bytes_freed
+    assert told.bytes_read == done.bytes_read > 0 < told.bytes_written
     assert told.waiting == done.waiting == 0 and told.waiting_for == []
     assert abs(told.bytes_after - done.bytes_after) < 2000, "headers and tables of new packs are not known before"
 
