@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from model.batches import Receipt, Segment
 from model.entries import Bool
-from model.errors import Damaged, Missing
+from model.errors import Damaged, Interrupted, Missing, StoreError, StoreFull
 from repository.chunk_writer import ChunkWriter
 from repository.fetch import RANGE_BYTES
 from repository.index import save_index
@@ -39,6 +40,7 @@ class Rewritten:
     segments_copied: int = 0  # as they were
     segments_repacked: int = 0  # opened, and only what is needed of them kept
     damaged: list[Damaged] = field(default_factory=list)  # packs that stay as they are
+    full: StoreFull | None = None  # the store had no room for copies: the other packs stay as they are
 
     def add(self, other: Rewritten) -> None:
         """What another lane did, too."""
@@ -48,15 +50,22 @@ class Rewritten:
         self.segments_copied += other.segments_copied
         self.segments_repacked += other.segments_repacked
         self.damaged += other.damaged
+        self.full = self.full or other.full
 
 
 def rewrite(
-    repository: Repository, needs: Needs, usage: Usage, rows: Sequence[int], progress: Progress, lanes: int = LANES
+    repository: Repository,
+    needs: Needs,
+    usage: Usage,
+    rows: Sequence[int],
+    progress: Progress,
+    give_up: Callable[[list[bytes]], object] = lambda packs: None,
+    lanes: int | None = None,
 ) -> Rewritten:
     """Copy what is needed out of the packs in these rows of the index. Raises StoreError; and as `progress`.
 
-    Each lane fills packs of its own. What others have copied when one fails is in the store, though not all of it in
-    the index: the next run does it again, or collects it.
+    Each lane fills packs of its own. `give_up` is told, by any lane, of packs once all that is needed of them lies in
+    others and is in the index. What was copied when the run is interrupted counts, and need not be copied again.
     """
     if not rows:
         return Rewritten()
@@ -69,9 +78,9 @@ def rewrite(
             progress("rewriting packs", sum(seen), total)
             seen.append(size)
 
-        return _Rewriter(repository, needs, usage, receipts, step).run(some)
+        return _Rewriter(repository, needs, usage, receipts, step, give_up).run(some)
 
-    lanes = min(lanes, len(rows))
+    lanes = min(lanes or LANES, len(rows))
     with ThreadPoolExecutor(lanes, thread_name_prefix="rewrite") as pool:
         parts = list(pool.map(run, [rows[lane::lanes] for lane in range(lanes)]))
     done = Rewritten()
@@ -84,12 +93,19 @@ class _Rewriter:
     """One lane."""
 
     def __init__(
-        self, repository: Repository, needs: Needs, usage: Usage, receipts: Receipts, step: Callable[[int], None]
+        self,
+        repository: Repository,
+        needs: Needs,
+        usage: Usage,
+        receipts: Receipts,
+        step: Callable[[int], None],
+        give_up: Callable[[list[bytes]], object],
     ) -> None:
         self._repository = repository
         self._needs = needs
         self._usage = usage
         self._step = step
+        self._give_up = give_up
         self._receipts = receipts
         self._writers = {
             PackKind.DATA: ChunkWriter(repository, PackKind.DATA, PACK_TARGET),
@@ -101,7 +117,18 @@ class _Rewriter:
         self.done = Rewritten()
 
     def run(self, rows: Sequence[int]) -> Rewritten:
-        """Copy what is needed out of the packs in these rows."""
+        """Copy what is needed out of the packs in these rows. What was copied when it is interrupted counts."""
+        try:
+            self._copy_all(rows)
+        except Interrupted:
+            self._checkpoint()
+            raise
+        except StoreFull as error:
+            self._discard()
+            self.done.full = error
+        return self.done
+
+    def _copy_all(self, rows: Sequence[int]) -> None:
         for row in rows:
             self._step(int(self._needs.index.pack_table["size"][row]))
             try:
@@ -114,15 +141,26 @@ class _Rewriter:
             if self._since_checkpoint >= CHECKPOINT_BYTES:
                 self._checkpoint()
         self._checkpoint()
-        return self.done
 
     def _checkpoint(self) -> None:
         """Make all that was copied durable and findable: only then are the old packs of no use."""
         for writer in self._writers.values():
             self._take(writer.finish())
         save_index(self._repository, self._new)
+        self._new = []
+        self._give_up(self._pending)
         self.done.packs += self._pending
-        self._pending, self._new, self._since_checkpoint = [], [], 0
+        self._pending, self._since_checkpoint = [], 0
+
+    def _discard(self) -> None:
+        """Delete what was stored since the last checkpoint: nobody knows of it, and room is what is lacking."""
+        for writer in self._writers.values():
+            self._take(writer.receipts())
+        for receipt in self._new:
+            with suppress(StoreError):  # then the next run does
+                self._repository.store.delete(pack_name(receipt.pack_id))
+                self.done.bytes_written -= receipt.pack_size
+        self._pending, self._new = [], []
 
     def _take(self, receipts: list[Receipt]) -> None:
         self._new += receipts

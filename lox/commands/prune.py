@@ -114,11 +114,8 @@ def _lines(report: PruneReport) -> list[str]:
         lines.append(f"{plural(report.old_keys, 'pack')} left under older keys; the next run goes on")
     if report.rescued:
         lines.append(f"{plural(report.rescued, 'condemned pack')} needed after all")
-    if report.dry_run:
-        lines.append(f"{plural(report.waiting + report.rewritten, 'pack')} would be deleted")
-    else:
-        lines.append(f"{plural(report.deleted, 'pack')} deleted, {format_size(report.bytes_freed)} freed")
-    if report.waiting and not report.dry_run:
+    lines.append(f"{plural(report.deleted, 'pack')} {would}deleted, {format_size(report.bytes_freed)} {would}freed")
+    if report.waiting:
         lines.append(
             f"{plural(report.waiting, 'condemned pack')} left, {format_size(report.waiting_bytes)}: "
             "to be deleted once nobody can rely on them"
