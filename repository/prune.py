@@ -18,11 +18,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from model.entries import U8
-from model.errors import Damaged, Refused, RunFailed
+from model.errors import Damaged, Missing, Refused, RunFailed
 from repository.cache import list_packs
 from repository.cache_dir import default_cache_dir
 from repository.condemned import Condemned, Reason, condemn, load_condemned
 from repository.config import Operation
+from repository.deleting import refusal_of
 from repository.index import ChunkIndex
 from repository.index_upkeep import rewrite_index
 from repository.needs import Needs, Progress
@@ -30,7 +31,6 @@ from repository.part_codec import PartRef
 from repository.prune_plan import Plan, PrunePolicy, Usage, plan_prune
 from repository.repository import Repository
 from repository.rewrite import Rewriter, Rewritten
-from repository.session_state import load_sessions
 from repository.sessions import Session, open_session
 from repository.snapshot import Snapshot, Snapshots
 from repository.sweep import (
@@ -41,6 +41,7 @@ from repository.sweep import (
     refuse_company,
     release,
     ripe_packs,
+    seen_at_work,
     written_before,
 )
 from repository.trash import load_live, load_trash, purge, purgeable
@@ -66,7 +67,9 @@ class PruneReport:
     segments_repacked: int = 0
     rescued: int = 0  # packs that are needed after all
     deleted: int = 0  # packs
-    bytes_freed: int = 0
+    bytes_deleted: int = 0
+    kept_deleted: bool = False  # the store keeps what is deleted, until a rule of its own removes it
+    locked: int = 0  # packs that the store refuses to delete for the time being
     waiting: int = 0  # condemned packs that are still there
     waiting_bytes: int = 0
     waiting_for: list[str] = field(default_factory=list)  # who is at work and has not read the marks
@@ -79,8 +82,8 @@ class PruneReport:
 
     @property
     def bytes_after(self) -> int:
-        """All packs afterwards."""
-        return self.bytes_before + self.bytes_written - self.bytes_freed
+        """All packs afterwards, as far as the repository sees them."""
+        return self.bytes_before + self.bytes_written - self.bytes_deleted
 
 
 def prune(
@@ -102,12 +105,11 @@ def prune(
         return _Prune(repository, policy, progress, also, None).plan_only()
     try:
         with open_session(repository, "prune") as session:
+            session.require_deletes("lox prune")
             return _Prune(repository, policy, progress, also, session).run()
     except Refused as error:
         hint = "lox prune needs the right to delete, backups do not; a run that has it goes on from here"
-        raise Refused(
-            "the store refuses what pruning needs", subject=error.subject, why=error.why, hint=hint
-        ) from error
+        raise refusal_of(error, "lox prune", hint) from error
 
 
 class _Prune:
@@ -129,7 +131,7 @@ class _Prune:
 
     def plan_only(self) -> PruneReport:
         """What a run would do, were nobody else at work."""
-        others = Others([state for state in load_sessions(self._repository) if not state.ended])
+        others = seen_at_work(self._repository)
         gone = {one.id for one in purgeable(self._repository, self._policy.trash, time.time_ns())}
         live = load_live(self._repository, default_cache_dir())
         kept = Snapshots((each for each in live if each.id not in gone), live.unreadable)
@@ -246,11 +248,22 @@ class _Prune:
         gone |= {pack for mark in marks for pack in mark.packs if pack not in present}
         drop = doomed.keys() | gone
         self.report.index_written, self.report.index_deleted = rewrite_index(self._repository, drop, self._may_go_on)
-        self.report.bytes_freed = delete_packs(self._repository, doomed, self._may_go_on, self._progress)
-        self.report.deleted = len(doomed)
+        self.report.bytes_deleted, locked = delete_packs(self._repository, doomed, self._may_go_on, self._progress)
+        self.report.deleted, self.report.locked = len(doomed) - len(locked), len(locked)
+        self.report.kept_deleted = bool(doomed) and self._keeps_deleted()
+        drop = drop - set(locked)  # their marks stay, so that the next run deletes them
         release(self._repository, load_condemned(self._repository), drop, damaged_too=True)
         condemned = {pack for mark in marks for pack in mark.packs}
         self._count_waiting(condemned - drop - set(rescued), sizes, others)
+
+    def _keeps_deleted(self) -> bool:
+        """By an object that is new: older ones may be from before the store began to keep versions."""
+        for _ in range(3):
+            try:
+                return bool(self._repository.store.keeps_deleted(self._at_work().name))
+            except Missing:  # renewed meanwhile
+                continue
+        return False
 
     def _needed_of(
         self, ripe: Collection[bytes], before: Needs, marks: list[Condemned]

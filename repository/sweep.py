@@ -14,13 +14,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from model.errors import Missing, RunFailed
+from model.errors import Missing, Refused, RunFailed
 from repository.condemned import CONDEMNED_PREFIX, Condemned, Reason
 from repository.needs import Progress
 from repository.pack import pack_name
 from repository.repository import Repository
 from repository.seal import ObjectKind
-from repository.session_state import SessionState, load_sessions, presume_dead, seems_dead
+from repository.session_state import End, SessionState, joined, load_sessions, presume_dead, seems_dead, states_of
 from repository.sessions import Session
 
 BATCH = 64  # packs deleted between two looks at our own session
@@ -50,21 +50,63 @@ def look_around(repository: Repository, session: Session, keep_unfinished: int |
         apart = (now - time.time_ns()) / 1e9
         others.clock = f"the clock of the store is {apart:+,.0f} s off that of this host"
         now = None
-    by_id: dict[str, list[SessionState]] = {}
-    for state in load_sessions(repository):
-        if state.id != session.id:
-            by_id.setdefault(state.id, []).append(state)
-    for session_id, states in by_id.items():
-        at_work = [state for state in states if not state.ended]
-        if at_work and not (
-            all(seems_dead(repository, state, now) for state in at_work)
-            and presume_dead(repository, session_id, states)
-        ):
+    for session_id, states in _by_session(load_sessions(repository)).items():
+        if session_id == session.id:
+            continue
+        if any(state.over for state in states):
+            others.unfinished += _cleared(repository, states)
+        elif at_work := _at_work(repository, session_id, states, now):
             others.live += at_work
         else:
-            others.unfinished += states
+            others.unfinished += states_of(repository, session_id)
     others.unfinished = [each for each in others.unfinished if not _forget_old(repository, each, keep_unfinished, now)]
     return others
+
+
+def seen_at_work(repository: Repository) -> Others:
+    """As `look_around` for who changes nothing: all who do not say that they ended are taken to live."""
+    others = Others()
+    for states in _by_session(load_sessions(repository)).values():
+        at_work = [state for state in states if not state.ended]
+        if at_work and not any(state.over for state in states):
+            others.live += _as_one(at_work)
+    return others
+
+
+def _by_session(states: Iterable[SessionState]) -> dict[str, list[SessionState]]:
+    by_id: dict[str, list[SessionState]] = {}
+    for state in states:
+        by_id.setdefault(state.id, []).append(state)
+    return by_id
+
+
+def _as_one(at_work: list[SessionState]) -> list[SessionState]:
+    """What a session that lasts says: one state, and those that cannot be read."""
+    known = [state for state in at_work if not state.unreadable]
+    return [*([joined(known)] if known else []), *(state for state in at_work if state.unreadable)]
+
+
+def _at_work(
+    repository: Repository, session_id: str, states: list[SessionState], now: int | None
+) -> list[SessionState]:
+    """What a session says, as one; nothing: it ended, or is fenced off now."""
+    at_work = [state for state in states if not state.ended]
+    dead = all(seems_dead(repository, state, now) for state in at_work)
+    if not at_work or (dead and presume_dead(repository, session_id, states)):
+        return []
+    return _as_one(at_work)
+
+
+def _cleared(repository: Repository, states: list[SessionState]) -> list[SessionState]:
+    """Delete what is left of a session that says it is over; what it stored for the next run to use, if it did."""
+    kept = [state for state in states if state.end is End.UNFINISHED]
+    for state in sorted(states, key=lambda state: state.over):  # its last word goes last
+        if state not in kept:
+            try:
+                repository.store.delete(state.name)
+            except Missing:
+                continue
+    return kept
 
 
 def refuse_company(others: Others) -> None:
@@ -89,24 +131,31 @@ def ripe_packs(marks: Iterable[Condemned], live: Collection[SessionState]) -> di
 
 def delete_packs(
     repository: Repository, doomed: Mapping[bytes, int], held: Callable[[], None], progress: Progress
-) -> int:
-    """Delete packs, id → size; the bytes that frees. `held` raises if we may not go on. Raises StoreError."""
+) -> tuple[int, list[bytes]]:
+    """Delete packs, id → size; the bytes of those deleted, and packs that the store refuses to delete: it may lock
+    them for a time. `held` raises if we may not go on. Raises Refused if all are refused, other StoreErrors."""
     packs = sorted(doomed)
+    refused: dict[bytes, Refused] = {}
 
     def delete(pack: bytes) -> int:
         try:
             repository.store.delete(pack_name(pack))
         except Missing:  # an interrupted run has done it
             return 0
+        except Refused as error:
+            refused[pack] = error
+            return 0
         return doomed[pack]
 
-    freed = 0
+    deleted = 0
     with ThreadPoolExecutor(DELETERS, thread_name_prefix="delete") as pool:
         for at in range(0, len(packs), BATCH):
             progress("deleting packs", at, len(packs))
             held()
-            freed += sum(pool.map(delete, packs[at : at + BATCH]))
-    return freed
+            deleted += sum(pool.map(delete, packs[at : at + BATCH]))
+            if len(refused) == at + len(packs[at : at + BATCH]):
+                raise next(iter(refused.values()))
+    return deleted, sorted(refused)
 
 
 def release(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from model.errors import Damaged, Exists, LoxError, Missing, NewerFormat, NotFound, UsageError
 from repository.annotations import load_annotations, remove_notes
+from repository.deleting import delete
 from repository.document_cache import Family, load_family
 from repository.documents import Document, decode_document, encode_document, take, take_hex
 from repository.keyring import WRITER_ID_SIZE
@@ -31,6 +32,10 @@ TRASH_PREFIX = "trash/snapshots/"
 TRASH_MAX = 2 * SNAPSHOT_MAX + (64 << 10)  # bytes of an opened object: the document is in it in hex
 
 _VERSION = 1
+_STAYS = (
+    "the snapshot stays; a copy of it in the trash goes with the next lox prune. Run it with credentials that may "
+    "delete, see docs/append-only.md"
+)
 
 OnUnreadable = Callable[[str, LoxError], object]
 """Told the name of an object in the trash that cannot be read, and why."""
@@ -53,6 +58,7 @@ def forget(repository: Repository, snapshot_id: str, rule: str, now: int) -> Non
     """Move the snapshot to the trash as of `now`, ns since the epoch; `rule` says in words why.
 
     Raises UsageError if it is pinned or held, Missing if there is no such snapshot, Damaged, NewerFormat, StoreError.
+    Refused by a store that deletes nothing, the snapshot is in both places, which counts as not forgotten.
     """
     name = SNAPSHOT_PREFIX + snapshot_id
     data, writer = repository.get_written(ObjectKind.SNAPSHOT, name)
@@ -65,7 +71,7 @@ def forget(repository: Repository, snapshot_id: str, rule: str, now: int) -> Non
     plain = encode_document(document)
     repository.put_object(ObjectKind.MARK, _trash_name(snapshot_id), plain)
     try:
-        repository.store.delete(name)
+        delete(repository.store, name, "forgetting", _STAYS)
     except Missing:  # somebody else forgot it at the same time
         pass
     if not any(True for _ in repository.store.list(f"{TRASH_PREFIX}{snapshot_id}/")):
@@ -229,6 +235,6 @@ def _empty(repository: Repository, trashed: Trashed) -> None:
 
 def _delete(repository: Repository, name: str) -> None:
     try:
-        repository.store.delete(name)
+        delete(repository.store, name, "emptying the trash")
     except Missing:  # somebody else did
         pass

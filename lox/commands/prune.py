@@ -87,6 +87,16 @@ def _finish(output: Output, report: PruneReport) -> ExitCode:
     return code
 
 
+def _deleted(report: PruneReport) -> list[str]:
+    size = format_size(report.bytes_deleted)
+    lines = [f"{plural(report.deleted, 'pack')} deleted, {size}" + ("" if report.kept_deleted else " freed")]
+    if report.kept_deleted:
+        lines.append("the bucket keeps deleted objects until its lifecycle rule removes them: nothing is freed before")
+    if report.locked:
+        lines.append(f"{plural(report.locked, 'pack')} the store refuses to delete yet: are they locked?")
+    return lines
+
+
 def _lines(report: PruneReport) -> list[str]:
     """What was done, in the order in which it was."""
     would = "would be " if report.dry_run else ""
@@ -105,7 +115,7 @@ def _lines(report: PruneReport) -> list[str]:
     if report.dry_run:
         lines.append(f"{plural(report.waiting + report.rewritten, 'pack')} would be deleted")
     else:
-        lines.append(f"{plural(report.deleted, 'pack')} deleted, {format_size(report.bytes_freed)} freed")
+        lines += _deleted(report)
     if report.waiting and not report.dry_run:
         lines.append(
             f"{plural(report.waiting, 'condemned pack')} left, {format_size(report.waiting_bytes)}: "

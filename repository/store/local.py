@@ -82,7 +82,10 @@ class LocalStore(Store):
     def delete(self, name: str) -> None:
         path = self._path(name)
         with _translated(name):
+            status = os.stat(path, follow_symlinks=False)
             os.unlink(path)
+            if status.st_nlink > 1:
+                _unlink_temporary(os.path.dirname(path), status.st_ino)
             _sync_folder(os.path.dirname(path))
 
     def written(self, name: str) -> int | None:
@@ -223,6 +226,15 @@ def _publish(temporary: str, final: str) -> None:
         if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
             raise
         _rename_to_free_name(temporary, final)
+
+
+def _unlink_temporary(folder: str, inode: int) -> None:
+    """Remove the temporary names of an object that went: a writer that crashed, or must not delete, left them, and as
+    long as one is there the disk has no room back."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(".tmp-") and entry.inode() == inode:
+                os.unlink(entry.path)
 
 
 def _rename_to_free_name(temporary: str, final: str) -> None:
