@@ -23,7 +23,6 @@ from repository.cache import list_packs
 from repository.cache_dir import default_cache_dir
 from repository.condemned import Condemned, Reason, condemn, load_condemned
 from repository.config import Operation
-from repository.deleting import refusal_of
 from repository.index import ChunkIndex
 from repository.index_upkeep import rewrite_index
 from repository.needs import Needs, Progress
@@ -103,13 +102,16 @@ def prune(
     policy = policy or PrunePolicy()
     if dry_run:
         return _Prune(repository, policy, progress, also, None).plan_only()
-    try:
-        with open_session(repository, "prune") as session:
-            session.require_deletes("lox prune")
+    with open_session(repository, "prune") as session:
+        session.require_deletes("lox prune")
+        try:
             return _Prune(repository, policy, progress, also, session).run()
-    except Refused as error:
-        hint = "lox prune needs the right to delete, backups do not; a run that has it goes on from here"
-        raise refusal_of(error, "lox prune", hint) from error
+        except Refused as error:
+            what, hint = (
+                "the store refuses what pruning needs",
+                "nothing is lost; a run that may do it goes on from here",
+            )
+            raise Refused(what, subject=error.subject, why=error.why, hint=hint) from error
 
 
 class _Prune:
