@@ -47,9 +47,9 @@ class Session:
         self._lenient = lenient
         self._lock = threading.Lock()
         self._intact = True
-        self._refusal: Refused | None = None  # to delete an object of ours
         self._left = False  # such objects
         self.has_stored = False  # packs that the next run can use, should this one not finish
+        self.refusal: Refused | None = None  # why nothing of our own could be deleted, if so
         self.id = os.urandom(16).hex()
         self._state = SessionState(self.id, "", purpose, Who.this_process(), 0, None, None)
         self.marks: list[Condemned] = []
@@ -114,8 +114,8 @@ class Session:
 
         Every session has had one to delete by the time it is open.
         """
-        if self._refusal is not None:
-            raise refusal_of(self._refusal, what)
+        if self.refusal is not None:
+            raise refusal_of(self.refusal, what)
 
     def close(self, unfinished: bool = False) -> None:
         """The end. `unfinished`: packs were stored that no snapshot needs yet and the next run will use.
@@ -156,7 +156,7 @@ class Session:
         except StoreError as error:
             self._left = True
             if isinstance(error, Refused):
-                self._refusal = error
+                self.refusal = error
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.lox.running import ROOT, Shell
+from tests.lox.running import PASSWORD, ROOT, Shell
 from tests.repository.servers import BUCKET, s3_server, sftp_server
 
 TEXT = (ROOT / "docs" / "append-only.md").read_text()
@@ -164,6 +164,20 @@ def tidied_by_maintenance(shell: Shell, first: str, tree: Path, tmp_path: Path) 
     return dict(line)
 
 
+def copies_and_mirrors(shell: Shell, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Into places from which this user cannot delete either."""
+    url, mirror, other = (f"s3://{BUCKET}/{name}" for name in ("folder", "mirror", "copy"))
+    summary = shell.json("backup", "--mirror", mirror, tree)[-1]
+    assert not summary["mirrors"][0]["behind"]
+    shell("store", "sync", url, mirror).ok()
+    monkeypatch.setenv("LOX_FROM_PASSWORD", PASSWORD)
+    shell("--repo", other, "init", "--copy-chunker-from", url).ok()
+    shell("--repo", other, "copy", "--from-repo", url).ok()
+    assert len(shell.json("--repo", other, "snapshots")) == len(shell.json("snapshots")) > 1
+    for place in (mirror, other):
+        shell("--repo", place, "check", "--read-data").ok()
+
+
 @pytest.mark.slow
 def test_an_agent_with_the_policy_of_the_document(
     cloud: Cloud, empty: Shell, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -182,10 +196,11 @@ def test_an_agent_with_the_policy_of_the_document(
         stranger.put_object(Bucket=BUCKET, Key="folder/config", Body=b"mine")
     with pytest.raises(Exception, match="AccessDenied"):
         stranger.delete_object(Bucket=BUCKET, Key="folder/config")
+    copies_and_mirrors(empty, tree, monkeypatch)
     cloud.as_user("maintenance", monkeypatch)
     tidied_by_maintenance(empty, first, tree, tmp_path)
     names = [each["Key"] for each in cloud.owner().list_objects_v2(Bucket=BUCKET)["Contents"]]
-    assert [name for name in names if "/sessions/" in name] == []
+    assert [name for name in names if name.startswith("folder/sessions/")] == []
 
 
 @pytest.mark.slow
