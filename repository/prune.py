@@ -36,6 +36,7 @@ from repository.snapshot import Snapshot, Snapshots
 from repository.sweep import (
     Others,
     delete_packs,
+    keeps_deleted,
     look_around,
     only_look,
     protected_since,
@@ -69,7 +70,9 @@ class PruneReport:
     segments_repacked: int = 0
     rescued: int = 0  # packs that are needed after all
     deleted: int = 0  # packs
-    bytes_freed: int = 0
+    bytes_deleted: int = 0
+    kept_deleted: bool = False  # the store keeps what is deleted, until a rule of its own removes it
+    locked: int = 0  # packs that the store refuses to delete for the time being
     waiting: int = 0  # condemned packs that are still there
     waiting_bytes: int = 0
     waiting_for: list[str] = field(default_factory=list)  # who is at work and has not read the marks
@@ -84,8 +87,8 @@ class PruneReport:
 
     @property
     def bytes_after(self) -> int:
-        """All packs afterwards."""
-        return self.bytes_before + self.bytes_written - self.bytes_freed
+        """All packs afterwards, as far as the repository sees them."""
+        return self.bytes_before + self.bytes_written - self.bytes_deleted
 
 
 def prune(
@@ -106,14 +109,15 @@ def prune(
     policy = policy or PrunePolicy()
     if dry_run:
         return _Prune(repository, policy, progress, reencrypt, None).plan_only()
-    try:
-        with open_session(repository, "prune") as session:
+    with open_session(repository, "prune") as session:
+        session.require_deletes("lox prune")  # better now than after hours
+        try:
             return _Prune(repository, policy, progress, reencrypt, session).run()
-    except Refused as error:
-        hint = "lox prune needs the right to delete, backups do not; a run that has it goes on from here"
-        raise Refused(
-            "the store refuses what pruning needs", subject=error.subject, why=error.why, hint=hint
-        ) from error
+        except Refused as error:
+            hint = "nothing is lost; a run that may do it goes on from here"
+            raise Refused(
+                "the store refuses what pruning needs", subject=error.subject, why=error.why, hint=hint
+            ) from error
 
 
 class _Prune:
@@ -150,15 +154,13 @@ class _Prune:
         ripe = [pack for pack in condemned & ripe_packs(marks, others.live).keys() if pack in sizes]
         if not others.live:
             ripe += new
-        report.deleted, report.bytes_freed = len(ripe), sum(sizes[pack] for pack in ripe)
+        report.deleted, report.bytes_deleted = len(ripe), sum(sizes[pack] for pack in ripe)
         self._count_waiting((new | condemned) - set(ripe), sizes, others)
         return report
 
     def run(self) -> PruneReport:
         """All phases."""
         session, now = self._at_work(), time.time_ns()
-        if session.refusal is not None:  # better now than after hours
-            raise session.refusal
         others = look_around(self._repository, session, self._policy.unfinished)
         refuse_company(others)
         finish_reseals(self._repository)  # an earlier run may have been interrupted
@@ -285,8 +287,10 @@ class _Prune:
         gone |= {pack for mark in marks for pack in mark.packs if pack not in present}
         drop = doomed.keys() | gone
         self.report.index_written, self.report.index_deleted = rewrite_index(self._repository, drop, self._may_go_on)
-        self.report.bytes_freed = delete_packs(self._repository, doomed, self._may_go_on, self._progress)
-        self.report.deleted = len(doomed)
+        self.report.bytes_deleted, locked = delete_packs(self._repository, doomed, self._may_go_on, self._progress)
+        self.report.deleted, self.report.locked = len(doomed) - len(locked), len(locked)
+        self.report.kept_deleted = bool(doomed) and keeps_deleted(self._repository, session)
+        drop = drop - set(locked)  # their marks stay, so that the next run deletes them
         release(self._repository, load_condemned(self._repository), drop, damaged_too=True)
         condemned = {pack for mark in marks for pack in mark.packs}
         self._count_waiting(condemned - drop - needed, sizes, others)

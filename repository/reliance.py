@@ -13,7 +13,7 @@ import numpy as np
 
 from model.batches import Receipt
 from model.entries import U8, Bool
-from model.errors import LoxError, Missing, RunFailed
+from model.errors import LoxError, Missing, Refused, RunFailed
 from repository.cache import list_packs
 from repository.index import ChunkIndex
 
@@ -75,13 +75,25 @@ def commit(session: Session, reliance: Reliance, repository: Repository, save: C
     if not session.held():
         try:
             _prove(session, reliance, repository)
-        except LoxError:
-            try:
-                repository.store.delete(name)
-            except Missing:
-                pass
+        except LoxError as error:
+            _take_back(repository, name, error)
             raise
     return result
+
+
+def _take_back(repository: Repository, name: str, why: LoxError) -> None:
+    """Delete what was committed too late. Raises StoreError; RunFailed if that is refused."""
+    try:
+        repository.store.delete(name)
+    except Missing:
+        pass
+    except Refused as refusal:
+        raise RunFailed(
+            "what this run made is not whole, and these credentials cannot delete it",
+            subject=name,
+            why=str(why),
+            hint="run it again; then let somebody who may delete forget this one: lox forget, lox prune --trash 0d",
+        ) from refusal
 
 
 def _prove(session: Session, reliance: Reliance, repository: Repository) -> None:

@@ -81,13 +81,15 @@ def repair(
 
     `level` and `subset` say how much is read to find damage, as for `check`; packs that something speaks against
     are read whole in any case. Raises UsageError from arguments as `check`, what `progress` raises, and the error that
-    kept something from being judged: StoreError, NewerFormat; RunFailed if another one is mending or pruning.
+    kept something from being judged: StoreError, NewerFormat; RunFailed if another one is mending or pruning;
+    Refused if the store does not let us delete.
     Interrupted while it applies, it may be run again.
     """
     scope = Scope(level, subset, False, verified or VerifiedLog(None), progress, True)
     if not apply:
         return _examine(repository, scope).run(False)
     with open_session(repository, "repair", lenient=True) as session:
+        session.require_deletes("lox repair")
         refuse_company(look_around(repository, session))
         return _examine(repository, scope).run(True)
 

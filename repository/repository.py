@@ -13,6 +13,7 @@ from model.chunking import ChunkerParams
 from model.errors import Damaged, Exists, RepositoryError, UsageError, WrongPassword
 from repository.config import CONFIG_NAME, Config, Operation
 from repository.credentials import Credentials
+from repository.deleting import delete
 from repository.epochs import EpochsFound, read_epochs
 from repository.finding import read_config
 from repository.keyring import Epoch, KeyRing, only_writes
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from repository.pack import PackReader
 
 WRITERS_SECONDS = 60.0  # after which it is looked again who was revoked
+
+_BOTH_OPEN = "both passwords open it now; remove the old one with credentials that may delete: lox key remove"
 
 
 class Repository:
@@ -264,7 +267,7 @@ class Repository:
         if old is None or old.kdf is None:
             raise UsageError("opened without a password: there is none to change", hint="lox key add adds one")
         self.unlocked = self._add_password(password, old.label, kdf)
-        self.store.delete(old.name)
+        delete(self.store, old.name, "replacing a password", _BOTH_OPEN)
         return self.unlocked.slot
 
     def _add_password(self, password: str, label: str, kdf: KdfParams | None) -> Unlocked:

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from model.errors import Damaged, Missing, NewerFormat
@@ -45,13 +46,21 @@ class Who:
         return _begun(self.pid) == self.begun
 
 
+class End(StrEnum):
+    """How a session ended. The words are part of the repository format."""
+
+    DONE = "done"  # so it says; objects of it that are left are those it could not delete
+    UNFINISHED = "unfinished"  # so it says; what it stored may be used by the next run
+    PRESUMED = "presumed"  # so others say; what it stored may be used, and its own objects count as long as they last
+
+
 @dataclass(frozen=True, slots=True)
 class SessionState:
     """One session as an object of it says. Times are ns since the epoch.
 
     `since` is when it began by the clock of the store, None if that does not tell. `marks` are names of marks it has
-    read, None before it has. `ended`: it is over, but what it stored may be used by the next run. `unreadable`: nothing
-    is known but that it is there.
+    read, None before it has. `end`: how it ended, None while it lasts. `unreadable`: nothing is known but that it is
+    there.
     """
 
     id: str
@@ -61,8 +70,18 @@ class SessionState:
     time: int  # when this object was made, by the clock of the host
     since: int | None
     marks: frozenset[str] | None
-    ended: bool = False
+    end: End | None = None
     unreadable: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether this object says that the session is over."""
+        return self.end is not None
+
+    @property
+    def over(self) -> bool:
+        """Whether the session itself says that it is over: nothing else that is left of it counts."""
+        return self.end in (End.DONE, End.UNFINISHED)
 
     def knows(self, marks: frozenset[str]) -> bool:
         """Whether it has read any of these marks."""
@@ -85,7 +104,7 @@ class SessionState:
             "begun": self.who.begun,
             "since": self.since,
             "marks": None if self.marks is None else sorted(self.marks),
-            "ended": self.ended,
+            "end": self.end,
         }
         return encode_document(document)
 
@@ -100,6 +119,9 @@ class SessionState:
             raise Damaged("object lacks a valid field", subject=name, why="since should be a time")
         if marks is not None and not (isinstance(marks, list) and all(isinstance(mark, str) for mark in marks)):
             raise Damaged("object lacks a valid field", subject=name, why="marks should be names")
+        end = document.get("end")
+        if end is not None and end not in list(End):
+            raise Damaged("object lacks a valid field", subject=name, why="end should say how it ended")
         who = Who(
             take(document, "host", str, name),
             take(document, "place", str, name),
@@ -114,7 +136,7 @@ class SessionState:
             time=take(document, "time", int, name),
             since=since,
             marks=None if marks is None else frozenset(marks),
-            ended=take(document, "ended", bool, name),
+            end=None if end is None else End(str(end)),
         )
 
 
@@ -130,6 +152,17 @@ def load_sessions(repository: Repository) -> list[SessionState]:
     return list(states.values())
 
 
+def joined(states: list[SessionState]) -> SessionState:
+    """Several objects of one session that lasts, as one. Who cannot delete leaves all of them.
+
+    A mark that is still there and was read once is known: nothing it names was relied on since.
+    """
+    since = [state.since for state in states if state.since is not None]
+    read = [state.marks for state in states if state.marks is not None]
+    marks = frozenset[str]().union(*read) if read else None
+    return replace(max(states, key=lambda state: state.time), since=min(since, default=None), marks=marks)
+
+
 def presume_dead(repository: Repository, session_id: str, states: list[SessionState]) -> bool:
     """Fence off a session: delete its objects, so that it cannot commit unaware; False if it turned out to live.
 
@@ -138,13 +171,14 @@ def presume_dead(repository: Repository, session_id: str, states: list[SessionSt
     known = [state for state in states if not state.unreadable]
     if known:
         name = f"{SESSION_PREFIX}{session_id}/{os.urandom(16).hex()}"
-        since = next((state.since for state in known if state.since is not None), None)
+        last = joined(known)
+        since = last.since
         try:
             if since is None:  # it ended before it could say so
-                since = repository.store.written(known[-1].name)
+                since = repository.store.written(last.name)
         except Missing:
             return False
-        last = replace(known[-1], name=name, since=since, ended=True)
+        last = replace(last, name=name, since=since, end=End.PRESUMED)
         repository.put_object(ObjectKind.MARK, name, last.encode())
     for state in states:
         if not state.ended:

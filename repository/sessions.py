@@ -11,6 +11,9 @@ A session is renewed now and then by a new object, after which the old one goes.
 is presumed dead, and its objects are deleted *before* anything else is. Time only decides when to presume: a session
 that was presumed dead by mistake (a laptop that slept, a clock that jumped) finds its object gone before it commits or
 right after, and then proves that all it relies on is still there (`repository.reliance`).
+
+Who cannot delete leaves the objects of its session behind. At its end it adds one that says so, and the next prune
+takes them all away.
 """
 
 from __future__ import annotations
@@ -25,8 +28,9 @@ from typing import TYPE_CHECKING
 
 from model.errors import LoxError, Missing, NewerFormat, Refused, StoreError
 from repository.condemned import Condemned, load_condemned
+from repository.deleting import refusal_of
 from repository.seal import ObjectKind
-from repository.session_state import HERE, SESSION_PREFIX, SessionState, Who
+from repository.session_state import HERE, SESSION_PREFIX, End, SessionState, Who
 
 if TYPE_CHECKING:
     from repository.repository import Repository
@@ -43,6 +47,7 @@ class Session:
         self._lenient = lenient
         self._lock = threading.Lock()
         self._intact = True
+        self._left = False  # such objects
         self.has_stored = False  # packs that the next run can use, should this one not finish
         self.refusal: Refused | None = None  # why nothing of our own could be deleted, if so
         self.id = os.urandom(16).hex()
@@ -87,7 +92,7 @@ class Session:
             # In this order: who deletes the old object after we have seen it sees the new one when looking again.
             if old.name and not self._repository.store.exists(old.name):
                 self._intact = False
-            self.refusal = _drop(self._repository, old.name)
+            self._drop(old.name)
 
     def held(self) -> bool:
         """Whether nobody has presumed this session dead since it began. Raises StoreError."""
@@ -100,9 +105,17 @@ class Session:
         with self._lock:
             old = self._state.name
             self._put(replace(self._state, marks=None))
-            _drop(self._repository, old)
+            self._drop(old)
             self._intact = True
         self.read_marks()
+
+    def require_deletes(self, what: str) -> None:
+        """Raises Refused if the store refused to delete an object of this session: then `what` cannot be done.
+
+        Every session has had one to delete by the time it is open.
+        """
+        if self.refusal is not None:
+            raise refusal_of(self.refusal, what)
 
     def close(self, unfinished: bool = False) -> None:
         """The end. `unfinished`: packs were stored that no snapshot needs yet and the next run will use.
@@ -111,13 +124,17 @@ class Session:
         """
         HERE.discard(self.id)
         with self._lock:
-            name = self._state.name
+            last = self._state
+            if not last.name:
+                return
             try:
                 if unfinished:
-                    self._put(replace(self._state, ended=True))
+                    self._put(replace(last, end=End.UNFINISHED))
+                self._drop(last.name)
+                if self._left and not unfinished:
+                    self._put(replace(last, end=End.DONE))
             except LoxError:
                 return
-            _drop(self._repository, name)
 
     def _put(self, state: SessionState) -> None:
         name = f"{SESSION_PREFIX}{self.id}/{os.urandom(16).hex()}"
@@ -125,9 +142,21 @@ class Session:
         try:
             self._repository.put_object(ObjectKind.MARK, name, state.encode())
         except LoxError:
-            _drop(self._repository, name)  # the answer may have been lost, not the object
+            self._drop(name)  # the answer may have been lost, not the object
             raise
         self._state = state
+
+    def _drop(self, name: str) -> None:
+        """Delete an object of our own if we may; what is left is told of at the end."""
+        try:
+            if name:
+                self._repository.store.delete(name)
+        except Missing:
+            pass
+        except StoreError as error:
+            self._left = True
+            if isinstance(error, Refused):
+                self.refusal = error
 
 
 @contextmanager
@@ -140,12 +169,12 @@ def open_session(
     """
     session = Session(repository, purpose, lenient)
     done = False
-    with _renewing(session, every):
-        try:
+    try:
+        with _renewing(session, every):
             yield session
-            done = True
-        finally:
-            session.close(unfinished=session.has_stored and not done)
+        done = True
+    finally:  # after the last renewal
+        session.close(unfinished=session.has_stored and not done)
 
 
 @contextmanager
@@ -156,11 +185,11 @@ def reading_session(repository: Repository, purpose: str) -> Iterator[Session | 
     except (StoreError, NewerFormat):
         yield None
         return
-    with _renewing(session, RENEW_EVERY):
-        try:
+    try:
+        with _renewing(session, RENEW_EVERY):
             yield session
-        finally:
-            session.close()
+    finally:
+        session.close()
 
 
 @contextmanager
@@ -181,15 +210,3 @@ def _renewing(session: Session, every: float) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-
-
-def _drop(repository: Repository, name: str) -> Refused | None:
-    """Delete an object of our own, if it is there and we may: who is not seen to have ended is presumed dead later."""
-    try:
-        if name:
-            repository.store.delete(name)
-    except Refused as error:
-        return error
-    except StoreError:
-        pass
-    return None

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
 from model.errors import ConfigError, Damaged, LoxError, Missing, NewerFormat, NotFound, UsageError, WrongPassword
+from repository.deleting import delete
 from repository.documents import Document, decode_document, document_checksum, encode_document, take, take_hex
 from repository.keyring import Epoch, parse_epoch_name
 from repository.keys import (
@@ -233,13 +234,16 @@ def unlock(store: Store, repo_id: bytes, secret: str) -> Unlocked:
     )
 
 
+_STILL_OPENS = "the key still opens the repository; remove it with credentials that may delete, see docs/append-only.md"
+
+
 def remove_slot(store: Store, repo_id: bytes, prefix: str) -> KeySlot:
     """Delete one slot and return it. Raises NotFound, and UsageError for the last readable one."""
     listing = read_slots(store, repo_id)
     slot = listing.find(prefix)
     if len(listing.slots) == 1:
         raise UsageError("this is the last key of the repository", subject=slot.id, hint="add another one first")
-    store.delete(slot.name)
+    delete(store, slot.name, "removing a key", _STILL_OPENS)
     return slot
 
 

@@ -15,13 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from model.errors import Missing, RunFailed
+from model.errors import Missing, Refused, RunFailed
 from repository.condemned import CONDEMNED_PREFIX, Condemned, Reason
 from repository.needs import Progress
 from repository.pack import pack_name
 from repository.repository import Repository
 from repository.seal import ObjectKind
-from repository.session_state import SessionState, load_session, load_sessions, presume_dead, seems_dead
+from repository.session_state import End, SessionState, joined, load_session, load_sessions, presume_dead, seems_dead
 from repository.sessions import Session
 
 BATCH = 64  # packs deleted or looked at between two looks at our own session
@@ -54,13 +54,10 @@ def look_around(repository: Repository, session: Session, keep_unfinished: int |
     by_id = _by_id(load_sessions(repository))
     by_id.pop(session.id, None)
     for session_id, states in by_id.items():
-        at_work = [state for state in states if not state.ended]
-        if at_work:
-            dead = all(seems_dead(repository, state, now) for state in at_work)
-            if not dead or not presume_dead(repository, session_id, states):
-                others.live += at_work
-                continue
-        left = load_session(repository, session_id) if at_work else states  # all that is left says that it ended
+        left = _left_of(repository, session_id, states, now)
+        if left is None:
+            others.live += _as_one(states)
+            continue
         for state in left:
             if keep_unfinished is None or not _is_old(repository, state, keep_unfinished, now):
                 others.unfinished.append(state)
@@ -75,14 +72,46 @@ def only_look(repository: Repository, keep_unfinished: int) -> Others:
     Raises StoreError."""
     others = Others()
     for states in _by_id(load_sessions(repository)).values():
-        at_work = [state for state in states if not state.ended]
-        if not all(seems_dead(repository, state, None) for state in at_work):
-            others.live += at_work
+        over = any(state.over for state in states)
+        if not over and not all(seems_dead(repository, state, None) for state in states if not state.ended):
+            others.live += _as_one(states)
         elif keep_unfinished:
+            left = [state for state in states if state.end is End.UNFINISHED] if over else states
             others.unfinished += [
-                each for each in states if not each.ended or not _is_old(repository, each, keep_unfinished, None)
+                each for each in left if not each.ended or not _is_old(repository, each, keep_unfinished, None)
             ]
     return others
+
+
+def _left_of(
+    repository: Repository, session_id: str, states: list[SessionState], now: int | None
+) -> list[SessionState] | None:
+    """What is left of a session that ended, or is fenced off now, for the next run to use; None: it lives."""
+    if any(state.over for state in states):
+        return _cleared(repository, states)
+    at_work = [state for state in states if not state.ended]
+    if not at_work:
+        return states
+    dead = all(seems_dead(repository, state, now) for state in at_work)
+    if not dead or not presume_dead(repository, session_id, states):
+        return None
+    return load_session(repository, session_id)
+
+
+def _cleared(repository: Repository, states: list[SessionState]) -> list[SessionState]:
+    """Delete what is left of a session that says it is over, but for word of what the next run will use."""
+    kept = [state for state in states if state.end is End.UNFINISHED]
+    for state in sorted(states, key=lambda state: state.over):  # its last word goes last
+        if state not in kept:
+            with suppress(Missing):
+                repository.store.delete(state.name)
+    return kept
+
+
+def _as_one(states: list[SessionState]) -> list[SessionState]:
+    """What a session that lasts says: one state, and those that cannot be read."""
+    known = [state for state in states if not state.ended and not state.unreadable]
+    return [*([joined(known)] if known else []), *(state for state in states if state.unreadable)]
 
 
 def _by_id(states: Iterable[SessionState]) -> dict[str, list[SessionState]]:
@@ -124,24 +153,44 @@ def ripe_packs(marks: Iterable[Condemned], live: Collection[SessionState]) -> di
 
 def delete_packs(
     repository: Repository, doomed: Mapping[bytes, int], held: Callable[[], None], progress: Progress
-) -> int:
-    """Delete packs, id → size; the bytes that frees. `held` raises if we may not go on. Raises StoreError."""
+) -> tuple[int, list[bytes]]:
+    """Delete packs, id → size; the bytes of those deleted, and packs that the store refuses to delete: it may lock
+    them for a time. `held` raises if we may not go on. Raises Refused if all are refused, other StoreErrors."""
     packs = sorted(doomed)
+    refused: dict[bytes, Refused] = {}
 
     def delete(pack: bytes) -> int:
         try:
             repository.store.delete(pack_name(pack))
         except Missing:  # an interrupted run has done it
             return 0
+        except Refused as error:
+            refused[pack] = error
+            return 0
         return doomed[pack]
 
-    freed = 0
+    deleted = 0
     with ThreadPoolExecutor(DELETERS, thread_name_prefix="delete") as pool:
         for at in range(0, len(packs), BATCH):
             progress("deleting packs", at, len(packs))
             held()
-            freed += sum(pool.map(delete, packs[at : at + BATCH]))
-    return freed
+            deleted += sum(pool.map(delete, packs[at : at + BATCH]))
+            if len(refused) == at + len(packs[at : at + BATCH]):
+                raise next(iter(refused.values()))
+    return deleted, sorted(refused)
+
+
+def keeps_deleted(repository: Repository, session: Session) -> bool:
+    """Whether the store keeps what is deleted. Raises StoreError.
+
+    By an object that is new: older ones may be from before the store began to keep versions.
+    """
+    for _ in range(3):
+        try:
+            return bool(repository.store.keeps_deleted(session.name))
+        except Missing:  # renewed meanwhile
+            continue
+    return False
 
 
 def release(

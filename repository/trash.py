@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from model.errors import Damaged, Exists, LoxError, Missing, NewerFormat, NotFound, UsageError
 from repository.annotations import load_annotations, remove_notes
+from repository.deleting import delete
 from repository.document_cache import Family, load_family
 from repository.documents import Document, decode_document, encode_document, take, take_hex
 from repository.keyring import WRITER_ID_SIZE
@@ -33,6 +34,10 @@ TRASH_MAX = 2 * SNAPSHOT_MAX + (64 << 10)  # bytes of an opened object: the docu
 RESEALED = "sealed anew"  # the rule by which snapshots pass through the trash to be sealed under new keys
 
 _VERSION = 1
+_STAYS = (
+    "the snapshot stays; a copy of it in the trash goes with the next lox prune. Run it with credentials that may "
+    "delete, see docs/append-only.md"
+)
 
 OnUnreadable = Callable[[str, LoxError], object]
 """Told the name of an object in the trash that cannot be read, and why."""
@@ -55,6 +60,7 @@ def forget(repository: Repository, snapshot_id: str, rule: str, now: int) -> Non
     """Move the snapshot to the trash as of `now`, ns since the epoch; `rule` says in words why.
 
     Raises UsageError if it is pinned or held, Missing if there is no such snapshot, Damaged, NewerFormat, StoreError.
+    Refused by a store that deletes nothing, the snapshot is in both places, which counts as not forgotten.
     """
     name = SNAPSHOT_PREFIX + snapshot_id
     data, writer = repository.get_written(ObjectKind.SNAPSHOT, name)
@@ -90,7 +96,7 @@ def _move(repository: Repository, snapshot_id: str, written: tuple[bytes, bytes 
     plain = encode_document(document)
     repository.put_object(ObjectKind.MARK, _trash_name(snapshot_id), plain)
     try:
-        repository.store.delete(name)
+        delete(repository.store, name, "forgetting", _STAYS)
     except Missing:  # somebody else forgot it at the same time
         pass
     if not any(True for _ in repository.store.list(f"{TRASH_PREFIX}{snapshot_id}/")):
@@ -254,6 +260,6 @@ def _empty(repository: Repository, trashed: Trashed) -> None:
 
 def _delete(repository: Repository, name: str) -> None:
     try:
-        repository.store.delete(name)
+        delete(repository.store, name, "emptying the trash")
     except Missing:  # somebody else did
         pass

@@ -105,7 +105,7 @@ def _probe(output: Output, store: Store) -> None:
     if not is_remote(store):
         return
     from lox.escape import safe
-    from repository.store.probe import probe
+    from repository.store.probe import DELETED, probe
 
     report = probe(store, full=False)
     output.event("store", **{finding.name.replace(" ", "_"): finding.good for finding in report.findings})
@@ -113,7 +113,7 @@ def _probe(output: Output, store: Store) -> None:
         why = "; ".join(f"{each.name}: {each.text}" for each in report.findings if each.needed and not each.good)
         raise StoreError("a repository cannot live here", subject=store.url, why=why, hint="see lox store probe")
     for finding in report.findings:
-        if finding.good is False:
+        if finding.good is False or finding.name == DELETED:
             output.note(f"note: {finding.name}: {safe(finding.text)}")
     if report.left_behind:
         output.note(f"note: these objects cannot be deleted and may stay: {safe(', '.join(report.left_behind))}")

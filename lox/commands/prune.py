@@ -95,6 +95,17 @@ def _finish(output: Output, report: PruneReport) -> ExitCode:
     return code
 
 
+def _deleted(report: PruneReport, would: str) -> list[str]:
+    size = format_size(report.bytes_deleted)
+    freed = "" if report.kept_deleted else f" {would}freed"
+    lines = [f"{plural(report.deleted, 'pack')} {would}deleted, {size}{freed}"]
+    if report.kept_deleted:
+        lines.append("the bucket keeps deleted objects until its lifecycle rule removes them: nothing is freed before")
+    if report.locked:
+        lines.append(f"{plural(report.locked, 'pack')} the store refuses to delete yet: are they locked?")
+    return lines
+
+
 def _lines(report: PruneReport) -> list[str]:
     """What was done, in the order in which it was."""
     would = "would be " if report.dry_run else ""
@@ -114,7 +125,7 @@ def _lines(report: PruneReport) -> list[str]:
         lines.append(f"{plural(report.old_keys, 'pack')} left under older keys; the next run goes on")
     if report.rescued:
         lines.append(f"{plural(report.rescued, 'condemned pack')} needed after all")
-    lines.append(f"{plural(report.deleted, 'pack')} {would}deleted, {format_size(report.bytes_freed)} {would}freed")
+    lines += _deleted(report, would)
     if report.waiting:
         lines.append(
             f"{plural(report.waiting, 'condemned pack')} left, {format_size(report.waiting_bytes)}: "

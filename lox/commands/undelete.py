@@ -45,7 +45,10 @@ def command(ctx: click.Context, /, snapshots: tuple[str, ...], everything: bool,
     if listing:
         _list(output, load_trash(repository, lambda name, error: unreadable.append((name, error)), default_cache_dir()))
         return tell_unreadable(output, unreadable)
-    with open_session(repository, "undelete"):  # before the trash is read: the data of what is in it then stays
+    with open_session(
+        repository, "undelete"
+    ) as session:  # before the trash is read: the data of what is in it then stays
+        session.require_deletes("lox undelete")
         trash = load_trash(repository, lambda name, error: unreadable.append((name, error)), default_cache_dir())
         return _bring_back(output, repository, trash, snapshots, unreadable)
 

@@ -64,6 +64,17 @@ class Store(ABC):
         self.size(name)
         return None
 
+    def keeps_deleted(self, name: str) -> bool | None:
+        """Whether the bytes of an object stay after it is deleted, hidden, because the store keeps versions.
+
+        None: not known. Raises Missing.
+        """
+        return False
+
+    def rules_for_deleted(self) -> str:
+        """In words, how long the store keeps what was deleted; empty if it does not, or does not tell."""
+        return ""
+
     def exists(self, name: str) -> bool:
         """Whether there is such an object."""
         try:

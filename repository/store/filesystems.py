@@ -87,6 +87,11 @@ class FilesystemStore(Store):
             raise StoreError("not a file", subject=name)
         return int(info["size"])
 
+    def keeps_deleted(self, name: str) -> bool | None:
+        """No driver tells. Raises Missing."""
+        self.size(name)
+        return None
+
     def delete(self, name: str) -> None:
         self.size(name)  # some drivers delete what is not there
         try:

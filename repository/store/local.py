@@ -84,7 +84,10 @@ class LocalStore(Store):
         path = self._path(name)
         folder = os.path.dirname(path)
         with _translated(name):
+            status = os.stat(path, follow_symlinks=False)
             os.unlink(path)
+            if status.st_nlink > 1:
+                _unlink_temporary(folder, status.st_ino)
             try:
                 _sync_folder(folder)
             except FileNotFoundError:  # somebody else deleted the last of it, and the folder
@@ -237,6 +240,15 @@ def _publish(temporary: str, final: str) -> None:
         if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
             raise
         _rename_to_free_name(temporary, final)
+
+
+def _unlink_temporary(folder: str, inode: int) -> None:
+    """Remove the temporary names of an object that went: a writer that crashed, or must not delete, left them, and as
+    long as one is there the disk has no room back."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(".tmp-") and entry.inode() == inode:
+                os.unlink(entry.path)
 
 
 def _rename_to_free_name(temporary: str, final: str) -> None:

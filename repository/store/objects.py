@@ -24,7 +24,7 @@ _SMALL_PUT = 1 << 20  # bytes that are sent within the silence at 70 kbit/s
 _BEHIND_END = "Wanted range starting at"
 _NOT_PARTIAL = "non-partial response"
 _STATUS = re.compile(r"status code: (\d{3})")
-_CODE = re.compile(r"<Code>([A-Za-z0-9]{1,64})</Code>")
+_CODE = re.compile(r"<Code>([A-Za-z0-9]{1,64})</Code>|DeleteObjects request failed.* \(code: ([A-Za-z0-9]{1,64})\)")
 _KINDS: dict[int, type[StoreError]] = {
     **dict.fromkeys((401, 403), Refused),
     404: Missing,
@@ -37,7 +37,7 @@ _CODE_KINDS: dict[str, type[StoreError]] = {
     **dict.fromkeys(("RequestTimeout", "SlowDown", "InternalError", "ServerBusy", "OperationAborted"), Transient),
     **dict.fromkeys(("QuotaExceeded", "XMinioStorageFull", "InsufficientStorage"), StoreFull),
     **dict.fromkeys(("NoSuchBucket", "ContainerNotFound"), StoreError),
-    "RequestTimeTooSkewed": Refused,
+    **dict.fromkeys(("RequestTimeTooSkewed", "AccessDenied", "BlobImmutableDueToPolicy"), Refused),
     "BlobAlreadyExists": Exists,
 }
 _HINTS = {
@@ -53,6 +53,7 @@ class ObjectStore(Store):
 
     def __init__(self, place: Location) -> None:
         self.url = place.url
+        self._kind, self._bucket, self._prefix = OBJECT_SCHEMES[place.scheme], place.host, place.path.strip("/")
         self._obstore = backend("obstore", OBJECT_SCHEMES[place.scheme], place.scheme)
         self._client = _client(place, read_timeout=_SILENCE)
         self._sender = _client(place)  # of large objects, which take longer than the server may be silent
@@ -123,6 +124,20 @@ class ObjectStore(Store):
         """When the store says the object was written, in ns since the epoch. Raises Missing."""
         return int(self._head(name)["last_modified"].timestamp()) * 10**9
 
+    def keeps_deleted(self, name: str) -> bool | None:
+        """A version of its own says that the bucket keeps versions. Raises Missing."""
+        if self._kind == "gs":  # whose objects have one in any case
+            return None
+        return self._head(name)["version"] not in (None, "", "null")
+
+    def rules_for_deleted(self) -> str:
+        """Object Lock and lifecycle of an S3 bucket, as far as the credentials may know."""
+        if self._kind != "s3":
+            return ""
+        from repository.store.bucket_rules import rules_of
+
+        return rules_of(self._bucket, self._prefix)
+
     def delete(self, name: str) -> None:
         self.size(name)  # deleting what is not there succeeds in S3
         try:
@@ -142,10 +157,12 @@ def translated(error: Exception, name: str, writing: bool = False) -> StoreError
     """Our error for one of obstore's. Its text holds URLs, and those may hold tokens: only codes are kept of it."""
     text, kind_name, status = str(error), type(error).__name__, _status(error)
     found = _CODE.search(text)
-    code = found[1] if found else ""
+    code = (found[1] or found[2]) if found else ""
+    if code.isdigit():  # Azure, of an object that could not be deleted
+        status, code = int(code), ""
     kind = _CODE_KINDS.get(code) or _KINDS.get(status or 0)
     if kind is None:
-        kind = _named(error, kind_name, text, status)
+        kind = _named(error, kind_name, text, bool(status or code))
     if kind is Missing and writing:
         kind = StoreError
     why = " ".join([part for part in (f"HTTP {status}" if status else "", code) if part])
@@ -153,14 +170,14 @@ def translated(error: Exception, name: str, writing: bool = False) -> StoreError
     return kind("store failed", subject=name, why=why or _sentence(text, kind_name), hint=hint)
 
 
-def _named(error: Exception, kind_name: str, text: str, status: int | None) -> type[StoreError]:
+def _named(error: Exception, kind_name: str, text: str, answered: bool) -> type[StoreError]:
     if isinstance(error, FileNotFoundError):
         return Missing
     if kind_name in ("AlreadyExistsError", "PreconditionError"):
         return Exists
     if kind_name in ("PermissionDeniedError", "UnauthenticatedError"):
         return Refused
-    if kind_name == "GenericError" and status is None:  # no answer came
+    if kind_name == "GenericError" and not answered:
         return Refused if "redentials" in text else Transient
     return StoreError
 
@@ -208,7 +225,8 @@ def _plain_endpoint() -> bool:
 
 def _aws_options() -> dict[str, Any]:
     """What obstore does not find alone: the profiles of ~/.aws, which boto3 reads, and the endpoint."""
-    options: dict[str, Any] = {}
+    # Where objects are locked by default, a put needs a checksum. It is the one that signing needs, and costs nothing.
+    options: dict[str, Any] = {"checksum_algorithm": "SHA256"}
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if endpoint:
         options["endpoint"] = endpoint

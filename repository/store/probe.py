@@ -17,6 +17,7 @@ from repository.store.base import Store
 
 MIB = 1 << 20
 SMALL = 1000  # bytes of the objects that are about behaviour
+DELETED = "deleted objects"  # the trait
 _LATENCY_ROUNDS = 9
 
 
@@ -41,6 +42,7 @@ class ProbeReport:
     latency: float | None = None
     upload: float | None = None
     download: float | None = None
+    keeps_deleted: bool | None = None  # what is deleted stays, hidden, until a rule of the store removes it
     left_behind: list[str] = field(default_factory=list)  # objects of the probe that could not be deleted
 
     @property
@@ -79,7 +81,11 @@ def _behaviour(store: Store, folder: str, report: ProbeReport) -> None:
     report.findings.append(_needed("list after write", listed, "listed at once, with its size", "not listed at once"))
     report.findings.append(_put_if_absent(store, f"{folder}/a/taken", report))
     report.findings.append(_clock(store, name, before, after, report))
+    report.keeps_deleted = store.keeps_deleted(name)
     report.findings.append(_delete(store, folder, name))
+    if report.keeps_deleted:
+        text = "; ".join(["hidden, and kept as older versions", *filter(None, [store.rules_for_deleted()])])
+        report.findings.append(Finding(DELETED, None, text))
 
 
 def _needed(name: str, good: bool, yes: str, no: str) -> Finding:

@@ -85,6 +85,9 @@ class RetryingStore(WrappedStore):
     def written(self, name: str) -> int | None:
         return self._repeated(lambda tries: self.inner.written(name))
 
+    def keeps_deleted(self, name: str) -> bool | None:
+        return self._repeated(lambda tries: self.inner.keeps_deleted(name))
+
     def _repeated(self, attempt: Callable[[int], T]) -> T:
         """The result of `attempt`, which is told how many attempts failed before it."""
         tries, began = 0, self._clock()

@@ -37,6 +37,12 @@ class WrappedStore(Store):
     def written(self, name: str) -> int | None:
         return self.inner.written(name)
 
+    def keeps_deleted(self, name: str) -> bool | None:
+        return self.inner.keeps_deleted(name)
+
+    def rules_for_deleted(self) -> str:
+        return self.inner.rules_for_deleted()
+
 
 @dataclass(frozen=True, slots=True)
 class Call:

@@ -26,10 +26,12 @@ SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 
 
 @contextlib.contextmanager
-def s3_server(conditional: bool = True, delay: float = 0) -> Iterator[dict[str, str]]:
+def s3_server(
+    conditional: bool = True, delay: float = 0, lets: Callable[[dict[str, Any]], bool] = lambda request: True
+) -> Iterator[dict[str, str]]:
     """A server on a free port with one bucket; the environment that reaches it. Not `conditional`: it overwrites.
 
-    It waits `delay` seconds before each answer.
+    It waits `delay` seconds before each answer, and denies access to requests that `lets` is false of.
     """
     pytest.importorskip("moto.server", reason="no S3 server: pip install 'moto[server]'")
     pytest.importorskip("obstore", reason="no S3 client: pip install obstore")
@@ -41,7 +43,13 @@ def s3_server(conditional: bool = True, delay: float = 0) -> Iterator[dict[str, 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         if not conditional:
             environ.pop("HTTP_IF_NONE_MATCH", None)
+        if environ.get("HTTP_X_AMZ_CHECKSUM_SHA256") or environ.get("HTTP_X_AMZ_COPY_SOURCE"):
+            # Enough for Amazon's Object Lock; moto wants it said in words.
+            environ["HTTP_X_AMZ_SDK_CHECKSUM_ALGORITHM"] = "SHA256"
         time.sleep(delay)
+        if not lets(environ):
+            start_response("403 Forbidden", [("Content-Type", "application/xml")])
+            return [b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"]
         return application(environ, start_response)
 
     server = make_server("127.0.0.1", 0, answer, threaded=True)
@@ -153,8 +161,11 @@ def _make_container(endpoint: str) -> None:
 
 
 @contextlib.contextmanager
-def sftp_server(folder: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """An sshd of our own for the user who runs this: its port, and the environment whose ~/.ssh reaches it."""
+def sftp_server(folder: Path, options: str = "") -> Iterator[tuple[int, dict[str, str]]]:
+    """An sshd of our own for the user who runs this: its port, and the environment whose ~/.ssh reaches it.
+
+    `options` are further lines of its configuration.
+    """
     pytest.importorskip("asyncssh", reason="no SFTP client: pip install asyncssh")
     if not os.path.exists(SSHD):
         pytest.skip("no SFTP server: apt-get install openssh-server")
@@ -171,7 +182,7 @@ def sftp_server(folder: Path) -> Iterator[tuple[int, dict[str, str]]]:
     config.write_text(
         f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host_key\nAuthorizedKeysFile {authorized}\n"
         f"PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nMaxStartups 100\n"
-        f"Subsystem sftp internal-sftp\n"
+        f"Subsystem sftp internal-sftp\n{options}\n"
     )
     if os.geteuid() == 0:
         os.makedirs("/run/sshd", mode=0o755, exist_ok=True)

@@ -30,11 +30,11 @@ def test_what_nobody_needs_goes_and_what_remains_is_whole() -> None:
     home.verify_lean()
     after = sum(home.packs().values())
     assert (report.bytes_before, report.bytes_after) == (before, after) and after < before - 5000
-    assert report.bytes_freed == before - after + report.bytes_written
+    assert report.bytes_deleted == before - after + report.bytes_written
     assert len(report.purged) == 2 and len(load_all(home.repository)) == 2
     assert (report.in_trash, report.waiting, report.left_unused, report.damaged) == (0, 0, 0, [])
     again = prune(home.repository, ALL)
-    assert (again.deleted, again.rewritten, again.unused, again.bytes_freed, again.index_written) == (0, 0, 0, 0, 0)
+    assert (again.deleted, again.rewritten, again.unused, again.bytes_deleted, again.index_written) == (0, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("encrypted", [False, True])
@@ -88,7 +88,7 @@ def test_a_dry_run_changes_nothing_and_foretells_what_a_run_does() -> None:
         done.bytes_before,
     )
     assert (told.unused, told.unused_bytes, told.rewritten) == (done.unused, done.unused_bytes, done.rewritten)
-    assert told.deleted == done.deleted > 0 and told.bytes_freed == done.bytes_freed
+    assert told.deleted == done.deleted > 0 and told.bytes_deleted == done.bytes_deleted
     assert told.bytes_read == done.bytes_read > 0 < told.bytes_written
     assert told.waiting == done.waiting == 0 and told.waiting_for == []
     assert abs(told.bytes_after - done.bytes_after) < 2000, "headers and tables of new packs are not known before"

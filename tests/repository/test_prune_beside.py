@@ -215,9 +215,9 @@ def test_one_that_died_before_it_had_said_since_when_holds_up_nothing(tmp_path: 
     home = wasteful(LocalStore(str(tmp_path)))
     home.repository.store = Aged(home.repository.store)
     sound = home.repository.store
-    home.repository.store = FaultyStore(
-        sound, [Fault("list", "gc/", StoreError("dead")), Fault("delete", error=StoreError("dead"))]
-    )
+    dead = StoreError("dead")
+    faults = [Fault("list", "gc/", dead), Fault("delete", error=dead), Fault("put", error=dead, skip=1)]
+    home.repository.store = FaultyStore(sound, faults)
     with pytest.raises(StoreError):
         Session(home.repository, "backup")
     home.repository.store = sound
@@ -307,7 +307,7 @@ def test_a_store_that_refuses_to_delete_is_found_out_before_the_work_is_done() -
     home = wasteful()
     sound = home.repository.store
     home.repository.store = RecordingStore(FaultyStore(sound, [Fault("delete", error=Refused("append only"))]))
-    with pytest.raises(Refused, match="refuses what pruning needs"):
+    with pytest.raises(Refused, match="lox prune has to delete"):
         prune(home.repository, ALL)
     assert home.repository.store.of("put", "packs/") == home.repository.store.of("put", "gc/") == []
     home.repository.store = sound

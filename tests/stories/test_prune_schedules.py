@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from model.errors import Missing, NotFound, RunFailed, UsageError
+from model.errors import Missing, NotFound, Refused, RunFailed, UsageError
 from repository import prune as prune_module
 from repository import sweep
 from repository.check import check
@@ -26,6 +26,7 @@ from repository.session_state import SessionState, load_sessions
 from repository.sessions import open_session
 from repository.snapshot import Snapshot, load_all
 from repository.store import MemoryStore
+from repository.store.wrappers import Fault, FaultyStore
 from repository.trash import forget, load_trash, undelete
 from tests.repository.samples import Tree, back_up, content_of, new_repository, store_content, table_of
 from tests.repository.turns import Stage, by_chance, by_script
@@ -94,6 +95,12 @@ class Crowd:
         tree, repository, renewals = tree_of(self.rng), self.view(name), self.rng.randint(0, 2)
         return lambda: self._remember(back_up_beside(repository, tree, renewals), tree)
 
+    def careful(self, name: str) -> Callable[[], None]:
+        """A backup with credentials that cannot delete."""
+        tree, repository, renewals = tree_of(self.rng), self.view(name), self.rng.randint(0, 2)
+        repository.store = FaultyStore(repository.store, [Fault("delete", error=Refused("append only"))])
+        return lambda: self._remember(back_up_beside(repository, tree, renewals), tree)
+
     def prune(self, name: str) -> Callable[[], None]:
         repository = self.view(name)
 
@@ -151,7 +158,8 @@ def play(seed: int) -> set[str]:
         return rng.random() < chance
 
     kinds: dict[str, Callable[[str], Callable[[], None]]] = {
-        "backup": crowd.backup,
+        # Who cannot delete cannot take back what it finds to be broken after it was presumed dead by mistake.
+        "backup": crowd.careful if chance == 0.0 and rng.random() < 0.5 else crowd.backup,
         "prune": crowd.prune,
         "forget": crowd.forget,
         "undelete": crowd.undelete,
