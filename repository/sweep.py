@@ -20,7 +20,7 @@ from repository.needs import Progress
 from repository.pack import pack_name
 from repository.repository import Repository
 from repository.seal import ObjectKind
-from repository.session_state import SessionState, load_sessions, presume_dead, seems_dead
+from repository.session_state import SessionState, load_sessions, presume_dead, seems_dead, telling
 from repository.sessions import Session
 
 BATCH = 64  # packs deleted between two looks at our own session
@@ -57,7 +57,7 @@ def look_around(repository: Repository, session: Session, keep_unfinished: int |
     for session_id, states in by_id.items():
         at_work = [state for state in states if not state.ended]
         if at_work and not (
-            all(seems_dead(repository, state, now) for state in at_work)
+            all(seems_dead(repository, state, now) for state in telling(at_work))
             and presume_dead(repository, session_id, states)
         ):
             others.live += at_work
