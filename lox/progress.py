@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PROBLEMS_SHOWN = 20  # on the terminal; all of them are in the report and in JSON
 INTERVAL = 30.0
 COUNT_AFTER = 1.0  # seconds after which it is worth while to count what there is to do
-COUNTED_IN_BYTES = ("reading packs", "copying objects")
+COUNTED_IN_BYTES = ("reading packs", "rewriting packs", "copying objects")
 STEP_INTERVAL = 0.2  # seconds between two drawings
 PATIENCE = 0.4  # seconds a run may take before a live display appears: shorter ones need none
 

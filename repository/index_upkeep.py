@@ -27,8 +27,9 @@ def rewrite_index(
 ) -> tuple[int, int]:
     """Objects of the index (written, deleted) so that none names the packs `drop`, and few are small.
 
-    At most one object and what it becomes are in memory at a time, and small ones up to the size of one. `may_go_on`
-    raises to end it before anything is deleted. Raises StoreError, Damaged, NewerFormat.
+    Of those that are read none names a pack that another does: that is left of interrupted runs. At most one object
+    and what it becomes are in memory at a time, and small ones up to the size of one. `may_go_on` raises to end it
+    before anything is deleted. Raises StoreError, Damaged, NewerFormat.
     """
     objects = list(repository.store.list(INDEX_PREFIX))
     join = {name for name, size in objects if size < SMALL_BYTES}
@@ -54,18 +55,19 @@ def _groups(
 ) -> Iterator[list[tuple[str, list[Receipt]]]]:
     """Objects to be replaced together, with the receipts that are to stay."""
     held: list[tuple[str, list[Receipt]]] = []
+    seen: set[bytes] = set()
     chunks = 0
     for name in names:
         table = _load(repository, name)
         if table is None:
             continue
         packs = [row.tobytes() for row in table.packs["id"]]
-        stale = any(pack in drop for pack in packs)
-        if not stale and name not in join:
+        stay = {pack: row for row, pack in enumerate(packs) if pack not in drop and pack not in seen}
+        seen.update(stay)
+        if len(stay) == len(packs) and name not in join:
             continue
-        index = ChunkIndex([table])
-        receipts = Receipts(index)
-        kept = [receipts.of(row) for row, pack in enumerate(packs) if pack not in drop]
+        receipts = Receipts(ChunkIndex([table]))
+        kept = [receipts.of(row) for row in stay.values()]
         if name not in join:
             yield [(name, kept)]
             continue

@@ -68,8 +68,14 @@ class Needs:
             self.lookup(self._reader.content(decode_part(plain, part, "manifest")).ids)
             done += part.rows
 
+    def need(self, ids: U8, mark: int) -> None:
+        """Mark these chunks."""
+        self._mark = mark
+        self.lookup(ids)
+
     def lookup(self, ids: U8) -> Locations:
         """Where chunks lie; whatever is asked for here is needed, by whom the present mark says."""
+        assert self._mark, "a need of nobody would be no need"
         number, row = self.index.find(ids)
         self.missing += int((number < 0).sum())
         for at, marks in enumerate(self.marks):

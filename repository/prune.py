@@ -12,13 +12,13 @@ goes on. What cannot be deleted yet, because somebody is at work who has not rea
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from model.entries import U8
-from model.errors import Damaged, Refused, RunFailed
+from model.errors import Damaged, Refused, RunFailed, StoreFull
 from repository.cache import list_packs
 from repository.cache_dir import default_cache_dir
 from repository.condemned import Condemned, Reason, condemn, load_condemned
@@ -28,24 +28,27 @@ from repository.index_upkeep import rewrite_index
 from repository.needs import Needs, Progress
 from repository.part_codec import PartRef
 from repository.prune_plan import Plan, PrunePolicy, Usage, plan_prune
+from repository.reencrypt import old_packs, reseal_snapshots
 from repository.repository import Repository
-from repository.rewrite import Rewriter, Rewritten
-from repository.session_state import load_sessions
+from repository.rewrite import Rewritten, rewrite
 from repository.sessions import Session, open_session
 from repository.snapshot import Snapshot, Snapshots
 from repository.sweep import (
     Others,
     delete_packs,
     look_around,
+    only_look,
     protected_since,
     refuse_company,
     release,
     ripe_packs,
     written_before,
 )
-from repository.trash import load_live, load_trash, purge, purgeable
+from repository.trash import finish_reseals, load_live, load_trash, purge, purgeable
 
 __all__ = ["PrunePolicy", "PruneReport", "prune"]
+
+IDS_MAX = 1 << 16  # rows of the index gone through at a time
 
 
 @dataclass(slots=True)
@@ -73,6 +76,8 @@ class PruneReport:
     unfinished: int = 0  # packs kept for runs that are under way or were interrupted
     unfinished_bytes: int = 0
     left_unused: int = 0  # bytes of no use in packs that stay
+    old_keys: int = 0  # packs in use that stay under the keys of older epochs
+    resealed: int = 0  # snapshots
     index_written: int = 0  # objects
     index_deleted: int = 0
     damaged: list[Damaged] = field(default_factory=list)  # packs that could not be rewritten
@@ -88,21 +93,22 @@ def prune(
     policy: PrunePolicy | None = None,
     dry_run: bool = False,
     progress: Progress = lambda what, done, total: None,
-    also: Callable[[Collection[bytes]], Collection[bytes]] = lambda packs: (),
+    reencrypt: bool = False,
 ) -> PruneReport:
     """Give back the room of what no snapshot needs.
 
-    `also` says which of the packs in use are to be rewritten whatever is in them. Raises Damaged if something that
+    With `reencrypt` packs that are sealed under the keys of older epochs are rewritten whatever is in them, up to
+    `max_rewrite`, and snapshots are sealed anew. Raises Damaged if something that
     snapshots need is missing or cannot be read: then nothing is deleted; RunFailed if another one is at work,
     Refused if the store does not let us delete, other StoreErrors, NewerFormat, and what `progress` raises.
     """
     repository.config.require(Operation.GC)
     policy = policy or PrunePolicy()
     if dry_run:
-        return _Prune(repository, policy, progress, also, None).plan_only()
+        return _Prune(repository, policy, progress, reencrypt, None).plan_only()
     try:
         with open_session(repository, "prune") as session:
-            return _Prune(repository, policy, progress, also, session).run()
+            return _Prune(repository, policy, progress, reencrypt, session).run()
     except Refused as error:
         hint = "lox prune needs the right to delete, backups do not; a run that has it goes on from here"
         raise Refused(
@@ -116,52 +122,84 @@ class _Prune:
         repository: Repository,
         policy: PrunePolicy,
         progress: Progress,
-        also: Callable[[Collection[bytes]], Collection[bytes]],
+        reencrypt: bool,
         session: Session | None,
     ) -> None:
         self._repository = repository
         self._policy = policy
         self._progress = progress
-        self._also = also
+        self._reencrypt = reencrypt
         self._session = session
         self._parts: set[PartRef] = set()
         self.report = PruneReport(session is None)
 
     def plan_only(self) -> PruneReport:
         """What a run would do, were nobody else at work."""
-        others = Others([state for state in load_sessions(self._repository) if not state.ended])
-        gone = {one.id for one in purgeable(self._repository, self._policy.trash, time.time_ns())}
-        live = load_live(self._repository, default_cache_dir())
-        kept = Snapshots((each for each in live if each.id not in gone), live.unreadable)
-        kept.extend(each for each in live if each.id in gone and self._repository.store.exists(each.name))
-        self.report.purged, self.report.in_trash = sorted(gone), len(load_trash(self._repository)) - len(gone)
-        _, _, plan, marks = self._mark(kept, others)
-        condemned = {pack for mark in marks for pack in mark.packs}
+        others = only_look(self._repository, self._policy.unfinished)
+        needs, usage, plan, marks = self._mark(self._kept(time.time_ns()), others)
+        index, report = needs.index, self.report
+        report.rewritten, report.rescued = len(plan.rewrite), len(plan.rescue)
+        of_those = usage.needed & np.isin(index.segments.pack, plan.rewrite)
+        report.bytes_read = int(index.segments.stored[of_those].sum(dtype=np.int64))
+        report.bytes_written = plan.copied
+        rewritten = {index.packs[row] for row in plan.rewrite}
+        needed = {index.packs[row] for row in np.flatnonzero(usage.needed_packs(index)).tolist()} - rewritten
+        condemned = {pack for mark in marks for pack in mark.packs} - needed
+        new = rewritten | set(plan.unused)
         sizes = dict(list_packs(self._repository))
-        self._count_waiting({*plan.unused, *condemned} - set(plan.rescue), sizes, others)
-        self.report.bytes_written, self.report.rewritten = plan.copied, len(plan.rewrite)
-        self.report.bytes_read = plan.copied
-        return self.report
+        ripe = [pack for pack in condemned & ripe_packs(marks, others.live).keys() if pack in sizes]
+        if not others.live:
+            ripe += new
+        report.deleted, report.bytes_freed = len(ripe), sum(sizes[pack] for pack in ripe)
+        self._count_waiting((new | condemned) - set(ripe), sizes, others)
+        return report
 
     def run(self) -> PruneReport:
         """All phases."""
-        session = self._at_work()
+        session, now = self._at_work(), time.time_ns()
+        if session.refusal is not None:  # better now than after hours
+            raise session.refusal
         others = look_around(self._repository, session, self._policy.unfinished)
         refuse_company(others)
-        self.report.purged = purge(self._repository, self._policy.trash, time.time_ns())
-        self.report.in_trash = len(load_trash(self._repository))
-        needs, usage, plan, marks = self._mark(load_live(self._repository, default_cache_dir()), others)
+        finish_reseals(self._repository)  # an earlier run may have been interrupted
+        needs, usage, plan, marks = self._mark(self._kept(now), others)
         self._may_go_on()
+        self.report.purged = purge(self._repository, self._policy.trash, now)
         release(self._repository, marks, plan.rescue)
         self.report.rescued = len(plan.rescue)
-        done = Rewriter(self._repository, needs, usage, self._progress).run(plan.rewrite)
+        self._condemn(plan.unused, Reason.UNUSED)
+        done = rewrite(self._repository, needs, usage, plan.rewrite, self._progress, self._give_up)
+        del usage  # there is much in it
         self._count_rewritten(done)
-        self._may_go_on()
-        now = time.time_ns()
-        condemn(self._repository, done.packs, Reason.REWRITTEN, now)
-        condemn(self._repository, plan.unused, Reason.UNUSED, now)
         self._sweep(needs)
+        if self._reencrypt:
+            self.report.resealed = reseal_snapshots(self._repository, self._progress)
+        if done.full is not None:
+            hint = (
+                f"{self.report.deleted} packs were deleted first, lox prune goes on from here; or make room elsewhere"
+            )
+            raise StoreFull(
+                "the store has no room to rewrite packs", subject=done.full.subject, hint=hint
+            ) from done.full
         return self.report
+
+    def _kept(self, now: int) -> Snapshots:
+        """The snapshots that need something once the trash has been purged, and what that is."""
+        live = load_live(self._repository, default_cache_dir())
+        gone = {one.id for one in purgeable(self._repository, self._policy.trash, now)}
+        kept = Snapshots((each for each in live if each.id not in gone), live.unreadable)
+        kept.extend(each for each in live if each.id in gone and self._repository.store.exists(each.name))
+        self.report.purged = sorted(gone)
+        self.report.in_trash = len(load_trash(self._repository, cache_dir=default_cache_dir())) - len(gone)
+        return kept
+
+    def _give_up(self, packs: list[bytes]) -> None:
+        """All that is needed of these is in others."""
+        self._condemn(packs, Reason.REWRITTEN)
+
+    def _condemn(self, packs: list[bytes], reason: Reason) -> None:
+        self._may_go_on()
+        condemn(self._repository, packs, reason, time.time_ns())
 
     def _at_work(self) -> Session:
         assert self._session is not None, "only a dry run has no session"
@@ -179,7 +217,7 @@ class _Prune:
         for name, error in snapshots.unreadable:
             hint = "nobody knows what it needs, so nothing is deleted; lox check tells more"
             raise type(error)("a snapshot cannot be read", subject=name, why=error.what, hint=hint)
-        marks = load_condemned(self._repository)
+        report, marks = self.report, load_condemned(self._repository)
         condemned = frozenset(pack for mark in marks for pack in mark.packs)
         damaged = frozenset(pack for mark in marks if mark.reason is Reason.DAMAGED for pack in mark.packs)
         index = self._load_index(condemned, damaged)
@@ -188,9 +226,10 @@ class _Prune:
         self._follow(needs, snapshots)
         usage = Usage.of(needs)
         used = [pack for pack, use in zip(index.packs, usage.needed_packs(index).tolist(), strict=True) if use]
-        plan = plan_prune(index, usage, self._policy, present, condemned, damaged, self._also(used))
+        old = old_packs(self._repository, used, self._progress) if self._reencrypt else ()
+        plan = plan_prune(index, usage, self._policy, present, condemned, damaged, old)
+        report.old_keys = len(set(old) - {index.packs[row] for row in plan.rewrite})
         self._keep_unfinished(plan, others, present)
-        report = self.report
         report.packs, report.bytes_before = len(present), sum(present.values())
         report.unused, report.unused_bytes = len(plan.unused), sum(present[pack] for pack in plan.unused)
         report.left_unused = plan.left_unused
@@ -250,7 +289,7 @@ class _Prune:
         self.report.deleted = len(doomed)
         release(self._repository, load_condemned(self._repository), drop, damaged_too=True)
         condemned = {pack for mark in marks for pack in mark.packs}
-        self._count_waiting(condemned - drop - set(rescued), sizes, others)
+        self._count_waiting(condemned - drop - needed, sizes, others)
 
     def _needed_of(
         self, ripe: Collection[bytes], before: Needs, marks: list[Condemned]
@@ -265,7 +304,7 @@ class _Prune:
         index = self._load_index(condemned, damaged)
         needs = Needs(self._repository, index)
         for ids in _marked_in(before, ripe):
-            needs.lookup(ids)
+            needs.need(ids, 1)
         self._follow(needs, snapshots)
         used = Usage.of(needs).needed_packs(index)
         return {index.packs[row] for row in np.flatnonzero(used).tolist()} & set(ripe), index.packs
@@ -278,14 +317,13 @@ class _Prune:
             self.report.waiting_for.append(f"nobody is presumed dead: {others.clock}")
 
 
-def _marked_in(needs: Needs, packs: Collection[bytes]) -> list[U8]:
-    """Ids of the chunks needed out of these packs."""
-    index = needs.index
+def _marked_in(needs: Needs, packs: Collection[bytes]) -> Iterator[U8]:
+    """Ids of the chunks needed out of these packs, some at a time."""
+    index, base = needs.index, 0
     inside = np.array([pack in packs for pack in index.packs], dtype=bool)[index.segments.pack]
-    found, base = [], 0
     for table, marks in zip(index.tables, needs.marks, strict=True):
-        rows = np.flatnonzero(marks)
-        rows = rows[inside[base + table.segment[rows].astype(np.int64)]]
-        found.append(table.ids[rows])
+        for at in range(0, len(table), IDS_MAX):
+            rows = at + np.flatnonzero(marks[at : at + IDS_MAX])
+            rows = rows[inside[base + table.segment[rows].astype(np.int64)]]
+            yield table.ids[rows]
         base += len(table.segments)
-    return found

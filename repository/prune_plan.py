@@ -144,16 +144,23 @@ def _choose(plan: Plan, usage: Usage, policy: PrunePolicy, usable: Bool, forced:
 def _join_small(
     plan: Plan, usage: Usage, usable: Bool, sizes: I64, kinds: npt.NDArray[np.uint8], room: int | None
 ) -> None:
-    """Many runs leave many small packs: join them, so that their number does not grow with the number of runs."""
+    """Many runs leave many small packs: join them, so that their number does not grow with the number of runs.
+
+    The smallest first, so that runs with little `room` come to an end as well.
+    """
     chosen = set(plan.rewrite)
     for kind, target in ((PackKind.DATA, PACK_TARGET), (PackKind.META, META_PACK)):
         rows: list[int] = np.flatnonzero(usable & (kinds == kind) & (sizes < target // SMALL)).tolist()
         if len(rows) < SMALL_MIN:
             continue
-        for row in rows:
+        join, size = [], 0
+        for row in sorted(set(rows) - chosen, key=lambda row: (int(sizes[row]), row)):
             copied = int(sizes[row] - usage.gain[row])
-            if row in chosen or (room is not None and copied > room):
-                continue
-            plan.rewrite.append(row)
-            plan.copied += copied
-            room = None if room is None else room - copied
+            if room is not None and size + copied > room:
+                break
+            join.append(row)
+            size += copied
+        if len(join) > 1 or chosen.intersection(rows):
+            plan.rewrite += join
+            plan.copied += size
+            room = None if room is None else room - size

@@ -10,16 +10,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from model.chunking import ChunkerParams
-from model.errors import Damaged, Exists, Missing, NoRepository, RepositoryError, UsageError, WrongPassword
+from model.errors import Damaged, Exists, RepositoryError, UsageError, WrongPassword
 from repository.config import CONFIG_NAME, Config, Operation
 from repository.credentials import Credentials
 from repository.epochs import EpochsFound, read_epochs
+from repository.finding import read_config
 from repository.keyring import Epoch, KeyRing, only_writes
 from repository.keys import KEY_SIZE, REPO_ID_SIZE, ChunkKeys, KdfParams
 from repository.rotation import TRIES, Rotation, rotate
 from repository.seal import OBJECT_MAX, Cipher, CipherKind, Envelope, ObjectKind
 from repository.slots import (
-    FOLDER,
     KeySlot,
     SlotListing,
     Unlocked,
@@ -98,7 +98,7 @@ class Repository:
         Raises NoRepository, WrongPassword, Damaged, NewerFormat. A password given for a repository that is not
         encrypted is a UsageError: somebody with access to the store may have put an open one in the place of ours.
         """
-        envelope = _read_config(store)
+        envelope = read_config(store)
         if envelope.cipher is CipherKind.NONE:
             if password is not None:
                 raise UsageError(
@@ -123,7 +123,7 @@ class Repository:
     @staticmethod
     def is_encrypted(store: Store) -> bool:
         """Whether `open` needs a password. Raises NoRepository, Damaged, NewerFormat."""
-        return _read_config(store).cipher is not CipherKind.NONE
+        return read_config(store).cipher is not CipherKind.NONE
 
     @classmethod
     def _opened(cls, store: Store, envelope: Envelope, keys: KeyRing, unlocked: Unlocked | None) -> Repository:
@@ -319,24 +319,3 @@ def _shared(related: Repository, encryption: str) -> tuple[ChunkerParams, ChunkK
             hint="leave out --encryption none" if related.encrypted else "use --encryption none",
         )
     return related.chunker, None if keys.id_key is None else ChunkKeys(keys.id_key, keys.chunker_key)
-
-
-def _read_config(store: Store) -> Envelope:
-    try:
-        sealed = store.get(CONFIG_NAME, 0, OBJECT_MAX + 1)
-    except Missing as error:
-        if any(True for _ in store.list(FOLDER)):
-            raise Damaged(
-                "the repository has keys but no config",
-                subject=store.url,
-                hint="if lox init was interrupted, run it again; else restore the file config from a copy",
-            ) from error
-        raise NoRepository("no repository here", subject=store.url, hint="lox init creates one") from error
-    envelope = Envelope.parse(sealed, CONFIG_NAME)
-    if envelope.cipher is CipherKind.NONE and any(True for _ in store.list(FOLDER)):
-        raise Damaged(
-            "the repository has keys, but its config says it is not encrypted",
-            subject=store.url,
-            hint="somebody may have exchanged the config; do not write to this repository",
-        )
-    return envelope

@@ -6,14 +6,16 @@ chunks are gathered into new segments. Segments nobody needs are not read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from model.batches import Receipt, Segment
 from model.entries import Bool
-from model.errors import Damaged, Missing
+from model.errors import Damaged, Interrupted, Missing, StoreError, StoreFull
 from repository.chunk_writer import ChunkWriter
 from repository.fetch import RANGE_BYTES
 from repository.index import save_index
@@ -24,6 +26,7 @@ from repository.prune_plan import Usage
 from repository.receipts import Receipts
 from repository.repository import Repository
 
+LANES = 2  # each holds a pack of each kind in memory
 CHECKPOINT_BYTES = 1 << 30  # stored bytes copied after which an index object makes them findable
 
 
@@ -37,17 +40,73 @@ class Rewritten:
     segments_copied: int = 0  # as they were
     segments_repacked: int = 0  # opened, and only what is needed of them kept
     damaged: list[Damaged] = field(default_factory=list)  # packs that stay as they are
+    full: StoreFull | None = None  # the store had no room for copies: the other packs stay as they are
+
+    def add(self, other: Rewritten) -> None:
+        """What another lane did, too."""
+        self.packs += other.packs
+        self.bytes_read += other.bytes_read
+        self.bytes_written += other.bytes_written
+        self.segments_copied += other.segments_copied
+        self.segments_repacked += other.segments_repacked
+        self.damaged += other.damaged
+        self.full = self.full or other.full
 
 
-class Rewriter:
-    """Copies out of packs of one repository. For one thread."""
+def rewrite(
+    repository: Repository,
+    needs: Needs,
+    usage: Usage,
+    rows: Sequence[int],
+    progress: Progress,
+    give_up: Callable[[list[bytes]], object] = lambda packs: None,
+    lanes: int | None = None,
+) -> Rewritten:
+    """Copy what is needed out of the packs in these rows of the index. Raises StoreError; and as `progress`.
 
-    def __init__(self, repository: Repository, needs: Needs, usage: Usage, progress: Progress) -> None:
+    Each lane fills packs of its own. `give_up` is told, by any lane, of packs once all that is needed of them lies in
+    others and is in the index. What was copied when the run is interrupted counts, and need not be copied again.
+    """
+    if not rows:
+        return Rewritten()
+    receipts = Receipts(needs.index)
+    total = int(needs.index.pack_table["size"][list(rows)].sum(dtype=np.int64))
+    seen: list[int] = []  # appending is atomic
+
+    def run(some: Sequence[int]) -> Rewritten:
+        def step(size: int) -> None:
+            progress("rewriting packs", sum(seen), total)
+            seen.append(size)
+
+        return _Rewriter(repository, needs, usage, receipts, step, give_up).run(some)
+
+    lanes = min(lanes or LANES, len(rows))
+    with ThreadPoolExecutor(lanes, thread_name_prefix="rewrite") as pool:
+        parts = list(pool.map(run, [rows[lane::lanes] for lane in range(lanes)]))
+    done = Rewritten()
+    for part in parts:
+        done.add(part)
+    return done
+
+
+class _Rewriter:
+    """One lane."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        needs: Needs,
+        usage: Usage,
+        receipts: Receipts,
+        step: Callable[[int], None],
+        give_up: Callable[[list[bytes]], object],
+    ) -> None:
         self._repository = repository
         self._needs = needs
         self._usage = usage
-        self._progress = progress
-        self._receipts = Receipts(needs.index)
+        self._step = step
+        self._give_up = give_up
+        self._receipts = receipts
         self._writers = {
             PackKind.DATA: ChunkWriter(repository, PackKind.DATA, PACK_TARGET),
             PackKind.META: ChunkWriter(repository, PackKind.META, META_PACK),
@@ -58,12 +117,20 @@ class Rewriter:
         self.done = Rewritten()
 
     def run(self, rows: Sequence[int]) -> Rewritten:
-        """Copy what is needed out of the packs in these rows of the index. Raises StoreError; and as `progress`."""
-        total = int(self._needs.index.pack_table["size"][list(rows)].sum(dtype=np.int64))
-        seen = 0
+        """Copy what is needed out of the packs in these rows. What was copied when it is interrupted counts."""
+        try:
+            self._copy_all(rows)
+        except Interrupted:
+            self._checkpoint()
+            raise
+        except StoreFull as error:
+            self._discard()
+            self.done.full = error
+        return self.done
+
+    def _copy_all(self, rows: Sequence[int]) -> None:
         for row in rows:
-            self._progress("rewriting packs", seen, total)
-            seen += int(self._needs.index.pack_table["size"][row])
+            self._step(int(self._needs.index.pack_table["size"][row]))
             try:
                 self._copy(row)
             except (Damaged, Missing) as error:
@@ -74,15 +141,26 @@ class Rewriter:
             if self._since_checkpoint >= CHECKPOINT_BYTES:
                 self._checkpoint()
         self._checkpoint()
-        return self.done
 
     def _checkpoint(self) -> None:
         """Make all that was copied durable and findable: only then are the old packs of no use."""
         for writer in self._writers.values():
             self._take(writer.finish())
         save_index(self._repository, self._new)
+        self._new = []
+        self._give_up(self._pending)
         self.done.packs += self._pending
-        self._pending, self._new, self._since_checkpoint = [], [], 0
+        self._pending, self._since_checkpoint = [], 0
+
+    def _discard(self) -> None:
+        """Delete what was stored since the last checkpoint: nobody knows of it, and room is what is lacking."""
+        for writer in self._writers.values():
+            self._take(writer.receipts())
+        for receipt in self._new:
+            with suppress(StoreError):  # then the next run does
+                self._repository.store.delete(pack_name(receipt.pack_id))
+                self.done.bytes_written -= receipt.pack_size
+        self._pending, self._new = [], []
 
     def _take(self, receipts: list[Receipt]) -> None:
         self._new += receipts
@@ -95,6 +173,8 @@ class Rewriter:
         base = int(np.searchsorted(self._needs.index.segments.pack, row))
         count = len(receipt.segment_offset)
         needed, whole = (flags[base : base + count] for flags in (self._usage.needed, self._usage.whole))
+        if receipt.written:  # nobody has proved yet that its chunks are what it says
+            whole = np.zeros(count, dtype=bool)
         kind = PackKind.META if receipt.pack_kind == PackKind.META else PackKind.DATA
         writer = self._writers[kind]
         name = pack_name(receipt.pack_id)

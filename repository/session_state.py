@@ -126,7 +126,7 @@ def load_sessions(repository: Repository) -> list[SessionState]:
     names = [name for name, _ in repository.store.list(SESSION_PREFIX)]
     states: dict[str, SessionState] = {}
     for session_id in dict.fromkeys(name.removeprefix(SESSION_PREFIX).partition("/")[0] for name in names):
-        states |= {state.name: state for state in _states_of(repository, session_id)}
+        states |= {state.name: state for state in load_session(repository, session_id)}
     return list(states.values())
 
 
@@ -138,7 +138,13 @@ def presume_dead(repository: Repository, session_id: str, states: list[SessionSt
     known = [state for state in states if not state.unreadable]
     if known:
         name = f"{SESSION_PREFIX}{session_id}/{os.urandom(16).hex()}"
-        last = replace(known[-1], name=name, ended=True)
+        since = next((state.since for state in known if state.since is not None), None)
+        try:
+            if since is None:  # it ended before it could say so
+                since = repository.store.written(known[-1].name)
+        except Missing:
+            return False
+        last = replace(known[-1], name=name, since=since, ended=True)
         repository.put_object(ObjectKind.MARK, name, last.encode())
     for state in states:
         if not state.ended:
@@ -146,7 +152,7 @@ def presume_dead(repository: Repository, session_id: str, states: list[SessionSt
                 repository.store.delete(state.name)
             except Missing:  # whoever deletes it is at work
                 return False
-    return all(state.ended for state in _states_of(repository, session_id))
+    return all(state.ended for state in load_session(repository, session_id))
 
 
 def telling(states: list[SessionState]) -> list[SessionState]:
@@ -175,7 +181,8 @@ def seems_dead(repository: Repository, state: SessionState, store_now: int | Non
     return not state.unreadable and state.time < time.time_ns() - 24 * DEAD_AFTER
 
 
-def _states_of(repository: Repository, session_id: str) -> list[SessionState]:
+def load_session(repository: Repository, session_id: str) -> list[SessionState]:
+    """What one session says of itself. Raises StoreError."""
     prefix = f"{SESSION_PREFIX}{session_id}/"
     for _ in range(_LISTINGS):
         states: list[SessionState] = []

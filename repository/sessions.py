@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from model.errors import LoxError, Missing, NewerFormat, StoreError
+from model.errors import LoxError, Missing, NewerFormat, Refused, StoreError
 from repository.condemned import Condemned, load_condemned
 from repository.seal import ObjectKind
 from repository.session_state import HERE, SESSION_PREFIX, SessionState, Who
@@ -44,6 +44,7 @@ class Session:
         self._lock = threading.Lock()
         self._intact = True
         self.has_stored = False  # packs that the next run can use, should this one not finish
+        self.refusal: Refused | None = None  # why nothing of our own could be deleted, if so
         self.id = os.urandom(16).hex()
         self._state = SessionState(self.id, "", purpose, Who.this_process(), 0, None, None)
         self.marks: list[Condemned] = []
@@ -86,7 +87,7 @@ class Session:
             # In this order: who deletes the old object after we have seen it sees the new one when looking again.
             if old.name and not self._repository.store.exists(old.name):
                 self._intact = False
-            _drop(self._repository, old.name)
+            self.refusal = _drop(self._repository, old.name)
 
     def held(self) -> bool:
         """Whether nobody has presumed this session dead since it began. Raises StoreError."""
@@ -182,10 +183,13 @@ def _renewing(session: Session, every: float) -> Iterator[None]:
         thread.join()
 
 
-def _drop(repository: Repository, name: str) -> None:
+def _drop(repository: Repository, name: str) -> Refused | None:
     """Delete an object of our own, if it is there and we may: who is not seen to have ended is presumed dead later."""
     try:
         if name:
             repository.store.delete(name)
+    except Refused as error:
+        return error
     except StoreError:
         pass
+    return None

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from model.errors import Missing, RunFailed
@@ -20,10 +21,10 @@ from repository.needs import Progress
 from repository.pack import pack_name
 from repository.repository import Repository
 from repository.seal import ObjectKind
-from repository.session_state import SessionState, load_sessions, presume_dead, seems_dead, telling
+from repository.session_state import SessionState, load_session, load_sessions, presume_dead, seems_dead, telling
 from repository.sessions import Session
 
-BATCH = 64  # packs deleted between two looks at our own session
+BATCH = 64  # packs deleted or looked at between two looks at our own session
 DELETERS = 8  # requests at a time
 CLOCKS_APART = 300 * 10**9  # ns by which the clocks of store and host may differ where one presumes by them
 EXCLUSIVE = frozenset({"prune", "repair"})  # work of which there is one at a time
@@ -50,21 +51,55 @@ def look_around(repository: Repository, session: Session, keep_unfinished: int |
         apart = (now - time.time_ns()) / 1e9
         others.clock = f"the clock of the store is {apart:+,.0f} s off that of this host"
         now = None
-    by_id: dict[str, list[SessionState]] = {}
-    for state in load_sessions(repository):
-        if state.id != session.id:
-            by_id.setdefault(state.id, []).append(state)
+    by_id = _by_id(load_sessions(repository))
+    by_id.pop(session.id, None)
     for session_id, states in by_id.items():
         at_work = [state for state in states if not state.ended]
-        if at_work and not (
-            all(seems_dead(repository, state, now) for state in telling(at_work))
-            and presume_dead(repository, session_id, states)
-        ):
-            others.live += at_work
-        else:
-            others.unfinished += states
-    others.unfinished = [each for each in others.unfinished if not _forget_old(repository, each, keep_unfinished, now)]
+        if at_work:
+            dead = all(seems_dead(repository, state, now) for state in telling(at_work))
+            if not dead or not presume_dead(repository, session_id, states):
+                others.live += at_work
+                continue
+        left = load_session(repository, session_id) if at_work else states  # all that is left says that it ended
+        for state in left:
+            if keep_unfinished is None or not _is_old(repository, state, keep_unfinished, now):
+                others.unfinished.append(state)
+                continue
+            with suppress(Missing):
+                repository.store.delete(state.name)
     return others
+
+
+def only_look(repository: Repository, keep_unfinished: int) -> Others:
+    """As `look_around` before anything is done, changing nothing: of dead processes only those of this host are known.
+    Raises StoreError."""
+    others = Others()
+    for states in _by_id(load_sessions(repository)).values():
+        at_work = [state for state in states if not state.ended]
+        if not all(seems_dead(repository, state, None) for state in telling(at_work)):
+            others.live += at_work
+        elif keep_unfinished:
+            others.unfinished += [
+                each for each in states if not each.ended or not _is_old(repository, each, keep_unfinished, None)
+            ]
+    return others
+
+
+def _by_id(states: Iterable[SessionState]) -> dict[str, list[SessionState]]:
+    found: dict[str, list[SessionState]] = {}
+    for state in states:
+        found.setdefault(state.id, []).append(state)
+    return found
+
+
+def _is_old(repository: Repository, state: SessionState, keep: int, now: int | None) -> bool:
+    """Whether it was written `keep` ns ago or earlier, by the clock of the store if `now` is its time, or is gone."""
+    try:
+        written = repository.store.written(state.name)
+    except Missing:
+        return True
+    age = time.time_ns() - state.time if written is None or now is None else now - written
+    return max(age, 0) >= keep
 
 
 def refuse_company(others: Others) -> None:
@@ -116,6 +151,7 @@ def release(
 
     A mark that changes is replaced: the new one is written before the old one goes.
     """
+    packs = frozenset(packs)
     for mark in marks:
         left = tuple(pack for pack in mark.packs if pack not in packs)
         if len(left) == len(mark.packs) or (mark.reason is Reason.DAMAGED and not damaged_too):
@@ -146,28 +182,19 @@ def written_before(
         return []
     if since == 1 << 62:
         return list(packs)
-    before = []
-    packs = list(packs)
-    for number, pack in enumerate(packs):
-        progress("looking at unused packs", number, len(packs))
+
+    def is_older(pack: bytes) -> bool:
         try:
             written = repository.store.written(pack_name(pack))
         except Missing:
-            continue
-        if written is not None and written < since - 5 * 10**9:  # stores count in seconds
-            before.append(pack)
-    return before
-
-
-def _forget_old(repository: Repository, state: SessionState, keep: int | None, now: int | None) -> bool:
-    if keep is None:
-        return False
-    try:
-        written = repository.store.written(state.name)
-        age = time.time_ns() - state.time if written is None or now is None else now - written
-        if age < keep:
             return False
-        repository.store.delete(state.name)
-    except Missing:
-        pass
-    return True
+        return written is not None and written < since - 5 * 10**9  # stores count in seconds
+
+    before: list[bytes] = []
+    packs = list(packs)
+    with ThreadPoolExecutor(DELETERS, thread_name_prefix="look") as pool:
+        for at in range(0, len(packs), BATCH):
+            progress("looking at unused packs", at, len(packs))
+            some = packs[at : at + BATCH]
+            before += [pack for pack, older in zip(some, pool.map(is_older, some), strict=True) if older]
+    return before

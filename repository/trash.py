@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 TRASH_PREFIX = "trash/snapshots/"
 TRASH_MAX = 2 * SNAPSHOT_MAX + (64 << 10)  # bytes of an opened object: the document is in it in hex
 
+RESEALED = "sealed anew"  # the rule by which snapshots pass through the trash to be sealed under new keys
+
 _VERSION = 1
 
 OnUnreadable = Callable[[str, LoxError], object]
@@ -59,6 +61,29 @@ def forget(repository: Repository, snapshot_id: str, rule: str, now: int) -> Non
     snapshot = Snapshot.decode(snapshot_id, data)  # what cannot be read is not ours to forget
     if kept := load_annotations(repository, snapshot_id).of(snapshot).protections(now):
         raise UsageError("the snapshot may not be forgotten", subject=snapshot.short_id, why=", ".join(kept))
+    _move(repository, snapshot_id, (data, writer), rule, now)
+
+
+def reseal(repository: Repository, snapshot_id: str, now: int) -> None:
+    """Seal a snapshot anew, under the keys of the newest epoch: through the trash, so that it is always somewhere.
+
+    Raises Missing if there is no such snapshot, Damaged, NewerFormat, StoreError.
+    """
+    written = repository.get_written(ObjectKind.SNAPSHOT, SNAPSHOT_PREFIX + snapshot_id)
+    Snapshot.decode(snapshot_id, written[0])
+    _move(repository, snapshot_id, written, RESEALED, now)
+    finish_reseals(repository)
+
+
+def finish_reseals(repository: Repository) -> None:
+    """Bring back what is in the trash only because it was to be sealed anew. Raises Damaged, StoreError."""
+    for one in load_trash(repository, lambda name, error: None):
+        if one.rule == RESEALED:
+            undelete(repository, one)
+
+
+def _move(repository: Repository, snapshot_id: str, written: tuple[bytes, bytes | None], rule: str, now: int) -> None:
+    name, (data, writer) = SNAPSHOT_PREFIX + snapshot_id, written
     document: Document = {"version": _VERSION, "time": now, "rule": rule, "snapshot": data.hex()}
     if writer is not None:
         document["writer"] = writer.hex()
@@ -86,7 +111,7 @@ def undelete(repository: Repository, trashed: Trashed) -> bool:
         gone = not _opens_as(repository, name, trashed.document)
         if gone:  # an earlier undelete was cut off: what the trash has is whole
             _delete(repository, name)
-            repository.put_object(ObjectKind.SNAPSHOT, name, trashed.document)
+            repository.put_object(ObjectKind.SNAPSHOT, name, trashed.document, trashed.writer)
     _empty(repository, trashed)
     if not repository.store.exists(name):  # forgotten again before the trash was emptied, by who found it full
         repository.put_object(ObjectKind.SNAPSHOT, name, trashed.document, trashed.writer)

@@ -49,9 +49,17 @@ if TYPE_CHECKING:
     metavar="SPAN",
     help="How long to keep what interrupted backups stored, for the next to use.",
 )
+@option("--reencrypt", is_flag=True, help="Store anew what is sealed under keys from before the last lox key rotate.")
 @click.pass_context
 def command(
-    ctx: click.Context, /, dry_run: bool, trash: int, max_unused: float, max_rewrite: int | None, unfinished: int
+    ctx: click.Context,
+    /,
+    dry_run: bool,
+    trash: int,
+    max_unused: float,
+    max_rewrite: int | None,
+    unfinished: int,
+    reencrypt: bool,
 ) -> ExitCode:
     """Give back the room of what no snapshot needs.
 
@@ -68,7 +76,7 @@ def command(
     with reporter, stopping(reporter.stop, quiet=output.json):
         try:
             policy = PrunePolicy(max_unused, max_rewrite, trash, unfinished)
-            report = prune(repository, policy, dry_run, reporter.step)
+            report = prune(repository, policy, dry_run, reporter.step, reencrypt)
         except Interrupted as error:
             raise Interrupted(error.what, hint="nothing is lost; lox prune goes on where it stopped") from error
     return _finish(output, report)
@@ -100,13 +108,14 @@ def _lines(report: PruneReport) -> list[str]:
             f"{plural(report.rewritten, 'pack')} {would}rewritten, {format_size(report.bytes_read)} of them read"
             f" and {format_size(report.bytes_written)} written"
         )
+    if report.resealed:
+        lines.append(f"{plural(report.resealed, 'snapshot')} sealed anew")
+    if report.old_keys:
+        lines.append(f"{plural(report.old_keys, 'pack')} left under older keys; the next run goes on")
     if report.rescued:
         lines.append(f"{plural(report.rescued, 'condemned pack')} needed after all")
-    if report.dry_run:
-        lines.append(f"{plural(report.waiting + report.rewritten, 'pack')} would be deleted")
-    else:
-        lines.append(f"{plural(report.deleted, 'pack')} deleted, {format_size(report.bytes_freed)} freed")
-    if report.waiting and not report.dry_run:
+    lines.append(f"{plural(report.deleted, 'pack')} {would}deleted, {format_size(report.bytes_freed)} {would}freed")
+    if report.waiting:
         lines.append(
             f"{plural(report.waiting, 'condemned pack')} left, {format_size(report.waiting_bytes)}: "
             "to be deleted once nobody can rely on them"

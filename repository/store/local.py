@@ -15,6 +15,7 @@ from repository.store.base import Bytes, Store, check_name, is_part
 
 _WRITEV_MAX = 512  # parts per writev(2), below IOV_MAX
 _DIRECT_MIN, _DIRECT_ALIGN = 1 << 20, 4096  # bytes from which an object bypasses the page cache; block size
+FOLDERS = 16  # times a folder is made that others remove because it was empty a moment ago
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 
@@ -81,9 +82,17 @@ class LocalStore(Store):
 
     def delete(self, name: str) -> None:
         path = self._path(name)
+        folder = os.path.dirname(path)
         with _translated(name):
             os.unlink(path)
-            _sync_folder(os.path.dirname(path))
+            try:
+                _sync_folder(folder)
+            except FileNotFoundError:  # somebody else deleted the last of it, and the folder
+                _sync_folder(os.path.dirname(folder))
+        if name.count("/") > 1:  # there would be a folder for each session there ever was
+            with contextlib.suppress(OSError):  # others are in it
+                os.rmdir(folder)
+                self._durable.discard(folder)
 
     def written(self, name: str) -> int | None:
         with _translated(name):
@@ -101,18 +110,23 @@ class LocalStore(Store):
         return fd
 
     def _write(self, path: str, parts: Sequence[Bytes]) -> None:
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o400)
-        except FileNotFoundError:  # the folder was removed under us; make it again, once
-            self._durable.clear()
-            self._make_durable(os.path.dirname(path))
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o400)
+        fd = self._create(path)
         try:
             views = [memoryview(part).cast("B") for part in parts if len(part)]
             _write_all(fd, _write_around_cache(fd, views))
             os.fsync(fd)  # a failed fsync may drop dirty pages: never repeated on this file, the temporary one goes
         finally:
             os.close(fd)
+
+    def _create(self, path: str) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        for _ in range(FOLDERS - 1):
+            try:
+                return os.open(path, flags, 0o400)
+            except FileNotFoundError:  # the folder was removed under us; make it again
+                self._durable.clear()
+                self._make_durable(os.path.dirname(path))
+        return os.open(path, flags, 0o400)
 
     def _make_durable(self, folder: str) -> None:
         """Create `folder` and its parents, and sync each into its parent.

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -195,10 +196,26 @@ def test_a_killed_writer_leaves_no_object(tmp_path: Path) -> None:
     assert store.get("packs/aa/one") == b"again"
 
 
+def test_what_lay_deep_leaves_no_folder_and_nobody_trips_over_that(tmp_path: Path) -> None:
+    stores = [LocalStore(str(tmp_path)) for _ in range(4)]
+    stores[0].put("packs/ab/one", [b"x"])
+
+    def come_and_go(number: int) -> int:
+        for turn in range(60):
+            name = f"sessions/same/{number}-{turn}"
+            stores[number].put(name, [b"here"])
+            stores[number].delete(name)
+        return 60
+
+    with ThreadPoolExecutor(len(stores)) as pool:
+        assert sum(pool.map(come_and_go, range(len(stores)))) == 240
+    assert list((tmp_path / "sessions").iterdir()) == [] and stores[0].exists("packs/ab/one")
+
+
 def test_a_folder_removed_under_us_is_made_again(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path))
     store.put("packs/aa/one", [b"x"])
-    store.delete("packs/aa/one")
+    (tmp_path / "packs" / "aa" / "one").unlink()
     (tmp_path / "packs" / "aa").rmdir()
     store.put("packs/aa/two", [b"y"])
     assert store.get("packs/aa/two") == b"y"
