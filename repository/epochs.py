@@ -251,8 +251,8 @@ def check_epochs(store: Store) -> list[LoxError]:
             EpochDocument.decode(name.removeprefix(EPOCHS_FOLDER).removesuffix(COPY), store.get(name, 0, EPOCH_MAX + 1))
         except Missing:
             continue
-        except (Damaged, NewerFormat) as problem:
-            problems.append(problem)
+        except (Damaged, NewerFormat) as problem:  # of the two places it is this one, whatever it should say
+            problems.append(type(problem)(problem.what, subject=name, why=problem.why, hint=problem.hint))
     return problems
 
 

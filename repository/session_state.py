@@ -189,6 +189,12 @@ def presume_dead(repository: Repository, session_id: str, states: list[SessionSt
     return all(state.ended for state in load_session(repository, session_id))
 
 
+def telling(states: list[SessionState]) -> list[SessionState]:
+    """Those of one session's objects by which it is judged: a renewal that was cut off tells less than what it was to
+    replace. Where nothing can be read, all."""
+    return [state for state in states if not state.unreadable] or states
+
+
 def seems_dead(repository: Repository, state: SessionState, store_now: int | None) -> bool:
     """Whether the process behind an object has ended, or has not been heard of for too long.
 

@@ -21,7 +21,16 @@ from repository.needs import Progress
 from repository.pack import pack_name
 from repository.repository import Repository
 from repository.seal import ObjectKind
-from repository.session_state import End, SessionState, joined, load_session, load_sessions, presume_dead, seems_dead
+from repository.session_state import (
+    End,
+    SessionState,
+    joined,
+    load_session,
+    load_sessions,
+    presume_dead,
+    seems_dead,
+    telling,
+)
 from repository.sessions import Session
 
 BATCH = 64  # packs deleted or looked at between two looks at our own session
@@ -73,7 +82,8 @@ def only_look(repository: Repository, keep_unfinished: int) -> Others:
     others = Others()
     for states in _by_id(load_sessions(repository)).values():
         over = any(state.over for state in states)
-        if not over and not all(seems_dead(repository, state, None) for state in states if not state.ended):
+        at_work = telling([state for state in states if not state.ended])
+        if not over and not all(seems_dead(repository, state, None) for state in at_work):
             others.live += _as_one(states)
         elif keep_unfinished:
             left = [state for state in states if state.end is End.UNFINISHED] if over else states
@@ -92,7 +102,7 @@ def _left_of(
     at_work = [state for state in states if not state.ended]
     if not at_work:
         return states
-    dead = all(seems_dead(repository, state, now) for state in at_work)
+    dead = all(seems_dead(repository, state, now) for state in telling(at_work))
     if not dead or not presume_dead(repository, session_id, states):
         return None
     return load_session(repository, session_id)

@@ -6,12 +6,14 @@ it is played back like the rest.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from repository.store import Bytes, MemoryStore
 from repository.store.wrappers import WrappedStore
 
+LATER = 2 * 3600 * 10**9  # ns
 GARBAGE = b"\xa5garbage behind the end"
 
 
@@ -73,6 +75,24 @@ def objects_after(log: Iterable[Operation]) -> dict[str, bytes]:
         else:
             objects[operation.name] = operation.data
     return objects
+
+
+class LaterStore(MemoryStore):
+    """A store found with these objects, two hours after the crash that left them."""
+
+    def __init__(self, objects: dict[str, bytes]) -> None:
+        super().__init__()
+        self._written: dict[str, int] = {}
+        for name, data in objects.items():
+            super().put(name, [data])
+
+    def put(self, name: str, parts: Sequence[Bytes]) -> None:
+        super().put(name, parts)
+        self._written[name] = time.time_ns()
+
+    def written(self, name: str) -> int | None:
+        self.size(name)
+        return self._written.get(name, time.time_ns() - LATER)
 
 
 def store_of(objects: dict[str, bytes]) -> MemoryStore:

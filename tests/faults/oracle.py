@@ -7,18 +7,20 @@ import os
 import shutil
 from pathlib import Path
 
-from model.errors import Damaged, LoxError, NoRepository
+from model.errors import Damaged, LoxError, NewerFormat, NoKey, NoRepository
 from pipelines.options import Watch
 from pipelines.restore import RestoreRequest, restore
 from repository.check import check
 from repository.config import CONFIG_NAME
+from repository.epochs import EPOCHS_FOLDER
+from repository.prune import prune
 from repository.repair import repair
 from repository.repository import Repository
 from repository.slots import FOLDER
 from repository.snapshot import Snapshot, load, load_all
 from repository.store import Store
 from repository.trash import forget, load_trash, undelete
-from tests.faults.scenarios import CHEAP, CHUNKS, ENGINE, FIRST, Tree, World, back_up, look
+from tests.faults.scenarios import CHEAP, CHUNKS, ENGINE, EVERYTHING, FIRST, Tree, World, back_up, look
 
 _numbers = itertools.count()
 
@@ -53,7 +55,10 @@ class Oracle:
             if fact.begin <= self.end and (fact.end is None or self.end <= fact.end) and torn is None:
                 assert fact.holds(repository), fact.what
         self.is_sound(repository, torn)
+        if self.world.again is not None and torn is None:
+            self.world.again(repository)
         needed = self.goes_on(repository, torn)
+        self.collects_garbage(repository)
         assert needed is False or torn is not None or self.wounded
         self.everything_restores(repository)
         return needed
@@ -126,6 +131,10 @@ class Oracle:
             assert torn is not None or self.wounded
             assert "lox repair" in error.hint, error
             needed = True
+        except NoKey:
+            assert torn is not None
+            self.epoch_is_given_up(repository, torn)
+            newest = back_up(repository, self.world.tree)
         if needed or self.wounded:
             repair(repository, apply=True, level="data")
             newest = back_up(repository, self.world.tree)
@@ -138,6 +147,36 @@ class Oracle:
         for one in trashed.values():
             undelete(repository, one)
         return needed
+
+    def epoch_is_given_up(self, repository: Repository, torn: str) -> None:
+        """An epoch that nobody can read may be the newest: nothing is written until it is deleted, as we are told."""
+        assert torn.startswith(EPOCHS_FOLDER)
+        try:
+            repository.rotate()
+        except NoKey as error:
+            assert f"delete the object {torn}" in error.hint
+        else:
+            raise AssertionError("an epoch follows on one that cannot be read")
+        repository.store.delete(torn)
+
+    def collects_garbage(self, repository: Repository) -> None:
+        """Nobody who died is waited for, and nothing is left to do; where it is not known what is needed, all stays."""
+        packs = {name for name, _ in repository.store.list("packs/")}
+        try:
+            prune(repository, EVERYTHING)
+        except (Damaged, NewerFormat):
+            assert self.is_dark(repository)
+            assert packs <= {name for name, _ in repository.store.list("packs/")}
+            return
+        assert not self.is_dark(repository)
+        last = prune(repository, EVERYTHING)
+        assert (last.unused, last.rewritten, last.waiting, last.unfinished) == (0, 0, 0, 0), last
+
+    def is_dark(self, repository: Repository) -> bool:
+        """Whether there is something of which nobody knows what it needs."""
+        unreadable: list[str] = []
+        load_trash(repository, lambda name, error: unreadable.append(name))
+        return bool(unreadable or load_all(repository).unreadable)
 
     def everything_restores(self, repository: Repository) -> None:
         """All that was committed is there and equal."""

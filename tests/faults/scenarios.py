@@ -13,21 +13,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from model.chunking import KIB, ChunkerParams
-from model.errors import WrongPassword
 from pipelines.backup import BackupRequest, backup
+from pipelines.copy import CopyRequest, copy
 from pipelines.options import EngineOptions, Watch
-from repository.annotations import Annotation, Changes, Pin, annotate, load_annotations
+from repository.annotations import Changes, Pin, annotate
 from repository.keys import KdfParams
+from repository.mirror import sync
+from repository.prune import PrunePolicy, prune
 from repository.repair import repair
 from repository.repository import Repository
 from repository.snapshot import SNAPSHOT_PREFIX, load_all
-from repository.store import MemoryStore, Store
+from repository.store import MemoryStore
 from repository.trash import choose_trashed, forget, load_trash, purge, undelete
 from tests.faults.oplog import Harm, OpLogStore, Put, objects_after
+from tests.faults.promises import Fact, either, notes_of
 
 CHEAP = KdfParams(memory_kib=64, iterations=1, lanes=1)
 CHUNKS = ChunkerParams(minimum=4 * KIB, average=16 * KIB, maximum=256 * KIB)
 ENGINE = EngineOptions(executor="inline", lanes=1)
+EVERYTHING = PrunePolicy(max_unused=0.0, trash=0, unfinished=0)  # all that can go, at once
 FIRST = "the password of init"
 
 Tree = dict[str, bytes]
@@ -48,16 +52,6 @@ def back_up(repository: Repository, tree: Path) -> str:
     return report.snapshot.id
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """Something that holds of every state of the log from operation `begin` up to `end` (None: for ever)."""
-
-    what: str
-    holds: Callable[[Repository], bool]
-    begin: int
-    end: int | None = None
-
-
 @dataclass(slots=True)
 class World:
     """A tree, a repository in a recorded store, and all that was promised to whoever ran the steps."""
@@ -70,6 +64,7 @@ class World:
     facts: list[Fact] = field(default_factory=list)
     began: int = 0  # the operation from which crashes are put
     generation: int = 0
+    again: Callable[[Repository], None] | None = None  # what whoever was interrupted does again
     _repository: Repository | None = None
 
     @property
@@ -166,6 +161,52 @@ class World:
         for snapshot in purge(self.repository, 0, time.time_ns()):
             self.mortal[snapshot] = begin
 
+    def prune(self) -> None:
+        self._end("forgotten")
+        begin = self.now
+        gone = {one.id for one in load_trash(self.repository)}
+        prune(self.repository, EVERYTHING)
+        self.mortal |= dict.fromkeys(gone, begin)
+
+    def copy(self) -> None:
+        """What another repository has, which cuts and names chunks alike."""
+        source, _ = Repository.init(MemoryStore(), FIRST, kdf=CHEAP, related=self.repository)
+        trees: dict[str, Tree] = {}
+        for _ in range(2):
+            self.edit()
+            trees[back_up(source, self.tree)] = look(self.tree)
+
+        def again(target: Repository) -> dict[str, str]:
+            report = copy(source, target, CopyRequest(tuple(load_all(source))), ENGINE, Watch())
+            assert not report.failed and len(report.copied) + report.present == len(trees)
+            return {made.id: original.id for original, made in report.copied}
+
+        def once(target: Repository) -> None:
+            self.made |= {copied: trees[original] for copied, original in again(target).items()}
+            originals = [one.original[1] for one in load_all(target) if one.original is not None]
+            assert sorted(originals) == sorted(trees), "each is there, and none twice"
+
+        self.made |= {copied: trees[original] for copied, original in again(self.repository).items()}
+        self.again = once
+
+    def mirror(self) -> None:
+        """A second place of a repository that has a history."""
+        source = World(self.tree)
+        for step in (World.init, World.backup, World.backup, World.tag, World.forget, World.backup):
+            step(source)
+        self.made |= source.made
+        self.secrets += [(secret, self.now, None) for secret, _, _ in source.secrets]
+
+        def again(target: Repository) -> None:
+            sync(source.store, target.store, lanes=1)
+            assert dict(source.store.list()).items() <= dict(target.store.list()).items()
+
+        sync(source.store, self.store, lanes=1)
+        self.again = again
+
+    def rotate(self) -> None:
+        self.repository.rotate()
+
     def add_password(self) -> None:
         self.repository.add_password("another one", "of the deputy", CHEAP)
         self.secrets.append(("another one", self.now, None))
@@ -239,36 +280,19 @@ class World:
         self.secrets = [(one, begin, end if one == secret else until) for one, begin, until in self.secrets]
 
 
-def notes_of(repository: Repository, snapshot_id: str) -> Annotation:
-    """What the notes of a snapshot say, wherever the snapshot is: in its place, in the trash, or on its way."""
-    everywhere = [*load_all(repository), *(trashed.snapshot for trashed in load_trash(repository))]
-    snapshot = next(one for one in everywhere if one.id == snapshot_id)
-    return load_annotations(repository, snapshot_id).of(snapshot)
-
-
-def either(repository: Repository, *secrets: str) -> bool:
-    """Whether one of these opens the store."""
-    return any(opens(repository.store, secret) for secret in secrets)
-
-
-def opens(store: Store, secret: str) -> bool:
-    """Whether `secret` opens the repository in `store`."""
-    try:
-        Repository.open(store, secret)
-    except WrongPassword:
-        return False
-    return True
-
-
 _ONE = [World.init, World.backup, World.here]
 _TWO = [World.init, World.backup, World.backup, World.here]
 
 SCENARIOS: dict[str, list[Step]] = {
     "init and first backup": [World.init, World.backup],
     "later backups": [*_ONE, World.backup, World.same_again, World.backup],
+    "prune": [*_TWO, World.backup, World.forget, World.prune, World.same_again, World.prune, World.backup],
     "notes": [*_ONE, World.tag, World.pin, World.unpin],
     "trash": [*_TWO, World.tag, World.forget, World.undelete, World.forget_again, World.purge, World.backup],
     "keys": [*_ONE, World.add_password, World.change_password, World.add_recovery_code, World.remove_password],
+    "key rotation": [*_ONE, World.add_password, World.remove_password, World.rotate, World.backup, World.rotate],
+    "copy": [*_ONE, World.copy, World.same_again],
+    "mirror": [World.mirror],
     "repair of a flipped pack": [*_TWO, World.flip_a_data_pack, World.repair, World.same_again],
     "repair of a lost pack": [*_TWO, World.lose_a_data_pack, World.repair, World.same_again],
     "repair of a flipped index object": [*_TWO, World.flip_an_index_object, World.repair, World.same_again],

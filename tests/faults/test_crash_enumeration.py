@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from repository import session_state
-from tests.faults.oplog import Put, objects_after, store_of, torn
+from tests.faults.oplog import LaterStore, Put, objects_after, torn
 from tests.faults.oracle import Oracle
 from tests.faults.scenarios import SCENARIOS, World, play
 
@@ -31,7 +31,7 @@ def crash_everywhere(world: World, folder: Path) -> int:
     """Judges every prefix; how many there are."""
     log = world.store.log
     for end in range(world.began, len(log) + 1):
-        needed = Oracle(world, end, folder).judge(store_of(objects_after(log[:end])))
+        needed = Oracle(world, end, folder).judge(LaterStore(objects_after(log[:end])))
         harmed = world.first_harm is not None and world.first_harm < end
         assert not needed or harmed, "after a crash alone nobody has to do anything"
     return len(log) + 1 - world.began
@@ -46,7 +46,7 @@ def tear_everywhere(world: World, folder: Path, kinds: slice = slice(None)) -> C
         if not isinstance(last, Put):
             continue
         for kind, left in list(torn(last.data))[kinds]:
-            store = store_of(objects_after(log[:end]) | {last.name: left})
+            store = LaterStore(objects_after(log[:end]) | {last.name: left})
             needed = Oracle(world, end, folder).judge(store, torn=last.name)
             place = last.name.partition("/")[0]
             counts[f"{place}, {'repaired' if needed else 'nothing to do'}"] += 1

@@ -23,10 +23,12 @@ from model.exits import ExitCode
 from repository.check import check
 from repository.index import ChunkIndex
 from repository.pack import pack_name
+from repository.prune import prune
 from repository.repair import repair
 from repository.snapshot import load_all
 from repository.trash import forget, load_trash, undelete
-from tests.faults.scenarios import CHEAP, CHUNKS, either
+from tests.faults.promises import either
+from tests.faults.scenarios import CHEAP, CHUNKS, EVERYTHING
 from tests.lox.running import PASSWORD, spawn
 from tests.pipelines.helpers import Place, differences
 
@@ -229,6 +231,44 @@ def test_maintenance_that_does_not_fit_loses_nothing(
     newest = load_all(place.repository)[-1]
     place.restore(newest, tmp_path / "out")
     assert differences(tree, tmp_path / "out" / os.fspath(tree)[1:]) == ""
+
+
+@pytest.mark.parametrize("left", [0, 400, *(slow(left) for left in (4, 12, 40, 900, 1600, *range(2200, 2320, 20)))])
+def test_a_prune_that_does_not_fit_loses_nothing(disk: SmallDisk, tree: Path, tmp_path: Path, left: int) -> None:
+    """With `left` KiB: what is needed of half-dead packs is there again, and findable, before they go."""
+    place = place_on(disk)
+    place.backup(tree)
+    for file in sorted(tree.rglob("file*"))[::2]:
+        file.write_bytes(random.Random(file.name).randbytes(50 * KIB))
+    place.backup(tree)
+    old, new = load_all(place.repository)
+    forget(place.repository, old.id, "by name", 1)
+    before = packs_of(place)
+    disk.fill(left * KIB)
+    full = False
+    try:
+        prune(place.repository, EVERYTHING)
+    except StoreFull as error:
+        full = True
+        assert error.hint
+    print(f"{left} KiB: {'full' if full else 'fits'}")
+    assert full or left
+    assert_no_phantoms(place)
+    place.restore(new, tmp_path / "out")
+    assert differences(tree, tmp_path / "out" / os.fspath(tree)[1:]) == ""
+    disk.free()
+    prune(place.repository, EVERYTHING)
+    last = prune(place.repository, EVERYTHING)
+    assert (last.unused, last.rewritten, last.waiting, last.unfinished) == (0, 0, 0, 0)
+    assert packs_of(place) < before - 600 * KIB, "half of the small files"
+    assert_no_phantoms(place)
+    place.restore(new, tmp_path / "again")
+    assert differences(tree, tmp_path / "again" / os.fspath(tree)[1:]) == ""
+
+
+def packs_of(place: Place) -> int:
+    """Bytes of all packs."""
+    return sum(size for _, size in place.repository.store.list("packs/"))
 
 
 def damage(place: Place) -> None:

@@ -1,7 +1,8 @@
 """Four writers into one repository, each killed with SIGKILL again and again: H3 of the fault catalogue.
 
-Whatever they are in the middle of, nobody reads anything but what was written, every snapshot that was reported as made
-restores, and nobody unlocks anything. ``THRASH_SECONDS`` says how long; 30 seconds without.
+They also forget, bring back and prune. Whatever they are in the middle of, nobody reads anything but what was written,
+every snapshot that was reported as made and is not forgotten restores, and nobody unlocks anything. ``THRASH_SECONDS``
+says how long; 30 seconds without.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ import pytest
 from pipelines.options import Watch
 from pipelines.restore import RestoreRequest, restore
 from repository.check import check
+from repository.prune import prune
 from repository.repository import Repository
 from repository.snapshot import load_all
 from repository.store import LocalStore
 from repository.trash import load_trash, undelete
-from tests.faults.scenarios import CHEAP, CHUNKS
+from tests.faults.scenarios import CHEAP, CHUNKS, EVERYTHING
 from tests.faults.thrash_writer import ENGINE, PASSWORD, digest
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +58,7 @@ class Thrash:
     base: Path
     dice: random.Random
     made: dict[str, str] = field(default_factory=dict)  # snapshot → digest of what it is of
-    forgetting: set[str] = field(default_factory=set)
+    mortal: set[str] = field(default_factory=set)  # forgotten and not brought back: they may be pruned
     reads: list[tuple[str, str]] = field(default_factory=list)
     corrupt: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
@@ -111,7 +113,12 @@ class Thrash:
                 if kind == "made":
                     self.made[said["made"]] = said["digest"]
                 elif kind == "forgetting":
-                    self.forgetting.add(said["forgetting"])
+                    self.mortal.add(said["forgetting"])
+                elif kind == "undeleted":
+                    self.mortal.discard(said["undeleted"])
+                elif kind == "pruned":
+                    self.counts.update({f"packs {what}": said[what] for what in ("pruned", "rewritten", "waiting")})
+                    self.counts["snapshots purged"] += said["purged"]
                 elif kind == "read":
                     self.reads.append((said["read"], said["digest"]))
                 elif kind == "corrupt":
@@ -128,10 +135,13 @@ def test_killed_writers_lose_nothing(tmp_path: Path) -> None:
     assert thrash.corrupt == []
     assert thrash.made and thrash.reads, f"nothing happened in {seconds} seconds: {thrash.counts}"
     repository = Repository.open(LocalStore(thrash.place), PASSWORD)
-    for trashed in load_trash(repository):
+    for trashed in load_trash(repository):  # what is not purged can be brought back
         undelete(repository, trashed)
+    prune(repository, EVERYTHING)
+    last = prune(repository, EVERYTHING)
+    assert (last.unused, last.waiting, last.unfinished) == (0, 0, 0), "nobody who was killed is waited for"
     snapshots = {snapshot.id: snapshot for snapshot in load_all(repository)}
-    assert set(thrash.made) <= set(snapshots), "what was reported as made is there"
+    assert set(thrash.made) - thrash.mortal <= set(snapshots), "what was reported as made is there"
     truth = dict(thrash.made)
     for snapshot in snapshots.values():
         truth.setdefault(snapshot.id, restored(repository, snapshot.id, tmp_path))  # made, but killed before it said so
@@ -139,7 +149,7 @@ def test_killed_writers_lose_nothing(tmp_path: Path) -> None:
     assert all(truth[snapshot] == found for snapshot, found in thrash.reads if snapshot in truth)
     assert check(repository, "data").findings == []
     print(f"{seconds:.0f} s, {thrash.lives} lives of {WRITERS} writers: {dict(thrash.counts)}; 0 corrupt reads")
-    print(f"{len(snapshots)} snapshots restored, {len(snapshots) - len(thrash.made)} of them made and not said")
+    print(f"{len(snapshots)} snapshots restored, {len(set(snapshots) - set(thrash.made))} of them made and not said")
 
 
 def restored(repository: Repository, snapshot_id: str, folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""A writer of the thrash: backs up, forgets, reads and checks for as long as it lives.
+"""A writer of the thrash: backs up, forgets, brings back, reads, checks and prunes for as long as it lives.
 
     python -m tests.faults.thrash_writer REPOSITORY TREE SEED
 
@@ -17,18 +17,21 @@ import sys
 import time
 from pathlib import Path
 
-from model.errors import LoxError, Missing, UsageError
+from model.errors import LoxError, Missing, RunFailed, UsageError
 from pipelines.backup import BackupRequest, backup
 from pipelines.options import EngineOptions, Watch
 from pipelines.restore import RestoreRequest, restore
 from repository.check import check
+from repository.prune import PrunePolicy, prune
 from repository.repository import Repository
+from repository.sessions import open_session, reading_session
 from repository.snapshot import load_all
 from repository.store import LocalStore
-from repository.trash import forget
+from repository.trash import forget, load_trash, undelete
 
 PASSWORD = "secret"
 ENGINE = EngineOptions(executor="threads", lanes=1)
+SECOND = 10**9  # ns
 
 
 def digest(root: Path) -> str:
@@ -79,6 +82,28 @@ class Writer:
             say(forgetting=mine[0].id)
             forget(self.repository, mine[0].id, "thrash", time.time_ns())
 
+    def undelete(self) -> None:
+        with open_session(self.repository, "undelete"):
+            mine = [trashed for trashed in load_trash(self.repository) if trashed.snapshot.host == self.host]
+            if mine:
+                trashed = self.dice.choice(mine)
+                undelete(self.repository, trashed)
+                say(undeleted=trashed.id)
+
+    def prune(self) -> None:
+        """What was forgotten is gone for good at once, or soon."""
+        policy = PrunePolicy(
+            max_unused=self.dice.choice([0.0, 0.3]),
+            trash=self.dice.choice([0, SECOND]),
+            unfinished=self.dice.choice([0, 3600 * SECOND]),
+        )
+        try:
+            report = prune(self.repository, policy)
+        except RunFailed as error:  # another one is at it
+            say(missed=str(error))
+            return
+        say(pruned=report.deleted, rewritten=report.rewritten, purged=len(report.purged), waiting=report.waiting)
+
     def read(self) -> None:
         """Any snapshot of anybody, as it is now."""
         snapshots = load_all(self.repository)
@@ -89,21 +114,32 @@ class Writer:
         try:
             report = restore(self.repository, RestoreRequest(snapshot, os.fsencode(out)), ENGINE, Watch())
             root = out / os.fsdecode(snapshot.paths[0])[1:]
-            if report.problems:
-                say(corrupt=snapshot.id, why=str(report.problems[:3]))
-            else:
+            if not report.problems:
                 say(read=snapshot.id, digest=digest(root))
+            else:
+                self._failed(snapshot.id, str(report.problems[:3]))
+        except LoxError as error:
+            self._failed(snapshot.id, str(error))
         finally:
             shutil.rmtree(out, ignore_errors=True)
 
+    def _failed(self, snapshot_id: str, why: str) -> None:
+        """A snapshot that is gone by now may well have been pruned while it was read; another one may not."""
+        if snapshot_id in {snapshot.id for snapshot in load_all(self.repository)}:
+            say(corrupt=snapshot_id, why=why)
+        else:
+            say(missed=why)
+
     def check(self) -> None:
-        report = check(self.repository, "structure")
+        with reading_session(self.repository, "check"):
+            report = check(self.repository, "structure")
+        here = {snapshot.id for snapshot in load_all(self.repository)}
         for finding in report.findings:
-            if finding.snapshots:
+            if here.intersection(finding.snapshots):
                 say(corrupt=finding.subject, why=finding.what)
 
     def run(self) -> None:
-        actions = [self.backup] * 4 + [self.forget] * 2 + [self.read] * 2 + [self.check]
+        actions = [self.backup] * 4 + [self.forget] * 2 + [self.read] * 2 + [self.check, self.undelete, self.prune]
         say(ready=os.getpid())
         while True:
             try:

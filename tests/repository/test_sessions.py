@@ -24,6 +24,7 @@ from repository.sessions import Session, open_session, reading_session
 from repository.snapshot import Snapshot, load_all
 from repository.store import Bytes, LocalStore, Store
 from repository.store.wrappers import Fault, FaultyStore, WrappedStore
+from repository.sweep import look_around
 from tests.repository.samples import back_up, new_repository, random_ids, receipt_of
 
 PACK = os.urandom(16)
@@ -139,6 +140,35 @@ def test_another_host_is_dead_once_the_store_has_not_heard_of_it_for_long(tmp_pa
     assert seems_dead(repository, state, written + DEAD_AFTER + 1)
     assert not seems_dead(repository, state, None), "without a clock to trust nobody is presumed dead"
     session.close()
+
+
+def test_what_cannot_be_read_of_a_session_keeps_it_alive_only_as_long_as_what_can(tmp_path: Path) -> None:
+    """A renewal that was cut off, beside the object it was to replace."""
+    repository = new_repository(encrypted=False, store=LocalStore(str(tmp_path)))
+    child = sleeper(tmp_path)
+    try:
+        (state,) = load_sessions(repository)
+        repository.store.put(f"{SESSION_PREFIX}{state.id}/{'0' * 32}", [b"torn"])
+        with open_session(repository, "prune") as prune:
+            assert {each.id for each in look_around(repository, prune).live} == {state.id}, "its process runs"
+    finally:
+        child.kill()
+        child.wait()
+    with open_session(repository, "prune") as prune:
+        assert look_around(repository, prune).live == []
+        assert [each.ended for each in load_sessions(repository) if each.id == state.id] == [True]
+
+
+def test_a_session_of_which_nothing_can_be_read_is_dead_once_the_store_has_not_heard_of_it(tmp_path: Path) -> None:
+    repository = new_repository(store=LocalStore(str(tmp_path)))
+    name = f"{SESSION_PREFIX}{'ab' * 16}/{'0' * 32}"
+    repository.store.put(name, [b"torn"])
+    with open_session(repository, "prune") as prune:
+        assert [each.name for each in look_around(repository, prune).live] == [name]
+        long_ago = time.time() - 2 * DEAD_AFTER / 1e9
+        os.utime(tmp_path / name, (long_ago, long_ago))
+        assert look_around(repository, prune).live == []
+        assert not repository.store.exists(name)
 
 
 def elsewhere(repository: Repository) -> Session:
