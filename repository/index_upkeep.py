@@ -68,6 +68,7 @@ def _groups(
             continue
         receipts = Receipts(ChunkIndex([table]))
         kept = [receipts.of(row) for row in stay.values()]
+        del table, receipts  # as large as what becomes of them
         if name not in join:
             yield [(name, kept)]
             continue

@@ -18,19 +18,22 @@ class Receipts:
         self._index = index
         self._orders: list[I64] = [np.lexsort((table.offset, table.segment)) for table in index.tables]
         self._sorted = [table.segment[order] for table, order in zip(index.tables, self._orders, strict=True)]
+        self._starts = [  # of each pack, the row of its first segment; searched once, as it takes a copy each time
+            np.searchsorted(table.segments["pack"], np.arange(len(table.packs) + 1, dtype=np.uint32)).tolist()
+            for table in index.tables
+        ]
         self._bases = np.cumsum([0, *(len(table.packs) for table in index.tables)]).tolist()
 
     def rows(self, row: int) -> tuple[int, I64]:
         """Which table has the pack in row `row` of the index, and there the rows of its chunks, as they lie in it."""
         number = int(np.searchsorted(self._bases, row, side="right")) - 1
         segments = self._segments(number, row)
-        return number, self._orders[number][
-            slice(*np.searchsorted(self._sorted[number], [segments.start, segments.stop]).tolist())
-        ]
+        ends = np.array([segments.start, segments.stop], np.uint32)  # of another type all would be converted
+        return number, self._orders[number][slice(*np.searchsorted(self._sorted[number], ends).tolist())]
 
     def _segments(self, number: int, row: int) -> slice:
-        column, pack = self._index.tables[number].segments["pack"], row - self._bases[number]
-        return slice(*(int(np.searchsorted(column, pack, side=side)) for side in ("left", "right")))
+        starts, pack = self._starts[number], row - self._bases[number]
+        return slice(starts[pack], starts[pack + 1])
 
     def of(self, row: int) -> Receipt:
         """The receipt of the pack in row `row` of the index."""

@@ -135,6 +135,8 @@ class _Rewriter:
                 self._copy(row)
             except (Damaged, Missing) as error:
                 why = error if isinstance(error, Damaged) else Damaged("a pack is missing", subject=error.subject)
+                # Where it was raised is held by it, and with that all that was read: of many, that would be much.
+                why.__cause__ = why.__context__ = why.__traceback__ = None
                 self.done.damaged.append(why)
             else:
                 self._pending.append(self._needs.index.packs[row])
@@ -170,7 +172,7 @@ class _Rewriter:
         receipt = self._receipts.of(row)
         number, rows = self._receipts.rows(row)
         wanted = self._needs.marks[number][rows] > 0
-        base = int(np.searchsorted(self._needs.index.segments.pack, row))
+        base = int(np.searchsorted(self._needs.index.segments.pack, np.uint32(row)))
         count = len(receipt.segment_offset)
         needed, whole = (flags[base : base + count] for flags in (self._usage.needed, self._usage.whole))
         if receipt.written:  # nobody has proved yet that its chunks are what it says

@@ -198,7 +198,7 @@ def sleeping(shell: Shell, purpose: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def lox(*arguments: str | Path, **env: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "lox", *(os.fspath(argument) for argument in arguments)]
+    command = [sys.executable, "-m", "lox", *(str(argument) for argument in arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **env}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
