@@ -40,6 +40,13 @@ def block(label: str) -> str:
     return found[1]
 
 
+def test_all_that_is_labelled_json_is() -> None:
+    labels = re.findall(r"<!-- (policy: \w+) -->", TEXT)
+    assert len(labels) == len(re.findall("```json", TEXT)) == 4
+    for label in labels:
+        assert json.loads(block(label))
+
+
 @pytest.mark.parametrize("policy", ["agent", "maintenance"])
 def test_the_policies_are_what_the_text_says(policy: str) -> None:
     document = json.loads(block(f"policy: {policy}"))
@@ -141,6 +148,7 @@ def works_without_deleting(shell: Shell, tree: Path, tmp_path: Path) -> str:
     assert restored(shell, tmp_path / "back") == look(tree)
     shell("tag", "latest", "--add", "kept").ok()
     shell("check", "--read-data").ok()
+    shell("key", "rotate").ok()
     for arguments in NEEDS_DELETE:
         done = shell(*arguments).ok(1)
         assert "has to delete" in done.err and "docs/append-only.md" in done.err, arguments
