@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 
@@ -91,6 +91,7 @@ class Pair:
     source: RepositoryAccess
     target: RepositoryAccess
     renamed: bool
+    doubted: bool = False  # some packs of the source are from write-only machines, which nobody believes unproved
 
 
 def copy_plan(pair: Pair, request: CopyRequest, engine: EngineOptions, kind: PackKind = PackKind.DATA) -> Plan:
@@ -102,7 +103,7 @@ def copy_plan(pair: Pair, request: CopyRequest, engine: EngineOptions, kind: Pac
         Flow[Order]("locate")
         .then("download", Downloader(pair.source), lanes)
         .then("decrypt", Decryptor(pair.source), lanes)
-        .then("unpack", Unpacker(pair.source, pair.renamed, request.verify or anew), lanes)
+        .then("unpack", Unpacker(pair.source, pair.renamed, request.verify or anew or pair.doubted), lanes)
         .then("repack", Repacker(pair.target, pair.renamed, codec, level, anew), lanes)
         .then("encrypt", Encryptor[Moved](pair.target, engine.pack_bytes(lanes), kind), lanes)
         .then("upload", Uploader[Moved](pair.target), lanes)
@@ -148,11 +149,12 @@ class _Copy:
     def __init__(
         self, pair: Pair, request: CopyRequest, engine: EngineOptions, watch: Watch, session: Session | None
     ) -> None:
-        self._pair, self._request, self._engine, self._watch = pair, request, engine, watch
+        self._request, self._engine, self._watch = request, engine, watch
         self._source, self._target = pair.source.repository, pair.target.repository
         self._session = session
         self._damage: list[Damaged] = []
         self._index = ReadingIndex(self._source, default_cache_dir(), self._damage.append)
+        self._pair = replace(pair, doubted=bool(self._index.known.pack_table["written"].any()))
         self._reliance = Reliance(pair.target.index)
         self._claims = ClaimTable(self._reliance)
         self._renames = RenamedParts(self._index) if pair.renamed else None

@@ -15,7 +15,7 @@ from repository.reliance import Reliance
 from repository.reliance import commit as commit_safely
 from repository.repository import Repository
 from repository.sessions import Session
-from repository.snapshot import Snapshot
+from repository.snapshot import WRITTEN_BY, Snapshot
 from stages.settle import Settle
 
 TOGETHER = 256  # snapshots whose rewritten manifests share packs and index objects
@@ -76,6 +76,8 @@ class SnapshotCopier:
         """Commit `rewritten` as the copy of `snapshot`. Raises StoreError, RunFailed."""
         origin = snapshot.made_as(self._source.id)
         copied = replace(rewritten, original=origin, parent=self._parent(snapshot)).under_new_id()
+        if snapshot.writer:  # nobody takes over what it says of files, here as little as there
+            copied = replace(copied, extra={**copied.extra, WRITTEN_BY: snapshot.writer})
         # Before the snapshot: a pin that came after it would come never, should we end in between.
         copy_notes(self._annotations.notes.get(snapshot.id, ()), self._target, copied.id)
         self.remarks += self._annotations.unreadable.get(snapshot.id, ())

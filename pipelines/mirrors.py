@@ -56,8 +56,12 @@ def mirrored_backup(
 def _reached(primary: Store, store: Store, dry_run: bool) -> Mirror:
     try:
         (require_same if dry_run else adopt)(primary, store)
+    except UsageError:  # something else lies there
+        raise
     except StoreError as error:  # it does not answer
         return Mirror(store, error)
+    except LoxError as error:  # an object that everything needs is damaged, here or there: the mirror is behind
+        return Mirror(store, StoreError("the mirror cannot be used", subject=store.url, why=str(error)))
     return Mirror(store)
 
 

@@ -19,6 +19,7 @@ from repository.cache import list_packs
 from repository.cache_dir import default_cache_dir
 from repository.condemned import condemned_packs
 from repository.config import CONFIG_NAME
+from repository.epochs import COPY, EPOCHS_FOLDER, EpochDocument
 from repository.footer import PACK_MAX
 from repository.index import ChunkIndex
 from repository.pack import pack_name
@@ -30,11 +31,13 @@ from repository.slots import FOLDER as KEYS_PREFIX
 from repository.slots import KeySlot
 from repository.snapshot import SNAPSHOT_PREFIX
 from repository.store import Store
+from repository.writers import WRITERS_FOLDER
 
 LANES = 4  # objects on their way at once; each is whole in memory, a pack is 64 MiB
 ROUNDS = 20  # times the source is listed anew because something went while it was copied
 _ORDER = (KEYS_PREFIX, CONFIG_NAME, "packs/", "index/", "notes/", "gc/", "trash/", SNAPSHOT_PREFIX)
 _OTHERS = 2  # the rank of what we do not know: before what may need it
+_NEVER_EMPTY = ("packs/", "index/", SNAPSHOT_PREFIX)  # what was emptied on purpose is a new repository
 _SEALED = (CONFIG_NAME, "index/", SNAPSHOT_PREFIX, "notes/", "trash/", "gc/condemned/")
 
 Progress = Callable[[str, int, int], None]
@@ -122,7 +125,8 @@ def sync(
 ) -> SyncReport:
     """Copy what `target` lacks of the repository in `source`; with `delete`, remove what the source has no more.
 
-    Raises as `require_same`, StoreError, and what `progress` raises; what was copied until then stays.
+    With `delete`, raises Damaged if some of the source is damaged or a whole folder of it is gone; then nothing is
+    removed. Raises as `require_same`, StoreError, and what `progress` raises; what was copied until then stays.
     """
     if source.url == target.url:
         raise UsageError("both are the same place", subject=source.url)
@@ -225,9 +229,23 @@ class _Sync:
         return ""
 
     def delete(self) -> None:
-        """Remove what the source has no more, what needs others first."""
+        """Remove what the source has no more, what needs others first. Raises Damaged for a source that is no model."""
+        if self.report.findings:
+            raise Damaged(
+                "objects of the source are damaged: nothing is deleted elsewhere",
+                subject=self._source.url,
+                why=f"{len(self.report.findings)} objects, the first: {min(self.report.findings)}",
+                hint="lox check tells more; what is sound was copied",
+            )
         there = [name for name, _ in self._target.list() if not name.startswith(SESSION_PREFIX)]
         wanted = {name for name, _ in self._source.list()}
+        for prefix in _NEVER_EMPTY:
+            if any(name.startswith(prefix) for name in there) and not any(name.startswith(prefix) for name in wanted):
+                raise Damaged(
+                    "the source has lost a whole folder: nothing is deleted elsewhere",
+                    subject=f"{self._source.url} {prefix}",
+                    hint="bring it back with: lox store sync, the other way round",
+                )
         extra = sorted((name for name in there if name not in wanted), key=lambda name: (-_rank(name), name))
         if extra and any(True for _ in _at_work(self._source)):
             self.report.kept = len(extra)  # a backup under way may have sent them here before it stored them there
@@ -268,6 +286,10 @@ def _check(name: str, data: bytes, size: int) -> None:
             return  # not a pack of ours, and nobody reads it
         if trouble := check_bytes(pack_id, data):
             raise Damaged("a pack is damaged", subject=name, why=trouble)
+    elif name.startswith(EPOCHS_FOLDER):
+        EpochDocument.decode(name.removeprefix(EPOCHS_FOLDER).removesuffix(COPY), data)
+    elif name.startswith(WRITERS_FOLDER):
+        check_envelope(data, b"LOXO", name)
     elif name.startswith(KEYS_PREFIX):
         KeySlot.decode(name.removeprefix(KEYS_PREFIX), data)
     elif name.startswith(_SEALED):

@@ -23,6 +23,8 @@ SNAPSHOT_MAX = 4 << 20  # bytes of an opened snapshot object
 ROOT_CHUNKS_MAX = 4096
 FUTURE = 300 * 10**9  # ns a snapshot may lie ahead of our clock and still be believed
 
+WRITTEN_BY = "written_by"  # the field of a copy that says which write-only machine made the original
+
 _VERSION = 1
 
 
@@ -237,7 +239,7 @@ def find_parent(
     same = [
         snapshot
         for snapshot in snapshots
-        if (snapshot.host, snapshot.writer) == (host, writer)
+        if (snapshot.host, snapshot.writer or snapshot.extra.get(WRITTEN_BY, "")) == (host, writer)
         and sorted(snapshot.paths) == sorted(paths)
         and max(snapshot.time, snapshot.started) <= now + FUTURE
         and (mode != "differential" or snapshot.mode == "full")

@@ -31,6 +31,7 @@ from repository.snapshot import Snapshot, load_all
 from repository.store import Bytes, LocalStore, Store
 from repository.store.wrappers import WrappedStore
 from repository.trash import forget
+from stages.repack import Unpacker
 from tests.pipelines.helpers import CHEAP, Place, differences
 from tests.pipelines.test_round_trip import build_tree
 
@@ -401,3 +402,35 @@ def test_long_files_keep_their_lists(make: Make, encryption: str, tmp_path: Path
     names = ["chunks", "lengths"] if make is unrelated and encryption != "none" else []
     assert theirs.drop_columns(names).equals(ours.drop_columns(names))
     assert_restores(target, made, tree, tmp_path / "out")
+
+
+def test_what_a_write_only_machine_wrote_is_proved_and_not_believed_in_the_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks under ids that are not theirs would else be found by the backups of others, and lose their files."""
+    tree = noise(tmp_path / "tree", 2)
+    source = Place(tmp_path / "source")
+    target = related(source, tmp_path / "target")
+    honest, whole = take(source, tree), source.repository
+    monkeypatch.setenv("LOX_CACHE_DIR", os.fspath(tmp_path / "its-own"))
+    source.repository = Repository.open(whole.store, whole.issue_writer("web").encode())
+    take(source, tree)
+    monkeypatch.setenv("LOX_CACHE_DIR", os.fspath(tmp_path / "cache"))
+    source.repository = whole
+    (theirs,) = (one for one in load_all(whole) if one.writer)
+    proved: list[object] = []
+    prove = Unpacker._prove
+
+    def watched(*some: Any) -> Any:
+        proved.append(some)
+        return prove(*some)
+
+    monkeypatch.setattr(Unpacker, "_prove", watched)
+    report = run(source, target, theirs)
+    assert report.failed == {} and len(proved) >= report.counts.segments_copied > 0
+    (copied,) = load_all(target.repository)
+    assert copied.original == (whole.id, theirs.id)
+    mine = take(target, tree)
+    assert mine.parent is None, "what it says of files is not taken over"
+    assert_restores(target, mine, tree, tmp_path / "out")
+    assert honest.writer == ""

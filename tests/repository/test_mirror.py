@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from model.errors import Interrupted, Missing, NoRepository, Refused, StoreError, UsageError
+from model.errors import Damaged, Interrupted, Missing, NoRepository, Refused, StoreError, UsageError
 from repository.check import check
 from repository.keyless import check_keyless
 from repository.mirror import adopt, sync
@@ -245,3 +245,46 @@ def test_a_put_returns_when_no_mirror_needs_the_bytes_any_more() -> None:
     with pytest.raises(StoreError):
         MirroredStore(failing, [Mirror(late)]).put("packs/ab/" + "ab" * 16, [b"body"])
     assert late.done
+
+
+def test_keys_of_all_kinds_go_along() -> None:
+    source, target = MemoryStore(), MemoryStore()
+    repository = filled(source)
+    repository.issue_writer("server")
+    sync(source, target)
+    repository.rotate()
+    more(repository, 7)
+    report = sync(source, target, delete=True)
+    assert report.findings == {} and objects(target) == objects(source)
+    assert check(reopened(target), "data").findings == []
+
+
+def reopened(store: Store) -> Repository:
+    return Repository.open(store, "pw")
+
+
+def test_nothing_is_deleted_if_something_of_the_source_is_damaged() -> None:
+    source, target = MemoryStore(), MemoryStore()
+    filled(source)
+    sync(source, target)
+    target.put("packs/aa/" + "aa" * 16, [b"extra"])
+    name = next(name for name, _ in source.list("snapshots/"))
+    target.delete(name)
+    flip(source, name)
+    before = objects(target)
+    with pytest.raises(Damaged, match="nothing is deleted"):
+        sync(source, target, delete=True)
+    assert objects(target) == before
+
+
+@pytest.mark.parametrize("lost", ["packs/", "index/", "snapshots/"])
+def test_a_loss_is_not_repeated(lost: str) -> None:
+    source, target = MemoryStore(), MemoryStore()
+    filled(source)
+    sync(source, target)
+    before = objects(target)
+    for name, _ in list(source.list(lost)):
+        source.delete(name)
+    with pytest.raises(Damaged, match="lost a whole folder"):
+        sync(source, target, delete=True)
+    assert objects(target) == before
