@@ -73,6 +73,10 @@ class Needs:
         self._mark = mark
         self.lookup(ids)
 
+    def let_go(self) -> None:
+        """The end: the index and what was opened of it may go, though the fetcher knows us and we know the fetcher."""
+        del self._fetcher, self._reader, self.index
+
     def lookup(self, ids: U8) -> Locations:
         """Where chunks lie; whatever is asked for here is needed, by whom the present mark says."""
         assert self._mark, "a need of nobody would be no need"

@@ -276,7 +276,9 @@ class _Prune:
         marks = load_condemned(self._repository)
         ripe = ripe_packs(marks, others.live)
         sizes = dict(list_packs(self._repository))
-        needed, indexed = self._needed_of(ripe, before, marks)
+        ids = list(_marked_in(before, ripe))
+        before.let_go()  # there is much in it, and what follows takes as much again
+        needed, indexed = self._needed_of(ripe, ids, marks)
         doomed = {pack: sizes[pack] for pack in ripe if pack in sizes and pack not in needed}
         self._may_go_on()
         rescued = [pack for pack in needed if Reason.DAMAGED not in ripe[pack]]
@@ -296,10 +298,10 @@ class _Prune:
         self._count_waiting(condemned - drop - needed, sizes, others)
 
     def _needed_of(
-        self, ripe: Collection[bytes], before: Needs, marks: list[Condemned]
+        self, ripe: Collection[bytes], ids: list[U8], marks: list[Condemned]
     ) -> tuple[set[bytes], list[bytes]]:
         """Those of the `ripe` packs that some snapshot needs after all: one that was made since we marked, or because
-        no other pack has a chunk (any more). And all packs that the index names."""
+        no other pack has one of the chunks `ids` (any more). And all packs that the index names."""
         snapshots = load_live(self._repository, default_cache_dir())
         for name, error in snapshots.unreadable:
             raise type(error)("a snapshot cannot be read", subject=name, why=error.what)
@@ -307,10 +309,11 @@ class _Prune:
         damaged = frozenset(pack for mark in marks if mark.reason is Reason.DAMAGED for pack in mark.packs)
         index = self._load_index(condemned, damaged)
         needs = Needs(self._repository, index)
-        for ids in _marked_in(before, ripe):
-            needs.need(ids, 1)
+        for some in ids:
+            needs.need(some, 1)
         self._follow(needs, snapshots)
         used = Usage.of(needs).needed_packs(index)
+        needs.let_go()
         return {index.packs[row] for row in np.flatnonzero(used).tolist()} & set(ripe), index.packs
 
     def _count_waiting(self, packs: set[bytes], sizes: dict[bytes, int], others: Others) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from model.batches import Receipt
-from model.entries import I64
+from model.entries import U32
 from repository.index import ChunkIndex
+from repository.index_table import IndexTable
 
 
 class Receipts:
@@ -16,7 +17,7 @@ class Receipts:
 
     def __init__(self, index: ChunkIndex) -> None:
         self._index = index
-        self._orders: list[I64] = [np.lexsort((table.offset, table.segment)) for table in index.tables]
+        self._orders = [_order(table) for table in index.tables]
         self._sorted = [table.segment[order] for table, order in zip(index.tables, self._orders, strict=True)]
         self._starts = [  # of each pack, the row of its first segment; searched once, as it takes a copy each time
             np.searchsorted(table.segments["pack"], np.arange(len(table.packs) + 1, dtype=np.uint32)).tolist()
@@ -24,7 +25,7 @@ class Receipts:
         ]
         self._bases = np.cumsum([0, *(len(table.packs) for table in index.tables)]).tolist()
 
-    def rows(self, row: int) -> tuple[int, I64]:
+    def rows(self, row: int) -> tuple[int, U32]:
         """Which table has the pack in row `row` of the index, and there the rows of its chunks, as they lie in it."""
         number = int(np.searchsorted(self._bases, row, side="right")) - 1
         segments = self._segments(number, row)
@@ -55,6 +56,14 @@ class Receipts:
             length=table.length[rows],
             written=bool(table.packs["written"][pack]),
         )
+
+
+def _order(table: IndexTable) -> U32:
+    """Rows of the chunks as they lie in the packs. In place: of 4 million, numpy's own takes 150 MB."""
+    keys = table.segment.astype(np.uint64)
+    keys <<= np.uint64(32)
+    keys |= table.offset
+    return np.argsort(keys, kind="stable").astype(np.uint32)
 
 
 def agree(one: Receipt, other: Receipt) -> bool:

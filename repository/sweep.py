@@ -37,7 +37,7 @@ BATCH = 64  # packs deleted or looked at between two looks at our own session
 DELETERS = 8  # requests at a time
 CLOCKS_APART = 300 * 10**9  # ns by which the clocks of store and host may differ where one presumes by them
 EXCLUSIVE = frozenset({"prune", "repair"})  # work of which there is one at a time
-STORE_NOTHING = EXCLUSIVE | {"restore", "check", "undelete"}  # nothing that a later run would use
+STORE_NOTHING = EXCLUSIVE | {"restore", "dump", "check", "undelete"}  # nothing that a later run would use
 
 
 @dataclass(slots=True)

@@ -173,8 +173,11 @@ def purgeable(repository: Repository, older_than_ns: int, now_ns: int) -> list[T
     Where the store tells when an object was written, it must be as old by that clock too. Objects that cannot be read
     are not among them.
     """
-    trash = load_trash(repository, lambda name, error: None)
-    return [one for one in trash if _forgotten(repository, one) <= now_ns - older_than_ns]
+    trash, limit = load_trash(repository, lambda name, error: None), now_ns - older_than_ns
+    # The store is asked only about those that are old enough by what they say.
+    return [
+        one for one in trash if one.time <= limit and all(_written(repository, name) <= limit for name in one.names)
+    ]
 
 
 def purge(repository: Repository, older_than_ns: int, now_ns: int) -> list[str]:
@@ -189,10 +192,6 @@ def purge(repository: Repository, older_than_ns: int, now_ns: int) -> list[str]:
             remove_notes(repository, [one.id])
         purged.append(one.id)
     return purged
-
-
-def _forgotten(repository: Repository, one: Trashed) -> int:
-    return max(one.time, *(_written(repository, name) for name in one.names))
 
 
 def _trash_name(snapshot_id: str) -> str:

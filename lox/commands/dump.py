@@ -31,10 +31,12 @@ def command(ctx: click.Context, /, snapshot: str, path: bytes, archive: str | No
     catalogue = Catalogue.open(ctx)
     from pipelines.archive import dump_tar
     from pipelines.dump import dump
+    from repository.sessions import reading_session
 
     found = catalogue.snapshot(snapshot)
     sys.stdout.flush()
     # A buffered writer of our own: click and the locale have no say in bytes.
-    with os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=1 << 20) as out:
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=1 << 20)
+    with out, reading_session(catalogue.repository, "dump"):  # whoever reads on may take hours
         write = dump if archive is None else dump_tar
         write(catalogue.repository, found, wanted, out, catalogue.tell_damage)

@@ -174,6 +174,26 @@ def test_who_is_at_work_is_named_and_waited_for(trees: Trees, shell: Shell) -> N
     assert load_sessions(repository_of(shell)) == []
 
 
+def test_a_dump_that_is_read_slowly_comes_to_its_end(trees: Trees, shell: Shell) -> None:
+    trees.fill(5, 2, 12 * MIB)
+    gone = trees.keep("--host", "a")
+    (trees.tree / "file1").unlink()
+    trees.keep("--host", "b")
+    shell("forget", gone, "--allow-last").ok()
+    path = trees.tree / "file0"
+    command = [sys.executable, "-m", "lox", "dump", "latest", str(path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        begin = child.stdout.read(1000)
+        (summary,) = shell.json("prune", *ALL)
+        assert summary["rewritten"] > 0 and "dump on" in summary["waiting_for"][0]
+        assert begin + child.stdout.read() == path.read_bytes()
+    assert child.returncode == 0
+    assert shell.json("prune", *ALL)[0]["deleted"] > 0
+    trees.verify()
+
+
 SLEEP = """
 import sys, time
 from repository.repository import Repository

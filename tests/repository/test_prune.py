@@ -200,6 +200,19 @@ def test_a_damaged_pack_stays_for_as_long_as_there_is_no_other_copy() -> None:
     home.verify_lean()
 
 
+def test_of_two_condemned_copies_the_one_that_is_not_damaged_stays() -> None:
+    for _ in range(6):  # whichever the index has first
+        home = Home(encrypted=False)
+        torn, other = home.store_apart(bytes_of(1, 20)).pack_id, home.store_apart(bytes_of(1, 20)).pack_id
+        home.keep(a=bytes_of(1, 20))
+        condemn(home.repository, [torn], Reason.DAMAGED, 1)
+        condemn(home.repository, [other], Reason.UNUSED, 1)
+        report = prune(home.repository, ALL)
+        assert (report.rescued, report.deleted) == (1, 1)
+        assert pack_name(other) in home.packs() and pack_name(torn) not in home.packs()
+        home.verify_lean()
+
+
 @pytest.mark.parametrize("part", ["header", "whole segment", "segment in part"])
 def test_a_pack_that_does_not_open_stays_and_the_others_are_rewritten(part: str) -> None:
     home = mixed()
@@ -239,6 +252,23 @@ def test_many_runs_do_not_leave_many_objects() -> None:
         most = {place: max(count, most.get(place, 0)) for place, count in home.counts().items()}
     assert most["packs/"] <= 2 * 16 + 2 and most["index/"] <= 16
     home.verify()
+
+
+def test_small_packs_are_joined_a_few_at_a_time_as_well() -> None:
+    home = Home(encrypted=False)
+    for number in range(24):
+        home.keep(a=bytes_of(number, 30))
+    policy, runs = PrunePolicy(0.05, 14_000, 0, 0), 0
+    while prune(home.repository, policy).rewritten:
+        runs += 1
+        assert runs < 20, "it goes round in circles"
+    data, meta = (kinds_of(home).count(kind) for kind in (1, 2))
+    assert runs > 3 and data < 16 and meta < 16
+    home.verify_lean()
+
+
+def kinds_of(home: Home) -> list[int]:
+    return ChunkIndex.load(home.repository, None).pack_table["kind"].tolist()  # type: ignore[no-any-return]
 
 
 class Growing(RecordingStore):

@@ -13,7 +13,7 @@ import pytest
 
 from model.errors import Damaged, Interrupted, LoxError, NewerFormat, Refused, RunFailed, StoreError, StoreFull
 from repository import rewrite
-from repository.condemned import condemned_packs, load_condemned
+from repository.condemned import Reason, condemn, condemned_packs, load_condemned
 from repository.config import Config, Operation
 from repository.documents import decode_document, encode_document
 from repository.index import ChunkIndex
@@ -26,7 +26,7 @@ from repository.sessions import Session, open_session
 from repository.snapshot import load_all
 from repository.store import Bytes, LocalStore, MemoryStore, Store
 from repository.store.wrappers import Fault, FaultyStore, RecordingStore, WrappedStore
-from tests.repository.prunes import ALL, Home, bytes_of, flipped, replace
+from tests.repository.prunes import ALL, LAZY, Home, bytes_of, flipped, replace
 from tests.repository.test_sessions import elsewhere
 
 T = TypeVar("T")
@@ -79,6 +79,19 @@ def test_nothing_is_deleted_that_a_session_may_rely_on_and_it_is_named(tmp_path:
     session.read_marks()  # now it relies on none of these
     assert prune(home.repository, ALL).deleted == report.waiting
     assert prune(home.repository, ALL).waiting_for == [], "nothing waits"
+    session.close()
+    home.verify_lean()
+
+
+def test_what_is_needed_after_all_is_out_of_the_marks_at_once(tmp_path: Path) -> None:
+    home = Home(LocalStore(str(tmp_path)), encrypted=False)
+    session = elsewhere(home.repository)  # it will not have read the mark
+    home.keep(a=bytes_of(1, 20))
+    needed = [bytes.fromhex(name.rpartition("/")[2]) for name in home.packs()]
+    condemn(home.repository, needed, Reason.UNUSED, 1)
+    for expected in (len(needed), 0):
+        assert prune(home.repository, LAZY).rescued == expected
+        assert load_condemned(home.repository) == []
     session.close()
     home.verify_lean()
 
