@@ -139,7 +139,8 @@ class Writer:
                 say(corrupt=finding.subject, why=finding.what)
 
     def run(self) -> None:
-        actions = [self.backup] * 4 + [self.forget] * 2 + [self.read] * 2 + [self.check, self.undelete, self.prune]
+        twice = [self.forget, self.read, self.prune]
+        actions = [self.backup] * 4 + twice * 2 + [self.check, self.undelete]
         say(ready=os.getpid())
         while True:
             try:
