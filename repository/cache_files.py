@@ -90,6 +90,8 @@ class CacheFiles:
                     return None
                 data = memoryview(mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ))
             at = _HEAD.size + 16 * count
+            if at > len(data):  # the counts are not under the checksum
+                return None
             names = [data[begin : begin + 16].hex() for begin in range(_HEAD.size, at, 16)]
             table = view_table(data[at : at + size], str(path))
             table = replace(table, guide=_view_guide(data[at + size :], len(table)))

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -28,6 +27,7 @@ from repository.index_upkeep import rewrite_index
 from repository.needs import Needs, Progress
 from repository.part_codec import PartRef
 from repository.prune_plan import Plan, PrunePolicy, Usage, plan_prune
+from repository.prune_report import PruneReport
 from repository.reencrypt import old_packs, reseal_snapshots
 from repository.repository import Repository
 from repository.rewrite import Rewritten, rewrite
@@ -50,45 +50,6 @@ from repository.trash import finish_reseals, load_live, load_trash, purge, purge
 __all__ = ["PrunePolicy", "PruneReport", "prune"]
 
 IDS_MAX = 1 << 16  # rows of the index gone through at a time
-
-
-@dataclass(slots=True)
-class PruneReport:
-    """What a run did, or with `dry_run` what it would do as things stand. Bytes are stored bytes."""
-
-    dry_run: bool
-    purged: list[str] = field(default_factory=list)  # snapshots that left the trash for good
-    in_trash: int = 0  # snapshots that can still be brought back, and keep their data
-    packs: int = 0
-    bytes_before: int = 0
-    unused: int = 0  # packs nobody needs, condemned now
-    unused_bytes: int = 0
-    rewritten: int = 0  # packs
-    bytes_read: int = 0
-    bytes_written: int = 0
-    segments_copied: int = 0
-    segments_repacked: int = 0
-    rescued: int = 0  # packs that are needed after all
-    deleted: int = 0  # packs
-    bytes_deleted: int = 0
-    kept_deleted: bool = False  # the store keeps what is deleted, until a rule of its own removes it
-    locked: int = 0  # packs that the store refuses to delete for the time being
-    waiting: int = 0  # condemned packs that are still there
-    waiting_bytes: int = 0
-    waiting_for: list[str] = field(default_factory=list)  # who is at work and has not read the marks
-    unfinished: int = 0  # packs kept for runs that are under way or were interrupted
-    unfinished_bytes: int = 0
-    left_unused: int = 0  # bytes of no use in packs that stay
-    old_keys: int = 0  # packs in use that stay under the keys of older epochs
-    resealed: int = 0  # snapshots
-    index_written: int = 0  # objects
-    index_deleted: int = 0
-    damaged: list[Damaged] = field(default_factory=list)  # packs that could not be rewritten
-
-    @property
-    def bytes_after(self) -> int:
-        """All packs afterwards, as far as the repository sees them."""
-        return self.bytes_before + self.bytes_written - self.bytes_deleted
 
 
 def prune(
