@@ -80,9 +80,14 @@ def rewrite(
 
         return _Rewriter(repository, needs, usage, receipts, step, give_up).run(some)
 
-    lanes = min(lanes or LANES, len(rows))
+    # Small packs are joined, so one lane has all of those of metadata, and little data needs no second one.
+    lanes = min(lanes or LANES, len(rows), 1 + total // (4 * PACK_TARGET))
+    meta = needs.index.pack_table["kind"][list(rows)] == PackKind.META
+    data = [row for row, is_meta in zip(rows, meta.tolist(), strict=True) if not is_meta]
+    shares = [data[lane::lanes] for lane in range(lanes)]
+    shares[-1] += [row for row, is_meta in zip(rows, meta.tolist(), strict=True) if is_meta]
     with ThreadPoolExecutor(lanes, thread_name_prefix="rewrite") as pool:
-        parts = list(pool.map(run, [rows[lane::lanes] for lane in range(lanes)]))
+        parts = list(pool.map(run, shares))
     done = Rewritten()
     for part in parts:
         done.add(part)
