@@ -31,6 +31,7 @@ from repository.slots import FOLDER as KEYS_PREFIX
 from repository.slots import KeySlot
 from repository.snapshot import SNAPSHOT_PREFIX
 from repository.store import Store
+from repository.trash import TRASH_PREFIX
 from repository.writers import WRITERS_FOLDER
 
 LANES = 4  # objects on their way at once; each is whole in memory, a pack is 64 MiB
@@ -239,8 +240,10 @@ class _Sync:
             )
         there = [name for name, _ in self._target.list() if not name.startswith(SESSION_PREFIX)]
         wanted = {name for name, _ in self._source.list()}
+        forgotten = {SNAPSHOT_PREFIX + name.split("/")[2] for name in wanted if name.startswith(TRASH_PREFIX)}
         for prefix in _NEVER_EMPTY:
-            if any(name.startswith(prefix) for name in there) and not any(name.startswith(prefix) for name in wanted):
+            lost = any(name.startswith(prefix) and name not in forgotten for name in there)
+            if lost and not any(name.startswith(prefix) for name in wanted):
                 raise Damaged(
                     "the source has lost a whole folder: nothing is deleted elsewhere",
                     subject=f"{self._source.url} {prefix}",
