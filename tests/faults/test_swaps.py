@@ -73,8 +73,7 @@ def opens_to_the_truth(sample: Sample, store: MemoryStore) -> set[str]:
     try:
         repository = Repository.open(store, sample.password)
     except WrongPassword as error:
-        assert "could not be read" in error.why, "that a slot is damaged is said"
-        return {error.why}
+        return {error.why or error.what}  # a slot of another repository is none of this one
     except LoxError as error:
         return {error.subject, str(error)}
     snapshots = load_all(repository)
