@@ -154,10 +154,11 @@ class Unlocked:
 
 @dataclass(frozen=True, slots=True)
 class SlotListing:
-    """Every slot of a repository: those that can be read, and why the others cannot."""
+    """Every slot of a repository: those that can be read, why others cannot, and how many are of another repository."""
 
     slots: tuple[KeySlot, ...]
     problems: tuple[LoxError, ...]
+    foreign: int = 0
 
     def find(self, prefix: str) -> KeySlot:
         """The slot whose id begins with `prefix`. Raises NotFound if there is none or more than one."""
@@ -186,6 +187,7 @@ def read_slots(store: Store, repo_id: bytes) -> SlotListing:
     """All slots of the repository `repo_id`, oldest first. Leftovers of another repository id are not its slots."""
     slots: list[KeySlot] = []
     problems: list[LoxError] = []
+    foreign = 0
     for count, name in enumerate(_slot_names(store)):
         if count == SLOTS_MAX:
             raise Damaged("too many key slots", subject=FOLDER, why=f"at most {SLOTS_MAX} are allowed")
@@ -198,8 +200,10 @@ def read_slots(store: Store, repo_id: bytes) -> SlotListing:
             continue
         if slot.repo_id == repo_id:
             slots.append(slot)
+        else:
+            foreign += 1
     slots.sort(key=lambda slot: (slot.created, slot.id))
-    return SlotListing(tuple(slots), tuple(problems))
+    return SlotListing(tuple(slots), tuple(problems), foreign)
 
 
 def unlock(store: Store, repo_id: bytes, secret: str) -> Unlocked:
@@ -227,9 +231,12 @@ def unlock(store: Store, repo_id: bytes, secret: str) -> Unlocked:
         raise problems[0]
     if not listing.slots:
         raise Damaged("the repository has no key slot", subject=FOLDER, hint="restore the folder keys/ from a copy")
+    why = f"{listing.foreign} more could not be read: they are of another repository" if listing.foreign else ""
+    if problems:
+        why = f"{len(problems)} more could not be read, the first: {problems[0]}"
     raise WrongPassword(
         "no key slot opens with this " + ("password" if code is None else "recovery code"),
-        why=f"{len(problems)} more could not be read, the first: {problems[0]}" if problems else "",
+        why=why,
         hint="lox also takes the recovery code printed by lox init as password",
     )
 

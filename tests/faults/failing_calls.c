@@ -1,6 +1,6 @@
 /* Preloaded into a process: one system call on files below a folder fails, once, as a disk or a quota makes it fail.
  * lox_fail(call, error, after, under) arms it: the call number `after` (from 0) of that kind fails with errno `error`.
- * lox_calls() is how many of the kind were made since. The real call is made first for fsync and close, as a kernel does:
+ * lox_calls() is how many of the kind were made since, lox_failed_path() what the one that failed was about. The real call is made first for fsync and close, as a kernel does:
  * the bytes may be there or not, and the descriptor is gone. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static char armed[32], folder[4096];
+static char armed[32], folder[4096], last[4096];
 static int failing, countdown = -1, calls;
 
 void lox_fail(const char *call, int error, int after, const char *under) {
@@ -26,12 +26,16 @@ void lox_fail(const char *call, int error, int after, const char *under) {
 
 int lox_calls(void) { return calls; }
 
+/* The path of the call that failed last. */
+const char *lox_failed_path(void) { return last; }
+
 static int due(const char *call, const char *path) {
     int found = 0;
     pthread_mutex_lock(&lock);
     if (!strcmp(call, armed) && !strncmp(path, folder, strlen(folder))) {
         calls++;
         found = countdown-- == 0;
+        if (found) snprintf(last, sizeof last, "%s", path);
     }
     pthread_mutex_unlock(&lock);
     return found;

@@ -2,7 +2,8 @@
 
     python -m tests.faults.failing_calls FOLDER [EVERY]
 
-Prints one line of JSON: how many calls of each kind were made to fail, and how many of the runs failed for it.
+Prints one line of JSON: how many calls of each kind were made to fail, how many of the runs failed for it,
+and how many did not because the call only took away an object of the session.
 """
 
 from __future__ import annotations
@@ -34,9 +35,14 @@ class Failing:
 
     def __init__(self) -> None:
         self._library = ctypes.CDLL(None)
+        self._library.lox_failed_path.restype = ctypes.c_char_p
 
     def arm(self, call: str, error: int, after: int, under: Path) -> None:
         self._library.lox_fail(call.encode(), error, after, os.fsencode(under))
+
+    def path(self) -> str:
+        """What the call that failed last was about."""
+        return os.fsdecode(self._library.lox_failed_path())
 
     def disarm(self) -> int:
         """How many calls were made since it was armed."""
@@ -47,7 +53,7 @@ class Failing:
 
 def run(base: Path, every: int) -> dict[str, dict[str, int]]:
     """All kinds of calls and errors; with `every` above 1 only one of so many calls fails."""
-    failing, made, failed = Failing(), Counter[str](), Counter[str]()
+    failing, made, failed, excused = Failing(), Counter[str](), Counter[str](), Counter[str]()
     tree, pristine, place = base / "tree", base / "pristine", base / "place"
     first = prepare(tree, pristine)
     for call in CALLS:
@@ -61,6 +67,8 @@ def run(base: Path, every: int) -> dict[str, dict[str, int]]:
                 failing.arm(call, error, after, place)
                 try:
                     back_up(open_at(place), tree)
+                    # Deleting objects of our own session may fail: others find it ended all the same.
+                    excused[call] += failing.path().startswith(f"{place}/sessions")
                 except StoreError as trouble:
                     assert isinstance(trouble, kind), trouble
                     failed[call] += 1
@@ -70,7 +78,7 @@ def run(base: Path, every: int) -> dict[str, dict[str, int]]:
                     failing.disarm()
                 made[call] += 1
                 judge(place, tree, first, f"{call} {after} {errno.errorcode[error]}")
-    return {"made": dict(made), "failed": dict(failed)}
+    return {"made": dict(made), "failed": dict(failed), "excused": dict(excused)}
 
 
 def prepare(tree: Path, pristine: Path) -> str:

@@ -17,7 +17,6 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 CALLS = {"fsync", "close", "writev", "link", "mkdir", "unlink"}
-SESSION_TIDYING = 6  # calls of each kind that do nothing but delete objects of our own session
 TIDYING = "unlink"  # only taking a temporary name away may fail without the run: what it is about is stored by then
 
 
@@ -53,6 +52,5 @@ def test_every_call_fails_once(library: Path, tmp_path: Path) -> None:
     result = run(library, tmp_path, every=1)
     assert set(result["made"]) == CALLS
     made = {call: count for call, count in result["made"].items() if call != TIDYING}
-    assert result["failed"].keys() == made.keys()
-    # Taking away the objects of the session is of no consequence: others find it ended.
-    assert all(0 <= count - result["failed"][call] <= SESSION_TIDYING for call, count in made.items())
+    told = {call: result["failed"][call] + result["excused"].get(call, 0) for call in made}
+    assert told == made and all(result["failed"][call] > 0 for call in made)
