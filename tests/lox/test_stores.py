@@ -207,7 +207,8 @@ def test_a_bucket_mirrors_a_folder_and_a_host_the_bucket(
 ) -> None:
     for name, value in {**s3[1], **sftp[1]}.items():
         monkeypatch.setenv(name, value)
-    bucket, host = f"s3://{BUCKET}/mirror", f"{sftp[0]}-mirror"
+    bucket = f"s3://{BUCKET}/{tmp_path.name}"  # all servers of a process show the same objects
+    host = f"{sftp[0]}-mirror"
     shell("backup", "--mirror", bucket, str(tree)).ok()
     (tree / "new").write_bytes(b"new")
     shell("backup", "--mirror", bucket, str(tree)).ok()
