@@ -72,7 +72,7 @@ def rotate(
     """
     found = _read(store, repo_id, unlocked)
     before, begun = found.ring.epoch, False
-    for _ in range(TRIES):
+    for turn in range(TRIES):
         listing = read_slots(store, repo_id)
         if listing.problems:
             raise listing.problems[0]
@@ -86,8 +86,9 @@ def rotate(
         document, _ = EpochDocument.make(found.ring, slots, time.time_ns(), writers())
         document.store(store)
         begun, found = True, _read(store, repo_id, unlocked)
-        if len(found.newest) > 1:  # somebody does the same at the same time: let them not keep in step
-            time.sleep(secrets.randbelow(100) / 1000)
+        if len(found.newest) > 1:  # somebody does the same at the same time: one of us waits long enough for the other
+            time.sleep(secrets.randbelow(100 << turn) / 1000)
+            found = _read(store, repo_id, unlocked)
     raise RepositoryError("others change the keys all the time", hint="run lox key rotate again when they are done")
 
 

@@ -21,7 +21,10 @@ pytestmark = pytest.mark.ray
 
 
 class Killer(threading.Thread):
-    """Sends SIGKILL to a random actor of this process every now and then, until it has done so `KILLS` times."""
+    """Sends SIGKILL to a random actor of this process every now and then, until it has done so `KILLS` times.
+
+    Not so often that no run could end well where actors take seconds to start.
+    """
 
     def __init__(self, seed: int) -> None:
         super().__init__(daemon=True)
@@ -30,7 +33,7 @@ class Killer(threading.Thread):
         self._rng = random.Random(seed)
 
     def run(self) -> None:
-        while self.killed < KILLS and not self.done.wait(self._rng.uniform(0.2, 1.0)):
+        while self.killed < KILLS and not self.done.wait(self._rng.uniform(0.5, 3.0)):
             actors = [process for process in psutil.Process().children(recursive=True) if is_lane(process)]
             if actors:
                 self._rng.choice(actors).kill()
