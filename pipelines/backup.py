@@ -46,6 +46,7 @@ from stages.commit import Commit, CommitCounts
 from stages.compress import Compressor
 from stages.dedup import Deduplicator
 from stages.encrypt import Encryptor
+from stages.ground import common_ground
 from stages.hash import Hasher
 from stages.ledger import CutLedger
 from stages.read import Reader
@@ -140,12 +141,12 @@ def _backup(
     history = own_history(repository, default_cache_dir())
     snapshots = load_all(repository, default_cache_dir()) if history is None else history.snapshots()
     parent = find_parent(snapshots, request.host, request.paths, request.mode, started, repository.writer)
-    with open_executor(engine.executor) as executor:
-        if executor.private_directory is not None:
-            access.secure(executor.private_directory)
+    with open_executor(engine.executor, engine.cluster, engine.placement) as executor:
+        engine = engine.over(executor.cpus)
+        access.secure(executor.keep)
         reliance = Reliance(access.index)
         claims = ClaimTable(reliance)
-        executor.host({"claims": claims, "ledger": CutLedger()})
+        executor.host({"claims": claims, "ledger": CutLedger(), **common_ground(executor.cpus, request.paths, session)})
         metadata = MetadataStore(repository, claims, request.dry_run, history)
         commit = Commit(
             repository,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from model.errors import UsageError
+from runtime.placement import ClusterOptions, Placement
 
 MIB = 1 << 20
 BASE_MEMORY = 200 * MIB  # interpreter, libraries, allocator and page tables, measured; the rest is for batches
@@ -17,11 +19,30 @@ LANE_BUFFERS = 32 * MIB  # what a lane holds beside its packs: body, segment, co
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """How the graph is run. `lanes` None: one for each core. `memory` bytes bound the whole process."""
+    """How the graph is run. `lanes` None: one for each core. `memory` bytes bound what the run takes on each host.
+
+    `cluster` is a Ray cluster to join, and `placement` says which of its hosts get which stages (a backup only).
+    """
 
     executor: str = "auto"
     lanes: int | None = None
     memory: int = 512 * MIB
+    cluster: ClusterOptions | None = None
+    placement: Placement = field(default_factory=dict)
+    hosts: int = 1  # that share the lanes; set by `over`
+
+    def on_one_host(self) -> str:
+        """The executor of a run that is not for many hosts. Raises UsageError if many are asked for."""
+        if self.cluster or self.placement:
+            raise UsageError("only a backup runs on many hosts", hint="leave out the address of the cluster")
+        return self.executor
+
+    def over(self, cpus: Sequence[int]) -> EngineOptions:
+        """The same for hosts with so many processors each; none: for this host alone."""
+        if not cpus:
+            return self
+        lanes = self.lanes or min(1024, sum(min(count, self._lanes_in_memory()) for count in cpus))
+        return replace(self, lanes=lanes, hosts=len(cpus))
 
     def resolved_lanes(self) -> int:
         """Lanes to run: as asked, else as many as this process's cores and memory allow."""
@@ -29,12 +50,15 @@ class EngineOptions:
             if not 1 <= self.lanes <= 1024:
                 raise UsageError("the number of lanes is out of range", subject=str(self.lanes), hint="use 1 to 1024")
             return self.lanes
-        room = (self.memory - BASE_MEMORY) // (LANE_BUFFERS + 2 * PACK_MIN)
-        return int(max(1, min(len(os.sched_getaffinity(0)), room)))
+        return min(len(os.sched_getaffinity(0)), self._lanes_in_memory())
+
+    def _lanes_in_memory(self) -> int:
+        """Lanes that `memory` has room for."""
+        return int(max(1, (self.memory - BASE_MEMORY) // (LANE_BUFFERS + 2 * PACK_MIN)))
 
     def pack_bytes(self, lanes: int) -> int:
         """Size of a pack: every lane holds one being filled and one on its way to the store."""
-        share = (self.memory - BASE_MEMORY) // lanes - LANE_BUFFERS
+        share = (self.memory - BASE_MEMORY) // -(-lanes // self.hosts) - LANE_BUFFERS
         return int(max(PACK_MIN, min(PACK_MAX, share // 3)))
 
     def batches_open(self, lanes: int) -> int:

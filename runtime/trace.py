@@ -72,7 +72,10 @@ class StageTrace:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A run so far: source first, sink last. `fed` and `acked` count items, `deaths` workers, `replayed` items."""
+    """A run so far: source first, sink last. `fed` and `acked` count items, `deaths` workers, `replayed` items.
+
+    `placed`: lane and host of every life of every lane, if there was more than one host to choose from.
+    """
 
     executor: str
     wall: float
@@ -81,6 +84,7 @@ class Trace:
     acked: int = 0
     deaths: int = 0
     replayed: int = 0
+    placed: tuple[tuple[str, str], ...] = ()
 
     def stage(self, name: str) -> StageTrace:
         """The line of one stage. KeyError if there is none."""

@@ -13,6 +13,7 @@ from model.orders import Fetched, Order
 from repository.pack import HEADER_SIZE, pack_name
 from runtime.stage import Context, Stage
 from stages.access import RepositoryAccess
+from stages.ground import GROUND, check_store
 
 UNDER_WAY = 1  # packs a lane may have on their way to the store while it fills the next
 HEADS_KEPT = 256  # pack heads a lane remembers
@@ -26,6 +27,8 @@ class Uploader(Stage[Sealed[R], Stored[R]], Generic[R]):
         self.dry_run = dry_run
 
     def open(self, context: Context) -> None:
+        if GROUND in context.services and not self.dry_run:
+            check_store(context.services, self.access.repository.store)
         self._pool = ThreadPoolExecutor(UNDER_WAY, thread_name_prefix="upload")
         self._under_way: deque[tuple[Future[None], Receipt, int]] = deque()
         self._held: deque[tuple[int, R]] = deque()

@@ -12,6 +12,7 @@ import click
 
 from lox.engine import announce, engine_of, engine_options, limit_options, limits
 from lox.escape import shown
+from lox.joining import cluster_options, joined
 from lox.opening import open_repository
 from lox.output import Output, output_of
 from lox.settings import command as command_of
@@ -50,6 +51,7 @@ UNCHANGED = frozenset({"unchanged", "carried"})
         help="Store everything there as well; may be repeated. [env: LOX_MIRROR]")  # fmt: skip
 @option("--dry-run", "-n", is_flag=True, help="Read and compare, but store nothing.")
 @engine_options
+@cluster_options
 @limit_options
 @click.pass_context
 def command(
@@ -65,7 +67,7 @@ def command(
     output = output_of(ctx, needed=False)
     mirrors = asked.pop("mirrors") or os.environ.get("LOX_MIRROR", "").split()
     fields = _fields(asked, output)
-    engine = engine_of(executor, lanes, memory)
+    engine = joined(engine_of(executor, lanes, memory), asked)
     ctx.with_resource(limits(limit_upload, limit_download, executor, lanes, memory))
     repository = open_repository(ctx, ["pipelines.mirrors"], only_writes=True)
     from lox.counting import BackgroundCount
