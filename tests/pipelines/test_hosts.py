@@ -22,7 +22,7 @@ from tests.clusters import Nodes, nodes
 from tests.pipelines.helpers import Place, differences
 
 pytestmark = pytest.mark.ray
-FILES = 3000
+FILES = 2000
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = root / f"folder{number % 40}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"file{number}").write_bytes(rng.randbytes(rng.randrange(40 * KIB)).translate(letters))
-    (root / "large").write_bytes(rng.randbytes(70 * MIB).translate(letters))
+    (root / "large").write_bytes(rng.randbytes(40 * MIB).translate(letters))
     return root
 
 
@@ -136,7 +136,7 @@ def test_a_host_is_lost_in_the_middle(tree: Path, tmp_path: Path) -> None:
     with nodes(tmp_path / "token", site="a") as cluster:
         lost = cluster.add(site="b", cpus=2)
         many = Many(Place(tmp_path / "repository"), cluster)
-        when = When(30 * MIB, lambda: cluster.remove(lost))
+        when = When(20 * MIB, lambda: cluster.remove(lost))
         report = many.backup(tree, watch=when, level=15)
         assert report.trace.deaths >= 1
         assert report.trace.replayed > 0
@@ -149,7 +149,7 @@ def test_all_hosts_with_a_label_are_lost_and_the_next_run_heals(tree: Path, tmp_
     with nodes(tmp_path / "token", site="a") as cluster:
         lost = cluster.add(site="b", cpus=2)
         many = Many(Place(tmp_path / "repository"), cluster)
-        when = When(40 * MIB, lambda: cluster.remove(lost))
+        when = When(25 * MIB, lambda: cluster.remove(lost))
         with pytest.raises(RunFailed, match="no host is left for the lanes: site=b"):
             many.backup(tree, {ALL: {"site": "b"}}, watch=when, level=15)
         assert list(load_all(many.place.repository)) == []
