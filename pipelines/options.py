@@ -16,7 +16,6 @@ MEMORY = 512 * MIB  # bytes a run may take unless told otherwise
 MEMORY_LEAST = 256 * MIB  # the interpreter and its libraries take most of it
 BASE_MEMORY = 200 * MIB  # interpreter, libraries, allocator and page tables, measured; the rest is for batches
 PACK_MIN, PACK_MAX = 8 * MIB, 64 * MIB
-SEGMENT_BYTES = 4 * MIB
 BATCH_ROWS = MIB  # what a full batch of rows takes while it waits for its turn in the manifest
 LANE_BUFFERS = 32 * MIB  # what a lane of all stages holds beside its packs: body, segment, compressed, read back
 LANES_MAX = 1024
@@ -53,7 +52,7 @@ class EngineOptions:
     scan_threads: int = 2
     batch_rows: int = ROWS_MAX
     batch_bytes: int = BODY_MAX
-    segment_bytes: int = SEGMENT_BYTES
+    segment_bytes: int | None = None
     pack_bytes: int | None = None
     packs_under_way: int = 1
     batches_open: int | None = None
