@@ -54,7 +54,8 @@ class World:
     ) -> None:
         self.lanes, self.kinds, self.items, self.rng = lanes, kinds, items, rng
         self.scheduler = Scheduler(lanes, queues=queues, **limits)
-        self.weights = [rng.randint(0, 12) for _ in range(items)]
+        weigh = random.Random(items)  # not the one that says what happens
+        self.weights = [weigh.randint(0, 12) for _ in range(items)]
         self.waits_for: dict[int, int] = {}  # output → the strand it is for
         self.workers: dict[Lane, Worker] = {}
         self.outputs: dict[int, Load] = {}
@@ -133,7 +134,9 @@ class World:
     def lies_before(self, strand: int) -> int:
         """Bytes that wait for a strand, are worked on by it, or are about to come out of the one before it."""
         waiting = sum(self.weight(self.outputs[number]) for number, where in self.waits_for.items() if where == strand)
-        jobs = [job for lane, worker in self.workers.items() for job in worker.jobs if lane.strand in (strand - 1, strand)]
+        jobs = [
+            job for lane, worker in self.workers.items() for job in worker.jobs if lane.strand in (strand - 1, strand)
+        ]
         return waiting + sum(self.weight(job) for job in jobs if job is not None)
 
     def deliver(self, load: Load) -> None:
@@ -172,7 +175,7 @@ graphs = st.lists(st.tuples(st.integers(1, 4), st.sampled_from(["pass", "split",
 
 
 def world(graph: list[tuple[int, str]], items: int, seed: int, **limits: int) -> World:
-    return World([n for n, _ in graph], [kind for _, kind in graph], items, random.Random(seed), **limits)
+    return World([n for n, _ in graph], [kind for _, kind in graph], items, random.Random(seed), (), **limits)
 
 
 def everything(items: int) -> set[Atom]:
