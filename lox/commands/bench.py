@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lox.engine import engine_of, engine_options
+from lox.engine import Asked, engine_options
 from lox.escape import safe
 from lox.output import Output, output_of
 from lox.settings import command as command_of
@@ -33,13 +33,13 @@ PATIENCE = 60.0  # seconds after which no further run is begun
         help="Measure with a sample of these files, then back all of them up for comparison.")  # fmt: skip
 @option("--work", metavar="DIR", type=BytesType(),
         help="Where test packs and the repository are written. [default: a temporary folder]")  # fmt: skip
-@option("--compression", type=CompressionType(), metavar="CODEC[:LEVEL]", default="zstd", show_default=True,
-        help="zstd, lz4, gzip or none.")  # fmt: skip
+@option("--compression", type=CompressionType(), metavar="CODEC[:LEVEL]",
+        help="zstd, lz4, gzip or none. [default: zstd, or as the profile says]")  # fmt: skip
 @engine_options
 @click.pass_context
 def command(
-    ctx: click.Context, /, executor: str, lanes: int | None, memory: int, source: bytes | None, work: bytes | None,
-    compression: Compression,
+    ctx: click.Context, /, asked_engine: Asked, source: bytes | None, work: bytes | None,
+    compression: Compression | None,
 ) -> None:  # fmt: skip
     """Measure what this host can do at best, stage by stage.
 
@@ -49,9 +49,11 @@ def command(
     """
     from lox.bench import Bench
     from lox.sample import make_up, sample_of
+    from pipelines.profile import engine_of, request_fields
 
     output = output_of(ctx)
-    engine = engine_of(executor, lanes, memory)
+    profile = asked_engine.with_compression(compression).resolved()
+    engine, fields = engine_of(profile), request_fields(profile)
     place = os.fsdecode(work) if work is not None else None
     if place is not None and not os.path.isdir(place):
         raise UsageError("no such folder", subject=place)
@@ -60,11 +62,11 @@ def command(
         if not sample.total:
             raise UsageError("nothing to read", subject=os.fsdecode(source or b""), why="no readable file with content")
         output.note(f"{plural(len(sample.sizes), 'file')}, {format_size(sample.total)} of {safe(sample.origin)}")
-        roofline = Bench(sample, os.path.join(folder, "store"), compression.codec, compression.level).run()
+        roofline = Bench(sample, os.path.join(folder, "store"), fields["codec"], fields["level"]).run()
         _show_roofline(output, roofline)
         if source is not None:
-            reports = _runs(os.path.realpath(source), folder, compression, engine)
-            _show_runs(output, roofline, reports, lanes)
+            reports = _runs(os.path.realpath(source), folder, fields, engine)
+            _show_runs(output, roofline, reports, engine.lanes)
 
 
 def _show_roofline(output: Output, roofline: Roofline) -> None:
@@ -107,16 +109,16 @@ def _kernel_fields(kernel: Kernel) -> dict[str, object]:
     }
 
 
-def _runs(source: bytes, folder: str, compression: Compression, engine: EngineOptions) -> list[BackupReport]:
+def _runs(source: bytes, folder: str, fields: dict[str, Any], engine: EngineOptions) -> list[BackupReport]:
     """First backups, each into a repository of its own: the first finds the files on disk, the second in memory."""
     reports: list[BackupReport] = []
     while len(reports) < RUNS and sum(report.seconds for report in reports) < PATIENCE:
         with tempfile.TemporaryDirectory(prefix="run-", dir=folder) as place:
-            reports.append(_back_up(source, place, compression, engine))
+            reports.append(_back_up(source, place, fields, engine))
     return reports
 
 
-def _back_up(source: bytes, folder: str, compression: Compression, engine: EngineOptions) -> BackupReport:
+def _back_up(source: bytes, folder: str, fields: dict[str, Any], engine: EngineOptions) -> BackupReport:
     """A real first backup into a new encrypted repository in `folder`, with an index cache of its own."""
     from pipelines.backup import BackupRequest, backup
     from pipelines.options import Watch
@@ -126,7 +128,7 @@ def _back_up(source: bytes, folder: str, compression: Compression, engine: Engin
 
     store = LocalStore(os.path.join(folder, "repository"))
     repository, _ = Repository.init(store, os.urandom(16).hex(), kdf=KdfParams(memory_kib=64, iterations=1, lanes=1))
-    request = BackupRequest((source,), codec=compression.codec, level=compression.level)
+    request = BackupRequest((source,), **fields)
     before = os.environ.get("LOX_CACHE_DIR")
     os.environ["LOX_CACHE_DIR"] = os.path.join(folder, "cache")
     try:

@@ -1,0 +1,26 @@
+"""``lox pipeline``: the profiles of backups, restores and copies."""
+
+from __future__ import annotations
+
+from lox.lazy import LazyGroup
+
+COMMANDS = {
+    "list": "List the profiles that have names.",
+    "show": "Show a profile as it is written, or every value with where it comes from.",
+    "validate": "Check profiles: each fault with file, line and column.",
+    "graph": "Draw the graph of stages of a backup, a restore or a copy.",
+    "diff": "Show in which values two profiles differ.",
+    "schema": "Print the JSON Schema of profiles, for editors.",
+    "new": "Make a profile of your own from another one.",
+}
+
+command = LazyGroup(
+    "pipeline",
+    known=COMMANDS,
+    prefix="lox.commands.pipeline_",
+    help="""Show, check, draw, compare and make pipeline profiles.
+
+    A profile says how a backup, a restore or a copy is run: with how many lanes and how much memory, how hard it
+    compresses, what it does about files it cannot read. 'lox help configuration' explains every key.""",
+    subcommand_metavar="COMMAND [ARGS]...",
+)
