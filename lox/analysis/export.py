@@ -31,6 +31,7 @@ from lox.analysis.hidden_paths import PathHider
 from lox.tables import Tables
 from model.errors import Damaged, UsageError
 from repository.snapshot import Snapshot
+from repository.tables.of_chunks import packs_table
 from repository.tables.parts import Progress, silent
 from repository.tables.schemas import TABLES
 
@@ -72,7 +73,7 @@ def export(
                 _export_snapshots(tables, writer, name, wanted, hider, progress)
             else:
                 progress(f"exporting {name}", 0, 1)
-                writer.write(name, name, _whole(tables, name, hider))
+                writer.write(name, name, _whole(tables, name, hider, progress))
         _describe(folder, {**about, "tables": list(names), "complete": not writer.done.damaged})
     return writer.done
 
@@ -88,17 +89,16 @@ def _export_snapshots(
             reader = tables.entries(snapshot) if name == "entries" else tables.entry_chunks(snapshot)
             return reader if hider is None or name != "entries" else map(hider.entries, reader)
 
-        try:
-            writer.write(name, f"{name}/snapshot={snapshot.id}", batches, lasting=True)
-        except Damaged as error:
-            writer.done.damaged.append(error)
+        writer.write(name, f"{name}/snapshot={snapshot.id}", batches, lasting=True)
 
 
-def _whole(tables: Tables, name: str, hider: PathHider | None) -> Callable[[], Iterable[pa.RecordBatch]]:
+def _whole(
+    tables: Tables, name: str, hider: PathHider | None, progress: Progress
+) -> Callable[[], Iterable[pa.RecordBatch]]:
     def batches() -> Iterable[pa.RecordBatch]:
         if name == "chunks":
             return tables.chunks()
-        table = tables.snapshots() if name == "snapshots" else tables.packs()
+        table = tables.snapshots() if name == "snapshots" else packs_table(tables.view, progress=progress)
         if hider is not None and name == "snapshots":
             table = hider.snapshots(table)
         return list(table.to_batches())
@@ -116,7 +116,8 @@ class _Writer:
     def write(
         self, table: str, place: str, batches: Callable[[], Iterable[pa.RecordBatch]], lasting: bool = False
     ) -> None:
-        """One table, or one partition of it. What is `lasting` and there already is left alone."""
+        """One table, or one partition of it. What is `lasting` and there already is left alone; what cannot be read is
+        noted, and there is no file then."""
         folder = self._folder / place
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = folder / f"{table}.parquet"
@@ -124,7 +125,12 @@ class _Writer:
             self.done.kept += 1
             self._count(table, pq.read_metadata(path).num_rows)
             return
-        rows = _write_parquet(path, TABLES[table], batches())
+        try:
+            rows = _write_parquet(path, TABLES[table], batches())
+        except Damaged as error:
+            self.done.damaged.append(error)
+            path.unlink(missing_ok=True)
+            return
         self._count(table, rows)
         self.done.written += 1
         self.done.bytes += path.stat().st_size
