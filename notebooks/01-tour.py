@@ -38,9 +38,7 @@ print(
 # The entries of one snapshot come as a stream: DuckDB takes it as it is, and never holds more than a few thousand rows.
 
 # %%
-office = snapshots.filter(
-    (snapshots["host"].to_pandas() == "office").to_numpy()
-)["snapshot"][-1].as_py()
+office = snapshots.filter((snapshots["host"].to_pandas() == "office").to_numpy())["snapshot"][-1].as_py()
 entries = tables.entries(office)
 duckdb.sql("""
     select extension, count(*) files, sum(content) logical, sum(chunks) chunks

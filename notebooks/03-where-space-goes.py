@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Where space goes
 #
-# Deduplication makes "how much does this folder take?" a hard question: what two folders share belongs to both. So there
-# are three answers for each group of files: what it alone needs (**exclusive**), its part of what it shares
+# Deduplication makes "how much does this folder take?" a hard question: what two folders share belongs to both. So
+# there are three answers for each group of files: what it alone needs (**exclusive**), its part of what it shares
 # (**shared**), and what would come back if it were deleted (**freed**). The rows add up to the size of the store.
 # `lox analyze space` prints the same.
 

@@ -1,18 +1,13 @@
 # %% [markdown]
 # # Where time goes in a run
 #
-# Every run leaves a record: what each stage did, second by second. Each second of a lane is either **busy**, **starved**
+# Every run leaves a record: what each stage did, second by second. Each second of a lane is **busy**, **starved**
 # (no input) or **blocked** (no room for its output), so the sums are exactly wall time times lanes. This notebook makes
 # one backup with stages apart, so that each has lanes of its own, and looks at its record.
 
 # %%
-import subprocess
-import sys
 
-import duckdb
-import matplotlib.pyplot as plt
-import numpy as np
-from showcase import PASSWORD, Showcase
+from showcase import Showcase
 
 case = Showcase()
 for number in range(60):

@@ -18,7 +18,9 @@ tables = case.open()
 
 # %%
 snapshots = tables.snapshots()
-newest = duckdb.sql("select host, arg_max(snapshot, time) snapshot from snapshots group by host order by host").fetchall()
+newest = duckdb.sql(
+    "select host, arg_max(snapshot, time) snapshot from snapshots group by host order by host"
+).fetchall()
 hosts = [host for host, _ in newest]
 duckdb.sql("create table has (host varchar, chunk blob)")
 for host, snapshot in newest:
@@ -26,7 +28,9 @@ for host, snapshot in newest:
     duckdb.sql(f"insert into has select distinct '{host}', chunk from pairs")
 chunks = tables.chunks().read_all()
 duckdb.sql("create table size as select chunk, size from chunks where used")
-duckdb.sql("select host, count(*) chunks, sum(size) as \"unique\" from has join size using (chunk) group by host order by host").df()
+duckdb.sql(
+    'select host, count(*) chunks, sum(size) as "unique" from has join size using (chunk) group by host order by host'
+).df()
 
 # %% [markdown]
 # ## Host by host
@@ -44,13 +48,23 @@ image = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
 axis.set_xticks(range(len(hosts)), hosts, rotation=30)
 axis.set_yticks(range(len(hosts)), hosts)
 for row, column in np.ndindex(share.shape):
-    axis.text(column, row, f"{share[row, column]:.0%}", ha="center", va="center", color="white" if share[row, column] > 0.6 else "black")
+    axis.text(
+        column,
+        row,
+        f"{share[row, column]:.0%}",
+        ha="center",
+        va="center",
+        color="white" if share[row, column] > 0.6 else "black",
+    )
 axis.set_title("of the row's content, the column has")
 figure.colorbar(image)
 figure.tight_layout()
 
 # %%
-best = max(((one, other) for one in hosts for other in hosts if one != other), key=lambda pair: sizes.get(pair, 0) / sizes[pair[0], pair[0]])
+best = max(
+    ((one, other) for one in hosts for other in hosts if one != other),
+    key=lambda pair: sizes.get(pair, 0) / sizes[pair[0], pair[0]],
+)
 print(f"{sizes[best] / sizes[best[0], best[0]]:.0%} of {best[0]} lies on {best[1]} as well.")
 
 # %% [markdown]
@@ -59,8 +73,13 @@ print(f"{sizes[best] / sizes[best[0], best[0]]:.0%} of {best[0]} lies on {best[1
 
 # %%
 alone = sum(sizes[host, host] for host in hosts)
-together = float(duckdb.sql("select sum(size) from (select distinct chunk from has) join size using (chunk)").fetchone()[0])
-print(f"Apart, the hosts have {alone / 1e6:.1f} MB of unique content; together {together / 1e6:.1f} MB: {1 - together / alone:.0%} less.")
+together = float(
+    duckdb.sql("select sum(size) from (select distinct chunk from has) join size using (chunk)").fetchone()[0]
+)
+print(
+    f"Apart, the hosts have {alone / 1e6:.1f} MB of unique content; together {together / 1e6:.1f} MB: "
+    f"{1 - together / alone:.0%} less."
+)
 
 # %% [markdown]
 # ## What is shared

@@ -32,7 +32,9 @@ class Showcase:
         self.url = str(self.folder / "repository")
         self.depth = len(self.folder.parts)  # names of a path up to and with the host
         self._random = np.random.default_rng(seed)
-        self._words = np.array([bytes(self._random.integers(97, 123, size)) for size in range(2, 12) for _ in range(80)])
+        self._words = np.array(
+            [bytes(self._random.integers(97, 123, size)) for size in range(2, 12) for _ in range(80)]
+        )
         self._repository = self._init()
 
     def _init(self):

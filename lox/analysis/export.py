@@ -31,7 +31,7 @@ from lox.analysis.hidden_paths import PathHider
 from lox.tables import Tables
 from model.errors import Damaged, UsageError
 from repository.snapshot import Snapshot
-from repository.tables.of_chunks import packs_table
+from repository.tables.of_chunks import chunks_reader, packs_table
 from repository.tables.parts import Progress, silent
 from repository.tables.schemas import TABLES
 
@@ -44,7 +44,8 @@ _IDS = ("chunk", "pack")  # columns that no dictionary makes smaller
 
 @dataclass(slots=True)
 class Exported:
-    """What an export did: rows by table, files written and left as they were, bytes written, and what could not be read."""
+    """What an export did: rows by table, files written and left as they were, bytes written, and what could not be
+    read."""
 
     rows: dict[str, int] = field(default_factory=dict)
     written: int = 0
@@ -60,7 +61,7 @@ def export(
     """Write the tables `names` into `folder`, the entries of `snapshots` (None: of all).
 
     With `hash_paths` paths are keyed hashes: equal in all snapshots, but nobody without the keys of the repository can
-    tell what they were. Raises UsageError if there is something else in `folder`, or if paths cannot be hidden; OSError.
+    tell what they were. Raises UsageError if something else is in `folder`, or if paths cannot be hidden; OSError.
     """
     hider = PathHider.of(tables.repository) if hash_paths else None
     about = {"version": VERSION, "repository": tables.repository.id.hex(), "paths_hashed": hash_paths}
@@ -95,15 +96,17 @@ def _export_snapshots(
 def _whole(
     tables: Tables, name: str, hider: PathHider | None, progress: Progress
 ) -> Callable[[], Iterable[pa.RecordBatch]]:
-    def batches() -> Iterable[pa.RecordBatch]:
+    def read() -> Iterable[pa.RecordBatch]:
         if name == "chunks":
-            return tables.chunks()
+            reader: Iterable[pa.RecordBatch] = chunks_reader(tables.view)
+            return reader
         table = tables.snapshots() if name == "snapshots" else packs_table(tables.view, progress=progress)
         if hider is not None and name == "snapshots":
             table = hider.snapshots(table)
-        return list(table.to_batches())
+        batches: list[pa.RecordBatch] = table.to_batches()
+        return batches
 
-    return batches
+    return read
 
 
 class _Writer:

@@ -32,7 +32,6 @@ def cells_of(path: Path) -> list[tuple[str, str]]:
 def write(twin: Path) -> None:
     """Run a twin and write its notebook. Raises nbclient.exceptions.CellExecutionError."""
     import jupytext
-    import nbformat
     from nbclient import NotebookClient
 
     book = jupytext.read(twin)
@@ -41,7 +40,7 @@ def write(twin: Path) -> None:
     for number, cell in enumerate(book.cells):
         _strip(cell, number)
     book.metadata.pop("language_info", None)
-    nbformat.write(book, twin.with_suffix(".ipynb"))
+    twin.with_suffix(".ipynb").write_text(jupytext.writes(book, fmt="ipynb") + "\n")
 
 
 def _strip(cell: Any, number: int) -> None:

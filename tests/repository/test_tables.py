@@ -23,7 +23,7 @@ from repository.tables.parts import Parts
 from repository.tables.schemas import CHUNKS, ENTRIES, ENTRY_CHUNKS, PACKS, SNAPSHOTS
 from repository.tables.view import View
 from repository.trash import forget
-from tests.repository.samples import CHUNK, Tree, back_up, new_repository, store_content
+from tests.repository.samples import CHUNK, Tree, back_up, new_repository, plain_rows, store_content
 
 TREE: Tree = {
     b"": None,
@@ -41,8 +41,7 @@ def view_of(repository: Repository) -> View:
 
 
 def rows(view: View, snapshot: Snapshot) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = entries_reader(view.manifest(snapshot)).read_all().to_pylist()
-    return found
+    return plain_rows(entries_reader(view.manifest(snapshot)).read_all())
 
 
 def test_entries_have_exact_bytes_and_text_for_the_eye() -> None:
@@ -159,7 +158,7 @@ def test_packs_that_are_missing_or_unknown() -> None:
     repository = new_repository()
     back_up(repository, {b"a": os.urandom(1000)})
     back_up(repository, {b"a": os.urandom(1000)})
-    known = {name: size for name, size in repository.store.list("packs/")}
+    known = dict(repository.store.list("packs/"))
     for name, _ in list(repository.store.list("index/"))[:1]:
         repository.store.delete(name)
     view = view_of(repository)
@@ -186,7 +185,7 @@ def test_snapshots_with_what_was_said_later() -> None:
     annotate(repository, snapshot.id, Changes(add=("kept",), remove=("daily",), comment="first", hold=("law",)), 9)
     table = snapshots_table(view_of(repository))
     assert table.schema.equals(SNAPSHOTS)
-    (row,) = table.to_pylist()
+    (row,) = plain_rows(table)
     assert (row["snapshot"], row["tags"], row["comment"], row["pinned"]) == (snapshot.id, ["kept"], "first", True)
     assert (row["host"], row["paths"], row["entries"]) == ("box", [b"/data"], 1)
     assert [row[key] for key in ("files", "logical_bytes", "new_bytes", "stored_bytes")] == [1, 50, 40, 30]
@@ -223,4 +222,3 @@ def test_damage_is_told_where_it_is_met() -> None:
         reader.read_all()
     with pytest.raises(NotFound):
         view.snapshot("0000")
-
