@@ -33,7 +33,7 @@ class Showcase:
         self.depth = len(self.folder.parts)  # names of a path up to and with the host
         self._random = np.random.default_rng(seed)
         self._words = np.array(
-            [bytes(self._random.integers(97, 123, size)) for size in range(2, 12) for _ in range(80)]
+            [bytes(self._random.integers(97, 123, size, np.uint8)) for size in range(2, 12) for _ in range(80)]
         )
         self._repository = self._init()
 
