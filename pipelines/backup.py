@@ -275,6 +275,7 @@ class _Progress:
             yield listing
 
     def tick(self, trace: Trace) -> None:
+        self._watch.traced(trace)
         # Rows are committed pack by pack, which looks like standing still: what was read moves steadily. The scan is
         # never more than a few batches ahead of it.
         counts, scan, known = self._counts, self._scan, self._parent.stats if self._parent else {}
@@ -315,7 +316,7 @@ def _report(
         problems=_problems(scan, counts),
         seconds=seconds,
         trace=trace,
-        bottleneck=trace.bottleneck(),
+        bottleneck=trace.bottleneck().text,
         **_stats(scan, counts),
     )
 

@@ -81,7 +81,7 @@ class CopyReport:
 
     @property
     def bottleneck(self) -> str:
-        return self.trace.bottleneck() if self.trace is not None else ""
+        return self.trace.bottleneck().text if self.trace is not None else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +299,7 @@ class _Copy:
 
     def _tick(self, trace: Trace, size: int) -> None:
         counts = self._counts
+        self._watch.traced(trace)
         self._watch.progress(
             Progress(
                 "copy",

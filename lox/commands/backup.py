@@ -70,6 +70,7 @@ def command(
     repository = open_repository(ctx, ["pipelines.mirrors"], only_writes=True)
     from lox.counting import BackgroundCount
     from lox.progress import Reporter
+    from lox.recording import recorded
     from lox.reports import finish_backup
     from pipelines.backup import BackupRequest
     from pipelines.mirrors import mirrored_backup
@@ -78,11 +79,13 @@ def command(
     request = BackupRequest(**fields)
     reporter = Reporter(output, UNCHANGED, BackgroundCount(request))
     announce(output, executor)
-    with reporter, stopping(reporter.stop, quiet=output.json):
-        report, followed = mirrored_backup(
-            repository, [open_store(url) for url in mirrors], request, engine, reporter, reporter.step
-        )
-    return finish_backup(output, request, report, followed)
+    with recorded(output, "backup", repository, engine, reporter, request.paths, **_settings(fields)) as record:
+        with reporter, stopping(reporter.stop, quiet=output.json):
+            report, followed = mirrored_backup(
+                repository, [open_store(url) for url in mirrors], request, engine, reporter, reporter.step
+            )
+        record.of_backup(report)
+        return record.ended(finish_backup(output, request, report, followed))
 
 
 def _fields(asked: dict[str, Any], output: Output) -> dict[str, Any]:
@@ -103,6 +106,13 @@ def _fields(asked: dict[str, Any], output: Output) -> dict[str, Any]:
         "codec": compression.codec,
         "level": compression.level,
     }
+
+
+def _settings(fields: dict[str, Any]) -> dict[str, object]:
+    """What the record of the run tells of the request."""
+    codec, level = fields["codec"], fields["level"]
+    told = {name: fields[name] for name in ("mode", "one_file_system", "exclude_larger_than", "dry_run")}
+    return told | {"compression": codec if level is None else f"{codec}:{level}"}
 
 
 def absolute_paths(paths: Iterable[bytes], output: Output) -> tuple[bytes, ...]:
