@@ -82,7 +82,8 @@ files
 # %%
 packs = tables.packs()
 duckdb.sql("""
-    select kind, count(*) packs, sum(size)::bigint stored, sum(chunks)::bigint chunks, sum(live_stored)::bigint live_stored,
+    select kind, count(*) packs, sum(size)::bigint stored, sum(chunks)::bigint chunks,
+           sum(live_stored)::bigint live_stored,
            sum(dead_stored)::bigint dead_stored
     from packs group by kind order by kind
 """).df()

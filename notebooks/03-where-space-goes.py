@@ -87,5 +87,5 @@ hosts[["logical", "unique", "exclusive", "shared", "stored", "freed"]].astype("i
 laptop = hosts.loc["laptop"]
 print(
     f"The laptop has {laptop['unique'] / 1e6:.1f} MB of different content, but forgetting it frees "
-    f"{laptop['freed'] / 1e6:.1f} MB: {laptop['shared'] / laptop['stored']:.0%} of what it takes, it shares with others."
+    f"{laptop['freed'] / 1e6:.1f} MB: {laptop['shared'] / laptop['stored']:.0%} of what it takes is shared."
 )

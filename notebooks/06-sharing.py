@@ -28,9 +28,10 @@ for host, snapshot in newest:
     duckdb.sql(f"insert into has select distinct '{host}', chunk from pairs")
 chunks = tables.chunks().read_all()
 duckdb.sql("create table size as select chunk, size from chunks where used")
-duckdb.sql(
-    'select host, count(*) chunks, sum(size)::bigint as "unique" from has join size using (chunk) group by host order by host'
-).df()
+duckdb.sql("""
+    select host, count(*) chunks, sum(size)::bigint as "unique"
+    from has join size using (chunk) group by host order by host
+""").df()
 
 # %% [markdown]
 # ## Host by host

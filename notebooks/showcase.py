@@ -86,6 +86,11 @@ class Showcase:
         self._repository.store.delete(made.name)
         return dated
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """For the command line, as a process of its own."""
+        return {**os.environ, "LOX_PASSWORD": PASSWORD}
+
     def open(self):
         """The repository as tables, as it is now."""
         import lox
