@@ -18,6 +18,7 @@ COMMANDS = {
     "find": "Find files by name in all snapshots.",
     "diff": "Show what changed between two snapshots.",
     "stats": "Show what the repository holds and saves.",
+    "analyze": "Ask where space goes, and export the repository as tables.",
     "restore": "Restore a snapshot or some of its files.",
     "copy": "Copy snapshots into another repository.",
     "dump": "Write a file, or a folder as an archive, to stdout.",
