@@ -1,0 +1,315 @@
+"""What other chunk sizes would give: a sample is cut anew, and what is stored, indexed and asked for is estimated.
+
+Every number that depends on the sample has an interval: twice the standard deviation to both sides. It comes from half
+samples drawn again and again (a bootstrap over clusters of files without putting back: putting back would make copies
+where there are none), and from what another chunker key would change, for each repository cuts at places of its own.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+import kernels
+from kernels import guide_buckets
+from lox.analysis.contents import MISSED, Body, Clock
+from lox.analysis.history import F64, first_places
+from lox.analysis.lots import Drawn, Lot
+from lox.analysis.unseen import unseen_total
+from model.chunking import KIB, MIB, ChunkerParams
+from model.entries import I32, I64, U32, U64, Bool
+from model.errors import UsageError
+from repository.codecs import Codec, compressor
+from repository.index import OBJECT_CHUNKS
+from repository.index_table import CHUNK_BYTES
+from repository.tables.parts import Progress, silent
+
+T = TypeVar("T")
+
+HALVES = 40
+DEVIATIONS = 2.0
+SEGMENT = 4 << 20
+PROBED = 48  # segments that are compressed to learn how well they do
+LIST_BYTES = 36  # of a chunk in the list of a file
+FIXED_OBJECTS = 8  # config, key slots, session, snapshot: a first backup writes about so many beside packs and index
+DEFAULTS = (
+    ChunkerParams(average=16 * KIB),
+    ChunkerParams(average=32 * KIB),
+    ChunkerParams(average=64 * KIB),
+    ChunkerParams(average=128 * KIB),
+    ChunkerParams(average=256 * KIB),
+    ChunkerParams(average=1 * MIB),
+    ChunkerParams("fixed", average=64 * KIB),
+)
+_ESTIMATES = ("unique", "chunks", "stored", "index_stored", "index_memory", "lists", "packs", "jumps_per_gib")
+WHAT_IF_SCHEMA = pa.schema(
+    [("kind", pa.string()), ("minimum", pa.int64()), ("average", pa.int64()), ("maximum", pa.int64())]
+    + [("logical", pa.int64())]
+    + [(name + end, pa.float64()) for name in ("ratio", *_ESTIMATES) for end in ("", "_low", "_high")]
+    + [("requests", pa.int64())]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with its interval."""
+
+    value: float
+    deviation: float
+    least: float = 0.0
+    most: float = math.inf
+
+    @property
+    def low(self) -> float:
+        return max(self.least, self.value - DEVIATIONS * self.deviation)
+
+    @property
+    def high(self) -> float:
+        return min(self.most, self.value + DEVIATIONS * self.deviation)
+
+    def times(self, factor: float, relative: float = 0.0) -> Estimate:
+        """Multiplied by a number that is itself known up to the `relative` deviation."""
+        own = self.deviation / self.value if self.value else 0.0
+        return Estimate(self.value * factor, abs(self.value * factor) * math.hypot(own, relative))
+
+
+@dataclass(slots=True)
+class WhatIf:
+    """`table` in `WHAT_IF_SCHEMA`, a row for each of the parameters; of `logical` bytes in `files` files, of which
+    `sampled` bytes, the `fraction` of all clusters, were read. `compression` is stored bytes for each plain one."""
+
+    table: pa.Table
+    files: int
+    logical: int
+    sampled: int
+    fraction: float
+    compression: Estimate
+
+
+@dataclass(slots=True)
+class _Cuts:
+    """The chunks of one set of parameters: first 8 bytes of the id, length, and the thing each belongs to."""
+
+    params: ChunkerParams
+    keys: list[U64] = field(default_factory=list)
+    lengths: list[U32] = field(default_factory=list)
+    items: list[I32] = field(default_factory=list)
+    rest: bytes = b""  # of a long thing: what is not cut yet
+
+    def add(self, body: Body, base: int, table: U64) -> None:
+        """Cut a body; its things are numbered from `base`."""
+        if len(body.items) == 1 and (not body.final or self.rest):
+            self._cut_long(body, base, table)
+            return
+        there = np.flatnonzero(body.length > 0)
+        ends, counts = kernels.cut_files(body.data, body.start[there], body.length[there], table, self.params)
+        starts = np.empty(len(ends), np.int64)
+        starts[1:] = ends[:-1]
+        starts[np.cumsum(counts) - counts] = body.start[there]
+        self._keep(body.data, starts, ends, np.repeat(body.items[there] + base, counts))
+
+    def _cut_long(self, body: Body, base: int, table: U64) -> None:
+        data = self.rest + bytes(body.data)
+        candidates = kernels.candidates(data, table, self.params)
+        ends = kernels.select(candidates, self.params, 0, len(data), body.final)
+        starts = np.concatenate([np.zeros(1, np.int64), ends[:-1]])[: len(ends)]
+        self._keep(memoryview(data), starts, ends, np.full(len(ends), body.items[0] + base))
+        self.rest = data[int(ends[-1]) if len(ends) else 0 :] if not body.final else b""
+
+    def _keep(self, data: memoryview, starts: I64, ends: I64, items: I64) -> None:
+        length = (ends - starts).astype(np.uint32)
+        ids = kernels.hash_chunks(None, data, starts, length)
+        self.keys.append(np.ascontiguousarray(ids[:, :8]).view(np.uint64).ravel())
+        self.lengths.append(length)
+        self.items.append(items.astype(np.int32))
+
+
+def what_if(
+    lot: Lot[T],
+    files: int,
+    read: Callable[[Sequence[Drawn[T]]], Iterator[Body]],
+    parameters: Sequence[ChunkerParams] = DEFAULTS,
+    seconds: float | None = None,
+    pack_bytes: int = 64 << 20,
+    logical: int | None = None,
+    progress: Progress = silent,
+    seed: int = 0,
+) -> WhatIf:
+    """Cut what was drawn in `lot` with each of `parameters`. Stops reading after `seconds`, at the end of a round.
+
+    `logical` bytes are those the ratio is of: what was offered, unless versions that were offered once count several
+    times. Memory: 16 bytes for each chunk of the sample and parameters. Raises UsageError if nothing could be read, and
+    what reading or `progress` raises.
+    """
+    sample = _Sample(read, parameters, seed)
+    clock = Clock(seconds)
+    fraction, total = 0.0, sum(one.size for _, some in lot.rounds() for one in some)
+    for high, some in lot.rounds():
+        if sample.sizes and clock.over:
+            break
+        for done in sample.take(some):
+            progress("cutting a sample", done, total)
+        fraction = high
+    if not sample.sizes:
+        raise UsageError("nothing could be read of the sample", hint="look at the permissions of the files")
+    fraction = 1.0 if fraction >= 1.0 else fraction
+    rows = [
+        _row(cuts, sample, fraction, lot.offered_bytes, logical or lot.offered_bytes, pack_bytes, seed)
+        for cuts in sample.cuts
+    ]
+    table = pa.Table.from_pylist(rows, schema=WHAT_IF_SCHEMA)
+    return WhatIf(table, files, logical or lot.offered_bytes, sum(sample.sizes), fraction, sample.compression())
+
+
+class _Sample:
+    """What was read: size and place of each thing, the chunks for each set of parameters, and how it compresses."""
+
+    def __init__(self, read: Callable[..., Iterator[Body]], parameters: Sequence[ChunkerParams], seed: int) -> None:
+        self.sizes: list[int] = []
+        self.places: list[float] = []
+        self.cuts = [_Cuts(params) for params in parameters]
+        self._read = read
+        # A repository has a key of its own, which nobody knows before there is one.
+        self._table = kernels.gear_table(seed.to_bytes(32, "big") if seed else os.urandom(32))
+        self._compress = compressor(Codec.ZSTD)
+        self._plain: list[int] = []
+        self._stored: list[int] = []
+        self._bodies = 0
+
+    def take(self, drawn: Sequence[Drawn[T]]) -> Iterator[int]:
+        """Read and cut; bytes read up to now, after each body."""
+        base, done = len(self.sizes), sum(self.sizes)
+        self.sizes += [one.size for one in drawn]
+        self.places += [one.place for one in drawn]
+        with ThreadPoolExecutor(min(len(self.cuts), len(os.sched_getaffinity(0)))) as pool:
+            for body in self._read(drawn):
+                list(pool.map(lambda cuts, now=body: cuts.add(now, base, self._table), self.cuts))
+                for number in body.items[body.length == MISSED].tolist():
+                    self.sizes[base + number] = 0  # it could not be read: it is in nobody's way
+                self._probe(body)
+                done += int(np.maximum(body.length, 0).sum())
+                yield done
+
+    def _probe(self, body: Body) -> None:
+        """Compress a segment of every body whose number is a power of a growing step: early ones densely."""
+        self._bodies += 1
+        if len(self._plain) < PROBED and (self._bodies < PROBED // 2 or self._bodies % 8 == 0) and len(body.data):
+            plain = body.data[:SEGMENT]
+            self._plain.append(len(plain))
+            self._stored.append(min(len(plain), len(self._compress(plain))))
+
+    def compression(self) -> Estimate:
+        """Stored bytes for each plain byte."""
+        plain, stored = np.array(self._plain, np.float64), np.array(self._stored, np.float64)
+        if not plain.sum():
+            return Estimate(1.0, 0.0)
+        ratio = float(stored.sum() / plain.sum())
+        spread = float(np.sqrt(((stored - ratio * plain) ** 2).sum())) / float(plain.sum())
+        return Estimate(ratio, spread)
+
+
+def _row(
+    cuts: _Cuts, sample: _Sample, fraction: float, offered: int, logical: int, pack_bytes: int, seed: int
+) -> dict[str, object]:
+    counted = _Counted(cuts, sample)
+    unique, chunks = counted.estimates(fraction, offered, seed)
+    compression = sample.compression()
+    stored = unique.times(compression.value, compression.deviation / compression.value)
+    many = max(1, round(chunks.value))
+    memory = (guide_buckets(many) * 4 + many * 2) / many
+    lists = Estimate(LIST_BYTES * len(counted.length) * offered / max(sum(sample.sizes), 1), 0.0)
+    estimates = {
+        "unique": unique,
+        "chunks": chunks,
+        "stored": stored,
+        "index_stored": chunks.times(CHUNK_BYTES),
+        "index_memory": chunks.times(memory),
+        "lists": lists,
+        "packs": stored.times(1 / pack_bytes),
+        "jumps_per_gib": counted.jumps(),
+    }
+    row: dict[str, object] = {"kind": cuts.params.kind, "average": cuts.params.average, "logical": logical}
+    row |= {"minimum": cuts.params.minimum, "maximum": cuts.params.maximum}
+    if cuts.params.kind == "fixed":
+        row |= {"minimum": cuts.params.average, "maximum": cuts.params.average}
+    for name, one in estimates.items():
+        row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
+    row |= {"ratio": logical / max(unique.value, 1), "ratio_low": logical / max(unique.high, 1)}
+    row["ratio_high"] = logical / max(unique.low, 1)
+    row["requests"] = math.ceil(stored.value / pack_bytes) + math.ceil(many / OBJECT_CHUNKS) + FIXED_OBJECTS
+    return row
+
+
+class _Counted:
+    """The chunks of one set of parameters, numbered by content, and the clusters they occur in."""
+
+    def __init__(self, cuts: _Cuts, sample: _Sample) -> None:
+        keys = np.concatenate([np.zeros(0, np.uint64), *cuts.keys])
+        self.length: I64 = np.concatenate([np.zeros(0, np.uint32), *cuts.lengths]).astype(np.int64)
+        self.item: I64 = np.concatenate([np.zeros(0, np.int32), *cuts.items]).astype(np.int64)
+        self._average = cuts.params.average
+        _, cluster_of_item = np.unique(np.array(sample.places), return_inverse=True)
+        self._sizes = np.bincount(cluster_of_item, weights=sample.sizes)
+        cluster = cluster_of_item[self.item]
+        first, self.chunk = np.unique(keys, return_index=True, return_inverse=True)[1:]
+        self._held = self.length[first]
+        # Each chunk once for each cluster.
+        code = np.unique(self.chunk.astype(np.int64) * len(self._sizes) + cluster)
+        self._pair_chunk, self._pair_cluster = code // len(self._sizes), code % len(self._sizes)
+
+    def estimates(self, fraction: float, offered: int, seed: int) -> tuple[Estimate, Estimate]:
+        """Unique bytes and chunks of everything, if clusters of `offered` bytes were drawn from."""
+        rng = np.random.default_rng(seed)
+        everyone = np.ones(len(self._sizes), dtype=bool)
+        whole = self._totals(everyone, fraction, offered)
+        squares = np.zeros(2)
+        for _ in range(HALVES if fraction < 1.0 and len(self._sizes) > 1 else 0):
+            half = np.zeros(len(self._sizes), dtype=bool)
+            half[rng.permutation(len(half))[: max(1, len(half) // 2)]] = True
+            squares += (self._totals(half, fraction / 2, offered) - whole) ** 2
+        # A half differs from the whole as the whole would from everything, but for the part of it that was drawn.
+        sampling = squares / HALVES * (1.0 - fraction)
+        keys = self._of_keys() / fraction
+        spread = np.sqrt(sampling + keys)
+        return Estimate(whole[0], spread[0], most=float(offered)), Estimate(whole[1], spread[1])
+
+    def _totals(self, clusters: Bool, fraction: float, offered: int) -> F64:
+        """Unique bytes and chunks of everything, judged by these clusters."""
+        mine = clusters[self._pair_cluster]
+        chunk = self._pair_chunk[mine]
+        seen_in = np.bincount(chunk, minlength=len(self._held))
+        there = np.flatnonzero(seen_in)
+        seen_in, held = seen_in[there], self._held[there]
+        scale = offered / max(float(self._sizes[clusters].sum()), 1.0)  # what all clusters hold, known by their size
+        unique = unseen_total(held, seen_in, fraction, float((held * seen_in).sum()) * scale)
+        chunks = unseen_total(np.ones(len(held)), seen_in, fraction, float(seen_in.sum()) * scale)
+        return np.array([unique, chunks])
+
+    def _of_keys(self) -> F64:
+        """Variance of unique bytes and chunks of the sample from one chunker key to another: the number of cuts of a
+        random length, and around each place where copies end a chunk more or less that is a copy."""
+        mean = float(self._held.mean()) if len(self._held) else 1.0
+        relative = float(self._held.std()) / mean if len(self._held) else 0.0
+        repeated = np.bincount(self.chunk, minlength=len(self._held))[self.chunk] > 1
+        same_item = self.item[1:] == self.item[:-1]
+        edges = float(np.count_nonzero(same_item & (repeated[1:] != repeated[:-1])))
+        return np.array([edges * mean**2, len(self._held) * relative**2 + edges])
+
+    def jumps(self) -> Estimate:
+        """How often reading all files in order has to go elsewhere, for each GiB: where a chunk is not stored in the
+        segment of the one before it or in the next."""
+        new = first_places(self.chunk.astype(np.int64))
+        place = np.cumsum(np.where(new, self.length, 0)) - np.where(new, self.length, 0)
+        segment: I64 = np.zeros(len(self._held), np.int64)
+        segment[self.chunk[new]] = place[new] // SEGMENT
+        step = np.diff(segment[self.chunk])
+        away = ((step < 0) | (step > 1)).astype(np.float64)
+        gib = max(float(self.length.sum()) / 2**30, 1e-9)
+        return Estimate(float(away.sum()) / gib, math.sqrt(float(away.sum())) / gib)
