@@ -161,7 +161,7 @@ def what_if(
         raise UsageError("nothing could be read of the sample", hint="look at the permissions of the files")
     fraction = 1.0 if fraction >= 1.0 else fraction
     rows = [
-        _row(cuts, sample, fraction, lot.offered_bytes, logical or lot.offered_bytes, pack_bytes, seed)
+        _row(_Counted(cuts, sample), sample, fraction, Offered(lot.offered, lot.offered_bytes), logical, pack_bytes, seed)
         for cuts in sample.cuts
     ]
     table = pa.Table.from_pylist(rows, schema=WHAT_IF_SCHEMA)
@@ -215,16 +215,24 @@ class _Sample:
         return Estimate(ratio, spread)
 
 
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What a sample was drawn from."""
+
+    things: int
+    bytes: int
+
+
 def _row(
-    cuts: _Cuts, sample: _Sample, fraction: float, offered: int, logical: int, pack_bytes: int, seed: int
+    counted: _Counted, sample: _Sample, fraction: float, offered: Offered, total: int | None, pack_bytes: int, seed: int
 ) -> dict[str, object]:
-    counted = _Counted(cuts, sample)
+    logical, params = total or offered.bytes, counted.params
     unique, chunks = counted.estimates(fraction, offered, seed)
     compression = sample.compression()
     stored = unique.times(compression.value, compression.deviation / compression.value)
     many = max(1, round(chunks.value))
     memory = (guide_buckets(many) * 4 + many * 2) / many
-    lists = Estimate(LIST_BYTES * len(counted.length) * offered / max(sum(sample.sizes), 1), 0.0)
+    lists = Estimate(LIST_BYTES * len(counted.length) * counted.scale(offered), 0.0)
     estimates = {
         "unique": unique,
         "chunks": chunks,
@@ -235,10 +243,10 @@ def _row(
         "packs": stored.times(1 / pack_bytes),
         "jumps_per_gib": counted.jumps(),
     }
-    row: dict[str, object] = {"kind": cuts.params.kind, "average": cuts.params.average, "logical": logical}
-    row |= {"minimum": cuts.params.minimum, "maximum": cuts.params.maximum}
-    if cuts.params.kind == "fixed":
-        row |= {"minimum": cuts.params.average, "maximum": cuts.params.average}
+    row: dict[str, object] = {"kind": params.kind, "average": params.average, "logical": logical}
+    row |= {"minimum": params.minimum, "maximum": params.maximum}
+    if params.kind == "fixed":
+        row |= {"minimum": params.average, "maximum": params.average}
     for name, one in estimates.items():
         row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
     row |= {"ratio": logical / max(unique.value, 1), "ratio_low": logical / max(unique.high, 1)}
@@ -254,9 +262,10 @@ class _Counted:
         keys = np.concatenate([np.zeros(0, np.uint64), *cuts.keys])
         self.length: I64 = np.concatenate([np.zeros(0, np.uint32), *cuts.lengths]).astype(np.int64)
         self.item: I64 = np.concatenate([np.zeros(0, np.int32), *cuts.items]).astype(np.int64)
-        self._average = cuts.params.average
+        self.params = cuts.params
         _, cluster_of_item = np.unique(np.array(sample.places), return_inverse=True)
-        self._sizes = np.bincount(cluster_of_item, weights=sample.sizes)
+        self._sizes: F64 = np.bincount(cluster_of_item, weights=sample.sizes).astype(np.float64)
+        self._things: F64 = np.bincount(cluster_of_item).astype(np.float64)
         cluster = cluster_of_item[self.item]
         first, self.chunk = np.unique(keys, return_index=True, return_inverse=True)[1:]
         self._held = self.length[first]
@@ -264,8 +273,14 @@ class _Counted:
         code = np.unique(self.chunk.astype(np.int64) * len(self._sizes) + cluster)
         self._pair_chunk, self._pair_cluster = code // len(self._sizes), code % len(self._sizes)
 
-    def estimates(self, fraction: float, offered: int, seed: int) -> tuple[Estimate, Estimate]:
-        """Unique bytes and chunks of everything, if clusters of `offered` bytes were drawn from."""
+    def scale(self, offered: Offered, clusters: Bool | slice = slice(None)) -> float:
+        """How many times the chunks of these clusters all things will have: one for each, and for so many bytes."""
+        average = self.params.average
+        mine = float(self._things[clusters].sum()) + float(self._sizes[clusters].sum()) / average
+        return (offered.things + offered.bytes / average) / max(mine, 1.0)
+
+    def estimates(self, fraction: float, offered: Offered, seed: int) -> tuple[Estimate, Estimate]:
+        """Unique bytes and chunks of everything, if the sample was drawn from what was `offered`."""
         rng = np.random.default_rng(seed)
         everyone = np.ones(len(self._sizes), dtype=bool)
         whole = self._totals(everyone, fraction, offered)
@@ -278,18 +293,20 @@ class _Counted:
         sampling = squares / HALVES * (1.0 - fraction)
         keys = self._of_keys() / fraction
         spread = np.sqrt(sampling + keys)
-        return Estimate(whole[0], spread[0], most=float(offered)), Estimate(whole[1], spread[1])
+        return Estimate(whole[0], spread[0], most=float(offered.bytes)), Estimate(whole[1], spread[1])
 
-    def _totals(self, clusters: Bool, fraction: float, offered: int) -> F64:
+    def _totals(self, clusters: Bool, fraction: float, offered: Offered) -> F64:
         """Unique bytes and chunks of everything, judged by these clusters."""
         mine = clusters[self._pair_cluster]
         chunk = self._pair_chunk[mine]
         seen_in = np.bincount(chunk, minlength=len(self._held))
         there = np.flatnonzero(seen_in)
         seen_in, held = seen_in[there], self._held[there]
-        scale = offered / max(float(self._sizes[clusters].sum()), 1.0)  # what all clusters hold, known by their size
+        # What all clusters hold is known better than the fraction says: their bytes, and their number, were counted.
+        scale = offered.bytes / max(float(self._sizes[clusters].sum()), 1.0)
         unique = unseen_total(held, seen_in, fraction, float((held * seen_in).sum()) * scale)
-        chunks = unseen_total(np.ones(len(held)), seen_in, fraction, float(seen_in.sum()) * scale)
+        many = float(seen_in.sum()) * self.scale(offered, clusters)
+        chunks = unseen_total(np.ones(len(held)), seen_in, fraction, many)
         return np.array([unique, chunks])
 
     def _of_keys(self) -> F64:

@@ -76,10 +76,11 @@ def check(rows: list[dict[str, Any]], tmp_path: Path, tree: Path, names: tuple[s
         real = truth(tmp_path / f"real {number}", tree, params)
         for name in names:
             error = row[name] / real[name] - 1
-            inside = row[f"{name}_low"] <= real[name] <= row[f"{name}_high"]
+            low, high = row[f"{name}_low"], row[f"{name}_high"]
+            inside = low <= real[name] <= high
             lines.append(
-                f"{params.kind:>5} {params.average >> 10:>4} KiB {name:>7} {row[name]:>12,.0f} "
-                f"{row[f'{name}_low']:>12,.0f} {row[f'{name}_high']:>12,.0f} {real[name]:>12,.0f} {error:>+7.1%}{'' if inside else '  OUTSIDE'}"
+                f"{params.kind:>5} {params.average >> 10:>4} KiB {name:>7} {row[name]:>12,.0f} {low:>12,.0f} "
+                f"{high:>12,.0f} {real[name]:>12,.0f} {error:>+7.1%}{'' if inside else '  OUTSIDE'}"
             )
     print("\n".join(lines))
     return lines
