@@ -31,6 +31,7 @@ from lox.analysis.hidden_paths import PathHider
 from lox.tables import Tables
 from model.errors import Damaged, UsageError
 from repository.snapshot import Snapshot
+from repository.tables.of_chunks import chunks_reader, packs_table
 from repository.tables.parts import Progress, silent
 from repository.tables.schemas import TABLES
 
@@ -43,7 +44,8 @@ _IDS = ("chunk", "pack")  # columns that no dictionary makes smaller
 
 @dataclass(slots=True)
 class Exported:
-    """What an export did: rows by table, files written and left as they were, bytes written, and what could not be read."""
+    """What an export did: rows by table, files written and left as they were, bytes written, and what could not be
+    read."""
 
     rows: dict[str, int] = field(default_factory=dict)
     written: int = 0
@@ -59,7 +61,7 @@ def export(
     """Write the tables `names` into `folder`, the entries of `snapshots` (None: of all).
 
     With `hash_paths` paths are keyed hashes: equal in all snapshots, but nobody without the keys of the repository can
-    tell what they were. Raises UsageError if there is something else in `folder`, or if paths cannot be hidden; OSError.
+    tell what they were. Raises UsageError if something else is in `folder`, or if paths cannot be hidden; OSError.
     """
     hider = PathHider.of(tables.repository) if hash_paths else None
     about = {"version": VERSION, "repository": tables.repository.id.hex(), "paths_hashed": hash_paths}
@@ -72,7 +74,7 @@ def export(
                 _export_snapshots(tables, writer, name, wanted, hider, progress)
             else:
                 progress(f"exporting {name}", 0, 1)
-                writer.write(name, name, _whole(tables, name, hider))
+                writer.write(name, name, _whole(tables, name, hider, progress))
         _describe(folder, {**about, "tables": list(names), "complete": not writer.done.damaged})
     return writer.done
 
@@ -88,22 +90,23 @@ def _export_snapshots(
             reader = tables.entries(snapshot) if name == "entries" else tables.entry_chunks(snapshot)
             return reader if hider is None or name != "entries" else map(hider.entries, reader)
 
-        try:
-            writer.write(name, f"{name}/snapshot={snapshot.id}", batches, lasting=True)
-        except Damaged as error:
-            writer.done.damaged.append(error)
+        writer.write(name, f"{name}/snapshot={snapshot.id}", batches, lasting=True)
 
 
-def _whole(tables: Tables, name: str, hider: PathHider | None) -> Callable[[], Iterable[pa.RecordBatch]]:
-    def batches() -> Iterable[pa.RecordBatch]:
+def _whole(
+    tables: Tables, name: str, hider: PathHider | None, progress: Progress
+) -> Callable[[], Iterable[pa.RecordBatch]]:
+    def read() -> Iterable[pa.RecordBatch]:
         if name == "chunks":
-            return tables.chunks()
-        table = tables.snapshots() if name == "snapshots" else tables.packs()
+            reader: Iterable[pa.RecordBatch] = chunks_reader(tables.view)
+            return reader
+        table = tables.snapshots() if name == "snapshots" else packs_table(tables.view, progress=progress)
         if hider is not None and name == "snapshots":
             table = hider.snapshots(table)
-        return list(table.to_batches())
+        batches: list[pa.RecordBatch] = table.to_batches()
+        return batches
 
-    return batches
+    return read
 
 
 class _Writer:
@@ -116,7 +119,8 @@ class _Writer:
     def write(
         self, table: str, place: str, batches: Callable[[], Iterable[pa.RecordBatch]], lasting: bool = False
     ) -> None:
-        """One table, or one partition of it. What is `lasting` and there already is left alone."""
+        """One table, or one partition of it. What is `lasting` and there already is left alone; what cannot be read is
+        noted, and there is no file then."""
         folder = self._folder / place
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = folder / f"{table}.parquet"
@@ -124,7 +128,12 @@ class _Writer:
             self.done.kept += 1
             self._count(table, pq.read_metadata(path).num_rows)
             return
-        rows = _write_parquet(path, TABLES[table], batches())
+        try:
+            rows = _write_parquet(path, TABLES[table], batches())
+        except Damaged as error:
+            self.done.damaged.append(error)
+            path.unlink(missing_ok=True)
+            return
         self._count(table, rows)
         self.done.written += 1
         self.done.bytes += path.stat().st_size

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,8 @@ from repository.tables.parts import Part, Parts, Progress, silent
 from repository.tables.view import View
 
 F64 = npt.NDArray[np.float64]
+Columns = dict[str, npt.NDArray[Any]]
+"""Sums by row, of each column."""
 
 SPACE = pa.schema(
     [
@@ -163,12 +166,12 @@ class _Sums:
             self.trashed += float(window.stored[rest & ~inner & needs.trashed[some]].sum())
             self.dead += float(window.stored[rest & ~inner & ~needs.trashed[some]].sum())
 
-    def rows(self) -> tuple[list[str], dict[str, F64]]:
+    def rows(self) -> tuple[list[str], Columns]:
         """Names of the rows, and their columns."""
         names, group, row = memberships(self._needs.groups.rows())
         count = len(names)
         per_group = np.bincount(group, minlength=len(self._needs.groups))
-        sums = {
+        sums: Columns = {
             "files": np.bincount(row, self._needs.counts.files[group], count),
             "logical": np.bincount(row, self._needs.counts.logical[group], count),
             "unique": np.bincount(row, self._alone_plain[group], count),
@@ -180,7 +183,7 @@ class _Sums:
         self._add_shared(sums, group, row, per_group)
         return names, sums
 
-    def _add_shared(self, sums: dict[str, F64], group: I64, row: I64, per_group: I64) -> None:
+    def _add_shared(self, sums: Columns, group: I64, row: I64, per_group: I64) -> None:
         """What several groups need, each of which may belong to several rows."""
         count = len(sums["files"])
         begins = np.cumsum(per_group) - per_group

@@ -30,8 +30,8 @@ def command(ctx: click.Context, /, by: str, depth: int, top: int) -> ExitCode:
     FILES and LOGICAL count files in all snapshots together, UNIQUE their content after deduplication. The other columns
     are bytes in the store: EXCLUSIVE of what no other row needs, SHARED a row's part of what several need, STORED
     both together, IF DELETED what 'lox prune' gives back if all files of the row are deleted from all snapshots (and
-    from the trash). The rows of STORED, with what is no content, add up to the size of the store. A snapshot with several
-    tags is in several rows. How chunks share compressed segments is estimated by their length.
+    from the trash). The rows of STORED, with what is no content, add up to the size of the store. A snapshot with
+    several tags is in several rows. How chunks share compressed segments is estimated by their length.
     """
     view, damage = open_view(ctx, ["lox.analysis.space"])
     from lox.analysis.space import OVERHEAD, space, total_stored

@@ -112,9 +112,9 @@ def packs_table(view: View, live: bool = True, progress: Progress = silent) -> p
     once[first] = True
     segments = np.flatnonzero(once[index.segments.pack])
     into = at[index.segments.pack[segments]]
-    for column, values in enumerate((np.ones(len(segments), np.int64), index.segments.stored, index.segments.plain)):
-        weights = values if column == 0 else values[segments]
-        counts[:, column] = np.bincount(into, weights, len(names))
+    counts[:, 0] = np.bincount(into, minlength=len(names))
+    counts[:, 1] = np.bincount(into, index.segments.stored[segments], len(names))
+    counts[:, 2] = np.bincount(into, index.segments.plain[segments], len(names))
     kinds, written = np.full(len(names), -1), np.zeros(len(names), bool)
     kinds[at], written[at] = _kind_codes(index.pack_table["kind"]), index.pack_table["written"] != 0
     sizes = [view.pack_sizes.get(pack) for pack in names]

@@ -89,7 +89,8 @@ class View:
             self._on_damage(error)
         if damaged:  # what the damaged objects said is asked of the packs
             index = ChunkIndex([*index.tables, *unlisted_packs(self.repository, index.tables, self._on_damage)])
-        return index.present(self.pack_sizes).doubting_written().doubting_packs(self.condemned)
+        index = index.present(self.pack_sizes).doubting_written().doubting_packs(self.condemned)
+        return index.doubting(_listed_again(index)[index.segments.pack])
 
     @cached_property
     def fetcher(self) -> ChunkFetcher:
@@ -105,13 +106,9 @@ class View:
     def counted(self) -> Bool:
         """Which segments (by row of the index) are in the store; of a pack that is listed twice, those listed first."""
         index = self.index
-        sizes = index.pack_table["size"].tolist()
-        there = np.zeros(len(index.packs), bool)
-        seen: set[bytes] = set()
-        for row, (pack, size) in enumerate(zip(index.packs, sizes, strict=True)):
-            there[row] = pack not in seen and self.pack_sizes.get(pack) == size
-            seen.add(pack)
-        counted: Bool = there[index.segments.pack]
+        sizes = zip(index.packs, index.pack_table["size"].tolist(), strict=True)
+        there = np.array([self.pack_sizes.get(pack) == size for pack, size in sizes], bool)
+        counted: Bool = (there & ~_listed_again(index))[index.segments.pack]
         return counted
 
     def rows_of(self, ids: U8) -> I64:
@@ -128,6 +125,13 @@ class View:
     def manifest(self, snapshot: Snapshot, fetcher: ChunkFetcher | None = None) -> ManifestReader:
         """Its entries. Raises Damaged."""
         return ManifestReader(snapshot.root, (fetcher or self.fetcher).fetch, snapshot.name)
+
+
+def _listed_again(index: ChunkIndex) -> Bool:
+    """Which packs (by row of the index) a row before names already: two index objects may list one pack."""
+    again = np.ones(len(index.packs), bool)
+    again[np.unique(index.pack_table["id"], axis=0, return_index=True)[1]] = False
+    return again
 
 
 def _pack_id(name: str) -> bytes | None:
