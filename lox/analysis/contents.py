@@ -61,10 +61,14 @@ class Body:
     final: bool = True
 
 
-def draw_files(lot: Lot[Range], paths: Sequence[bytes], options: ScanOptions, progress: Progress = silent) -> int:
+def draw_files(
+    lot: Lot[Range], paths: Sequence[bytes], options: ScanOptions, progress: Progress = silent,
+    runs: Lot[list[Drawn[Range]]] | None = None,
+) -> int:  # fmt: skip
     """Offer the content of all files that a backup of `paths` would read; how many files those are.
 
-    Files of one length are drawn together. Raises UsageError, and what `progress` raises.
+    Files of one length are drawn together. Of neighbours as a backup meets them, up to `BODY` bytes at a time, some are
+    drawn in `runs`. Raises UsageError, and what `progress` raises.
     """
     files = 0
     for listing in Scanner(paths, options):
@@ -74,6 +78,7 @@ def draw_files(lot: Lot[Range], paths: Sequence[bytes], options: ScanOptions, pr
         to_read = np.flatnonzero((fresh.kinds == Kind.FILE) & ~fresh.same_as & (fresh.stat["size"] > 0))
         files += len(to_read)
         progress("looking for files", files, files)
+        run: list[Drawn[Range]] = []
         for row, size in zip(to_read.tolist(), fresh.stat["size"][to_read].tolist(), strict=True):
             extents = listing.piece.extents if listing.piece is not None else fresh.extents.get(row)
             content = size if extents is None else int(extents[:, 1].sum())
@@ -81,6 +86,10 @@ def draw_files(lot: Lot[Range], paths: Sequence[bytes], options: ScanOptions, pr
                 length = min(REGION, content - at)
                 cluster = b"%d %d" % (content, at // REGION)
                 lot.offer(cluster, Range(fresh.paths[row], at, length, extents), length)
+            first = Range(fresh.paths[row], 0, min(content, BODY), extents)
+            run.append(Drawn(first, first.length, 0.0, row))
+        if runs is not None and run:
+            runs.offer(b"%d" % files, run, sum(one.size for one in run))
     if not lot.offered:
         raise UsageError("nothing to read", subject=os.fsdecode(paths[0]), why="no file with content")
     return files

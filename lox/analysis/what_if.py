@@ -20,13 +20,13 @@ import pyarrow as pa
 import kernels
 from kernels import guide_buckets
 from lox.analysis.contents import MISSED, Body, Clock
+from lox.analysis.estimates import SEGMENT, Estimate
 from lox.analysis.history import F64, first_places
 from lox.analysis.lots import Drawn, Lot
 from lox.analysis.unseen import unseen_total
 from model.chunking import KIB, MIB, ChunkerParams
 from model.entries import I32, I64, U32, U64, Bool
 from model.errors import UsageError
-from repository.codecs import Codec, compressor
 from repository.index import OBJECT_CHUNKS
 from repository.index_table import CHUNK_BYTES
 from repository.tables.parts import Progress, silent
@@ -34,9 +34,6 @@ from repository.tables.parts import Progress, silent
 T = TypeVar("T")
 
 HALVES = 40
-DEVIATIONS = 2.0
-SEGMENT = 4 << 20
-PROBED = 48  # segments that are compressed to learn how well they do
 LIST_BYTES = 36  # of a chunk in the list of a file
 FIXED_OBJECTS = 8  # config, key slots, session, snapshot: a first backup writes about so many beside packs and index
 DEFAULTS = (
@@ -55,29 +52,6 @@ WHAT_IF_SCHEMA = pa.schema(
     + [(name + end, pa.float64()) for name in ("ratio", *_ESTIMATES) for end in ("", "_low", "_high")]
     + [("requests", pa.int64())]
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A number with its interval."""
-
-    value: float
-    deviation: float
-    least: float = 0.0
-    most: float = math.inf
-
-    @property
-    def low(self) -> float:
-        return max(self.least, self.value - DEVIATIONS * self.deviation)
-
-    @property
-    def high(self) -> float:
-        return min(self.most, self.value + DEVIATIONS * self.deviation)
-
-    def times(self, factor: float, relative: float = 0.0) -> Estimate:
-        """Multiplied by a number that is itself known up to the `relative` deviation."""
-        own = self.deviation / self.value if self.value else 0.0
-        return Estimate(self.value * factor, abs(self.value * factor) * math.hypot(own, relative))
 
 
 @dataclass(slots=True)
@@ -138,15 +112,17 @@ def what_if(
     parameters: Sequence[ChunkerParams] = DEFAULTS,
     seconds: float | None = None,
     pack_bytes: int = 64 << 20,
+    compression: Estimate | None = None,
     logical: int | None = None,
     progress: Progress = silent,
     seed: int = 0,
 ) -> WhatIf:
     """Cut what was drawn in `lot` with each of `parameters`. Stops reading after `seconds`, at the end of a round.
 
-    `logical` bytes are those the ratio is of: what was offered, unless versions that were offered once count several
-    times. Memory: 16 bytes for each chunk of the sample and parameters. Raises UsageError if nothing could be read, and
-    what reading or `progress` raises.
+    `compression` is what a plain byte takes in the store; a sample has few neighbours, which compress better together,
+    so it is estimated elsewhere (`compression_of`, `stored_now`). `logical` bytes are those the ratio is of: what was
+    offered, unless versions that were offered once count several times. Memory: 16 bytes for each chunk of the sample
+    and parameters. Raises UsageError if nothing could be read, and what reading or `progress` raises.
     """
     sample = _Sample(read, parameters, seed)
     clock = Clock(seconds)
@@ -159,17 +135,15 @@ def what_if(
         fraction = high
     if not sample.sizes:
         raise UsageError("nothing could be read of the sample", hint="look at the permissions of the files")
-    fraction = 1.0 if fraction >= 1.0 else fraction
-    rows = [
-        _row(_Counted(cuts, sample), sample, fraction, Offered(lot.offered, lot.offered_bytes), logical, pack_bytes, seed)
-        for cuts in sample.cuts
-    ]
+    compression = compression or Estimate(1.0, 0.0)
+    of = _Circumstances(fraction, Offered(lot.offered, lot.offered_bytes), logical, pack_bytes, compression, seed)
+    rows = [_row(_Counted(cuts, sample), of) for cuts in sample.cuts]
     table = pa.Table.from_pylist(rows, schema=WHAT_IF_SCHEMA)
-    return WhatIf(table, files, logical or lot.offered_bytes, sum(sample.sizes), fraction, sample.compression())
+    return WhatIf(table, files, logical or lot.offered_bytes, sum(sample.sizes), fraction, compression)
 
 
 class _Sample:
-    """What was read: size and place of each thing, the chunks for each set of parameters, and how it compresses."""
+    """What was read: size and place of each thing, and the chunks for each set of parameters."""
 
     def __init__(self, read: Callable[..., Iterator[Body]], parameters: Sequence[ChunkerParams], seed: int) -> None:
         self.sizes: list[int] = []
@@ -178,10 +152,6 @@ class _Sample:
         self._read = read
         # A repository has a key of its own, which nobody knows before there is one.
         self._table = kernels.gear_table(seed.to_bytes(32, "big") if seed else os.urandom(32))
-        self._compress = compressor(Codec.ZSTD)
-        self._plain: list[int] = []
-        self._stored: list[int] = []
-        self._bodies = 0
 
     def take(self, drawn: Sequence[Drawn[T]]) -> Iterator[int]:
         """Read and cut; bytes read up to now, after each body."""
@@ -193,26 +163,8 @@ class _Sample:
                 list(pool.map(lambda cuts, now=body: cuts.add(now, base, self._table), self.cuts))
                 for number in body.items[body.length == MISSED].tolist():
                     self.sizes[base + number] = 0  # it could not be read: it is in nobody's way
-                self._probe(body)
                 done += int(np.maximum(body.length, 0).sum())
                 yield done
-
-    def _probe(self, body: Body) -> None:
-        """Compress a segment of every body whose number is a power of a growing step: early ones densely."""
-        self._bodies += 1
-        if len(self._plain) < PROBED and (self._bodies < PROBED // 2 or self._bodies % 8 == 0) and len(body.data):
-            plain = body.data[:SEGMENT]
-            self._plain.append(len(plain))
-            self._stored.append(min(len(plain), len(self._compress(plain))))
-
-    def compression(self) -> Estimate:
-        """Stored bytes for each plain byte."""
-        plain, stored = np.array(self._plain, np.float64), np.array(self._stored, np.float64)
-        if not plain.sum():
-            return Estimate(1.0, 0.0)
-        ratio = float(stored.sum() / plain.sum())
-        spread = float(np.sqrt(((stored - ratio * plain) ** 2).sum())) / float(plain.sum())
-        return Estimate(ratio, spread)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,16 +175,25 @@ class Offered:
     bytes: int
 
 
-def _row(
-    counted: _Counted, sample: _Sample, fraction: float, offered: Offered, total: int | None, pack_bytes: int, seed: int
-) -> dict[str, object]:
-    logical, params = total or offered.bytes, counted.params
-    unique, chunks = counted.estimates(fraction, offered, seed)
-    compression = sample.compression()
-    stored = unique.times(compression.value, compression.deviation / compression.value)
+@dataclass(frozen=True, slots=True)
+class _Circumstances:
+    """All that the rows have in common."""
+
+    fraction: float
+    offered: Offered
+    logical: int | None
+    pack_bytes: int
+    compression: Estimate
+    seed: int
+
+
+def _row(counted: _Counted, of: _Circumstances) -> dict[str, object]:
+    logical, params = of.logical or of.offered.bytes, counted.params
+    unique, chunks = counted.estimates(of.fraction, of.offered, of.seed)
+    stored = unique.times(of.compression.value, of.compression.deviation / of.compression.value)
     many = max(1, round(chunks.value))
     memory = (guide_buckets(many) * 4 + many * 2) / many
-    lists = Estimate(LIST_BYTES * len(counted.length) * counted.scale(offered), 0.0)
+    lists = Estimate(LIST_BYTES * len(counted.length) * counted.scale(of.offered), 0.0)
     estimates = {
         "unique": unique,
         "chunks": chunks,
@@ -240,7 +201,7 @@ def _row(
         "index_stored": chunks.times(CHUNK_BYTES),
         "index_memory": chunks.times(memory),
         "lists": lists,
-        "packs": stored.times(1 / pack_bytes),
+        "packs": stored.times(1 / of.pack_bytes),
         "jumps_per_gib": counted.jumps(),
     }
     row: dict[str, object] = {"kind": params.kind, "average": params.average, "logical": logical}
@@ -251,7 +212,7 @@ def _row(
         row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
     row |= {"ratio": logical / max(unique.value, 1), "ratio_low": logical / max(unique.high, 1)}
     row["ratio_high"] = logical / max(unique.low, 1)
-    row["requests"] = math.ceil(stored.value / pack_bytes) + math.ceil(many / OBJECT_CHUNKS) + FIXED_OBJECTS
+    row["requests"] = math.ceil(stored.value / of.pack_bytes) + math.ceil(many / OBJECT_CHUNKS) + FIXED_OBJECTS
     return row
 
 

@@ -52,6 +52,7 @@ def command(
     if not paths:
         view, damage = open_view(ctx, ["lox.analysis.what_if"])
     from lox.analysis.contents import draw_files, draw_versions, read_files, versions_reader
+    from lox.analysis.estimates import RUNS_BYTES, compression_of, stored_now
     from lox.analysis.lots import Lot
     from lox.analysis.what_if import DEFAULTS, what_if
 
@@ -60,11 +61,12 @@ def command(
         more: dict[str, Any] = {"parameters": parameters or DEFAULTS, "seconds": seconds or None, "seed": seed}
         more |= {"pack_bytes": pack_size, "progress": progress}
         if view is None or damage is None:
-            files = draw_files(lot, absolute_paths(paths, output), scan_options(excludes), progress)
-            found = what_if(lot, files, read_files, **more)
+            runs: Lot[Any] = Lot(RUNS_BYTES, seed)
+            files = draw_files(lot, absolute_paths(paths, output), scan_options(excludes), progress, runs)
+            found = what_if(lot, files, read_files, compression=compression_of(runs, read_files), **more)
         else:
             files, logical = draw_versions(lot, view, progress)
-            found = what_if(lot, files, versions_reader(view), logical=logical, **more)
+            found = what_if(lot, files, versions_reader(view), logical=logical, compression=stored_now(view), **more)
             code = damage.code
     rows = found.table.to_pylist()
     output.events("what-if", rows)
@@ -107,7 +109,7 @@ def _summary(found: WhatIf) -> dict[str, object]:
 def _head(found: WhatIf) -> str:
     return (
         f"{plural(found.files, 'file')}, {format_size(found.logical)} logical; {format_size(found.sampled)} were read, "
-        f"{format_share(found.fraction, 1.0)} by lot; unique bytes compress to {found.compression.value:.3f}"
+        f"{format_share(found.fraction, 1.0)} by lot; plain bytes compress to {found.compression.value:.3f}"
     )
 
 
