@@ -48,6 +48,7 @@ class Churn:
 
     folders: pa.Table
     comparisons: int
+    roots: tuple[bytes, ...]  # what was backed up: a name above says nothing about what is below
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,8 @@ def churn(view: View, progress: Progress = silent) -> Churn:
         if before is not None:
             comparisons += 1
             tally.compare(before, reader, number)
-    return Churn(tally.table(), comparisons)
+    roots = {path.strip(b"/") for snapshot in snapshots for path in snapshot.paths}
+    return Churn(tally.table(), comparisons, tuple(sorted(roots, key=len, reverse=True)))
 
 
 class _Tally:
@@ -208,7 +210,7 @@ def hot_spots(found: Churn, share: float = SHARE) -> list[HotSpot]:
             folder = pending.pop()
             counts = carried.pop(folder)
             if not folder or counts[4:6].sum() >= max(limit, 1):
-                spots.append(_spot(folder, counts, found.comparisons))
+                spots.append(_spot(folder, counts, found))
                 continue
             parent = folder.rpartition(b"/")[0]
             if parent not in carried:
@@ -225,9 +227,11 @@ def _depth(folder: bytes) -> int:
     return folder.count(b"/") + 1 if folder else 0
 
 
-def _spot(folder: bytes, counts: Iterable[int], comparisons: int) -> HotSpot:
+def _spot(folder: bytes, counts: Iterable[int], found: Churn) -> HotSpot:
     numbers = dict(zip(COLUMNS, (int(count) for count in counts), strict=True))
-    name = next((part for part in reversed(folder.split(b"/")) if KNOWN_CACHES.fullmatch(part)), None)
+    comparisons = found.comparisons
+    root = next((root for root in found.roots if not root or folder.startswith(root + b"/")), folder)
+    name = next((part for part in folder[len(root) :].split(b"/") if KNOWN_CACHES.fullmatch(part)), None)
     came, gone = numbers["logical_in_new_files"], numbers["logical_in_gone_files"]
     reason = ""
     if name is not None:

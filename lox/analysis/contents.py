@@ -25,6 +25,7 @@ from sources.files.scan import Scanner, ScanOptions
 REGION = 64 << 20  # bytes of a large file that are drawn on their own
 BODY = 8 << 20
 ITEMS = 2048  # of one body
+MET_BITS = 28
 MISSED = -1
 
 
@@ -63,12 +64,13 @@ class Body:
 
 def draw_files(
     lot: Lot[Range], paths: Sequence[bytes], options: ScanOptions, progress: Progress = silent,
-    runs: Lot[list[Drawn[Range]]] | None = None,
+    runs: Lot[list[Drawn[Range]]] | None = None, region: int = REGION,
 ) -> int:  # fmt: skip
     """Offer the content of all files that a backup of `paths` would read; how many files those are.
 
-    Files of one length are drawn together. Of neighbours as a backup meets them, up to `BODY` bytes at a time, some are
-    drawn in `runs`. Raises UsageError, and what `progress` raises.
+    Of longer files each `region` is offered by itself. Files of one length are drawn together. Of neighbours as a
+    backup meets them, up to `BODY` bytes at a time, some are drawn in `runs`. Raises UsageError, and what `progress`
+    raises.
     """
     files = 0
     for listing in Scanner(paths, options):
@@ -82,9 +84,9 @@ def draw_files(
         for row, size in zip(to_read.tolist(), fresh.stat["size"][to_read].tolist(), strict=True):
             extents = listing.piece.extents if listing.piece is not None else fresh.extents.get(row)
             content = size if extents is None else int(extents[:, 1].sum())
-            for at in range(0, content, REGION):
-                length = min(REGION, content - at)
-                cluster = b"%d %d" % (content, at // REGION)
+            for at in range(0, content, region):
+                length = min(region, content - at)
+                cluster = b"%d %d" % (content, at // region)
                 lot.offer(cluster, Range(fresh.paths[row], at, length, extents), length)
             first = Range(fresh.paths[row], 0, min(content, BODY), extents)
             run.append(Drawn(first, first.length, 0.0, row))
@@ -95,24 +97,47 @@ def draw_files(
     return files
 
 
-def draw_versions(lot: Lot[Version], view: View, progress: Progress = silent) -> tuple[int, int]:
-    """Offer the content of all files of all snapshots, what several snapshots share once.
+def draw_versions(lot: Lot[Version], view: View, progress: Progress = silent, region: int = REGION) -> tuple[int, int]:
+    """Offer the content of all files of all snapshots, of each path every different version once.
 
-    How many files that are, and the logical bytes of all snapshots together. All versions of one path are drawn
-    together. Raises NotFound, Damaged, and what `progress` raises.
+    How many versions those are, and the logical bytes of all snapshots together. All versions of one path are drawn
+    together; of longer files each `region`. Memory: 32 MiB, that no version comes twice (should two look alike to it,
+    as one in 27 does of ten million, one of them is left out). Raises NotFound, Damaged, and what `progress` raises.
     """
-    files = logical = 0
+    versions = logical = 0
+    met = np.zeros(1 << MET_BITS - 3, np.uint8)
     for part in Parts(view, by_time(view), progress=progress):
         sizes = column(part.rows, "size")
         rows = np.flatnonzero((column(part.rows, "kind") == Kind.FILE) & (np.diff(part.lists.offsets) > 0))
         paths = part.rows["path"]
         logical += int(sizes[rows].sum()) * len(part.snapshots)
         for row in rows.tolist():
-            files += 1
             path = paths[row].as_py()
             ids, length = part.lists.row(row)
-            lot.offer(path, Version(path, ids.copy(), length.copy()), int(sizes[row]))
-    return files, logical
+            if _is_new(met, path, ids):
+                versions += 1
+                _offer_version(lot, path, ids, length, region)
+    return versions, logical
+
+
+def _is_new(met: U8, path: bytes, ids: U8) -> bool:
+    """Whether this version was not met before; it is then."""
+    digest = hashlib.blake2b(path + b"\0" + ids.tobytes(), digest_size=8).digest()
+    bit = int.from_bytes(digest, "big") >> (64 - MET_BITS)
+    known = bool(met[bit >> 3] >> (bit & 7) & 1)
+    met[bit >> 3] |= np.uint8(1 << (bit & 7))
+    return not known
+
+
+def _offer_version(lot: Lot[Version], path: bytes, ids: U8, length: U32, region: int) -> None:
+    ends = np.cumsum(length, dtype=np.int64)
+    first = 0
+    while first < len(ids):
+        base = int(ends[first - 1]) if first else 0
+        last = max(first + 1, int(np.searchsorted(ends, base + region, side="right")))
+        thing = Version(path, ids[first:last].copy(), length[first:last].copy())
+        lot.offer(path + b"\0%d" % (base // region), thing, int(ends[last - 1]) - base)
+        first = last
 
 
 def read_files(drawn: Sequence[Drawn[Range]]) -> Iterator[Body]:
@@ -161,15 +186,10 @@ def _long_file(root_fd: int, thing: Range, number: int) -> Iterator[Body]:
 
 
 def versions_reader(view: View) -> Callable[[Sequence[Drawn[Version]]], Iterator[Body]]:
-    """Reads drawn versions from the repository of `view`, each of them once. Raises Damaged, StoreError."""
+    """Reads drawn versions from the repository of `view`. Raises Damaged, StoreError."""
 
     def read(drawn: Sequence[Drawn[Version]]) -> Iterator[Body]:
-        met: set[tuple[bytes, bytes]] = set()
         for number, one in enumerate(drawn):
-            known = one.thing.path, hashlib.sha256(one.thing.ids.tobytes()).digest()
-            if known in met:
-                continue
-            met.add(known)
             ends = np.cumsum(one.thing.length, dtype=np.int64)
             ids, done = one.thing.ids, 0
             while done < len(ids):

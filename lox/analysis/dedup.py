@@ -91,11 +91,12 @@ class _Groups:
         """Add `values` to measure `at` of `groups`."""
         np.add.at(self._sums.reshape(-1), groups * self._sums.shape[1] + at, values)
 
-    def table(self) -> pa.Table:
-        """The groups that have anything, the largest first."""
+    def table(self, by_size: bool = True) -> pa.Table:
+        """The groups that have anything, the largest first unless they have an order of their own."""
         names = np.array(list(self._number), dtype=object)
         sums = np.round(self._sums[: len(names)]).astype(np.int64)
-        order = [row for row in np.argsort(-sums[:, 1], kind="stable") if sums[row].any()]
+        rows = np.argsort(-sums[:, 1], kind="stable") if by_size else np.arange(len(names))
+        order = [row for row in rows if sums[row].any()]
         columns = [pa.array(sums[order, at]) for at in range(sums.shape[1])]
         return pa.table([pa.array(names[order].tolist(), pa.string()), *columns], schema=GROUPS_SCHEMA)
 
@@ -206,7 +207,7 @@ class _Count:
         logical = np.round(self._totals).astype(np.int64)
         stored = [round(self._stored) if reason == NEW else 0 for reason in range(len(REASONS))]
         reasons = pa.table([list(REASONS), logical, stored], schema=REASONS_SCHEMA)
-        return Dedup(reasons, self._extensions.table(), self._sizes.table(), self._matrix())
+        return Dedup(reasons, self._extensions.table(), self._sizes.table(by_size=False), self._matrix())
 
     def _matrix(self) -> pa.Table:
         """What each two hosts share: there are few different sets of hosts, however many chunks."""

@@ -178,20 +178,25 @@ class Retention:
         places = Places(view)
         _, stored = places.weights()
         self._sources: dict[Source, _Turnover] = {}
+        self._shared = 1.0  # what all sources need together, of the sum of what each needs
         by_source: dict[Source, list[Snapshot]] = {}
+        anyone = np.zeros(places.rows, dtype=bool)
         for one in self.snapshots:
             by_source.setdefault(source_of(one), []).append(one)
         for source, everyone in by_source.items():
             some = _thinned(everyone)
             spans = spans_of(places, Parts(view, some, progress=progress))
             needed = spans.first >= 0
+            anyone |= needed
             cell = spans.first[needed].astype(np.int64) * len(some) + spans.last[needed]
             table = np.bincount(cell, weights=stored[needed], minlength=len(some) ** 2).astype(np.float64)
             self._sources[source] = _Turnover(some, table.reshape(len(some), len(some)))
+        everything = self.held({one.id for one in self.snapshots})
+        self._shared = float(stored[anyone].sum()) / everything if everything else 1.0
 
     def held(self, ids: set[str]) -> float:
-        """Stored bytes that the snapshots of these ids need, by this model; sources that share data count it twice."""
-        return sum(turnover.needed(ids) for turnover in self._sources.values())
+        """Stored bytes that the snapshots of these ids need, by this model. Sources share as much as they do now."""
+        return self._shared * sum(turnover.needed(ids) for turnover in self._sources.values())
 
     def after(
         self, candidates: Sequence[Candidate], policy: Policy, now: int, days: int, every: int, seed: int = 0
@@ -207,7 +212,7 @@ class Retention:
             source = one.group.decisions[0].candidate.source
             if source in self._sources:
                 totals += self._sources[source].future(kept, now, rng)
-        low, median, high = (round(value) for value in np.percentile(totals, BOUNDS).tolist())
+        low, median, high = (round(value) for value in np.percentile(self._shared * totals, BOUNDS).tolist())
         return Kept(policy, count, low, median, high)
 
 

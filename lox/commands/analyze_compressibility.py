@@ -39,17 +39,17 @@ def command(
     view = damage = None
     if not paths:
         view, damage = open_view(ctx, ["lox.analysis.compressibility"])
-    from lox.analysis.compressibility import CODECS, KINDS, KindLots, compressibility, stored_by_codec
+    from lox.analysis.compressibility import CODECS, KINDS, SEGMENT, KindLots, compressibility, stored_by_codec
     from lox.analysis.contents import draw_files, draw_versions, read_files, versions_reader
 
     lots: KindLots[Any] = KindLots(max(1 << 20, sample_bytes // (KINDS + 1)), lambda thing: thing.path, seed)
     with step(output) as progress:
         if view is None:
-            draw_files(lots, absolute_paths(paths, output), scan_options(excludes), progress)
+            draw_files(lots, absolute_paths(paths, output), scan_options(excludes), progress, region=SEGMENT)
             reader: Any = read_files
         else:
             _show_stored(output, stored_by_codec(view).to_pylist())
-            draw_versions(lots, view, progress)
+            draw_versions(lots, view, progress, SEGMENT)
             reader = versions_reader(view)
         asked = [(one.codec, one.level) for one in codecs]
         rows = compressibility(lots, reader, asked or CODECS, seconds or None, progress, seed).to_pylist()

@@ -104,6 +104,9 @@ def _show(output: Output, found: Forecast, stored: int, now: int) -> None:
         return
     ends = {"early": found.full_early, "median": found.full_median, "late": found.full_late}
     output.event("capacity", capacity=found.capacity, **{f"days_{name}": day for name, day in ends.items()})
+    if found.full_early is None:
+        output.line(f"{format_size(found.capacity)} are not reached within {plural(len(rows), 'day')}")
+        return
     words = [_when(day, len(rows), now) for day in ends.values()]
     output.line(f"{format_size(found.capacity)} are reached {words[1]}; nine of ten futures: {words[0]} to {words[2]}")
 
