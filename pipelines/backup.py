@@ -34,6 +34,7 @@ from repository.reliance import commit as commit_safely
 from repository.repository import Repository
 from repository.sessions import Session, open_session
 from repository.snapshot import Snapshot, find_parent, load_all
+from repository.store.measured import REQUESTS
 from runtime.drive import Control
 from runtime.executors import open_executor
 from runtime.plan import Flow, Plan
@@ -145,7 +146,7 @@ def _backup(
             access.secure(executor.private_directory)
         reliance = Reliance(access.index)
         claims = ClaimTable(reliance)
-        executor.host({"claims": claims, "ledger": CutLedger()})
+        executor.host({"claims": claims, "ledger": CutLedger(), "requests": REQUESTS})
         metadata = MetadataStore(repository, claims, request.dry_run, history)
         commit = Commit(
             repository,
@@ -275,6 +276,7 @@ class _Progress:
             yield listing
 
     def tick(self, trace: Trace) -> None:
+        self._watch.traced(trace)
         # Rows are committed pack by pack, which looks like standing still: what was read moves steadily. The scan is
         # never more than a few batches ahead of it.
         counts, scan, known = self._counts, self._scan, self._parent.stats if self._parent else {}

@@ -12,6 +12,7 @@ import click
 
 from lox.engine import announce, engine_of, engine_options, limit_options, limits
 from lox.escape import shown
+from lox.metrics import Metering, metered
 from lox.opening import open_repository
 from lox.output import Output, output_of
 from lox.settings import command as command_of
@@ -52,9 +53,10 @@ UNCHANGED = frozenset({"unchanged", "carried"})
 @engine_options
 @limit_options
 @click.pass_context
+@metered("backup")
 def command(
     ctx: click.Context, /, executor: str, lanes: int | None, memory: int, limit_upload: str | None,
-    limit_download: str | None, **asked: Any,
+    limit_download: str | None, meter: Metering, **asked: Any,
 ) -> int:  # fmt: skip
     """Back up files and folders into a new snapshot.
 
@@ -80,8 +82,14 @@ def command(
     announce(output, executor)
     with reporter, stopping(reporter.stop, quiet=output.json):
         report, followed = mirrored_backup(
-            repository, [open_store(url) for url in mirrors], request, engine, reporter, reporter.step
+            repository,
+            [open_store(url) for url in mirrors],
+            request,
+            engine,
+            meter.watching(reporter),
+            meter.stepping(reporter),
         )
+    meter.backed_up(report, sum(1 for mirror in followed if mirror.trouble))
     return finish_backup(output, request, report, followed)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from lox.engine import announce, engine_of, engine_options, limit_options, limits
+from lox.metrics import Metering, metered
 from lox.opening import FROM_SECTION, open_other, open_repository, other_options
 from lox.output import output_of
 from lox.settings import command as command_of
@@ -39,9 +40,10 @@ _CHOICE = "Which snapshots"
 @engine_options
 @limit_options
 @click.pass_context
+@metered("copy")
 def command(
     ctx: click.Context, /, snapshots: tuple[str, ...], executor: str, lanes: int | None, memory: int,
-    limit_upload: str | None, limit_download: str | None, **asked: Any,
+    limit_upload: str | None, limit_download: str | None, meter: Metering, **asked: Any,
 ) -> int:  # fmt: skip
     """Copy snapshots into another repository.
 
@@ -73,5 +75,5 @@ def command(
     reporter = Reporter(output)
     announce(output, executor)
     with reporter, stopping(reporter.stop, quiet=output.json):
-        report = copy(source, target, request, engine, reporter)
+        report = copy(source, target, request, engine, meter.watching(reporter))
     return finish_copy(output, request, report, unreadable)

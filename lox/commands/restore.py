@@ -9,6 +9,7 @@ import click
 
 from lox.engine import announce, engine_of, engine_options, limit_options, limits
 from lox.escape import shown
+from lox.metrics import Metering, metered
 from lox.opening import open_repository
 from lox.output import output_of
 from lox.settings import command as command_of
@@ -35,9 +36,10 @@ IN_PLACE = b"/"
 @engine_options
 @limit_options
 @click.pass_context
+@metered("restore")
 def command(
     ctx: click.Context, /, executor: str, lanes: int | None, memory: int, limit_upload: str | None,
-    limit_download: str | None, **asked: Any,
+    limit_download: str | None, meter: Metering, **asked: Any,
 ) -> int:  # fmt: skip
     """Restore a snapshot or some of its files.
 
@@ -71,7 +73,8 @@ def command(
     reporter = Reporter(output, frozenset({"skipped", "unchanged"}))
     announce(output, executor)
     with reporter, stopping(reporter.stop, quiet=output.json):
-        report = restore(repository, request, engine, reporter)
+        report = restore(repository, request, engine, meter.watching(reporter))
+    meter.restored(report)
     return finish_restore(output, request, report, reporter.problems_seen)
 
 
