@@ -38,7 +38,7 @@ class EngineOptions:
         return int(max(1, min(len(os.sched_getaffinity(0)), room)))
 
     def pack_bytes(self, lanes: int) -> int:
-        """Size of a pack: every lane holds one being filled and one on its way to the store."""
+        """Size of a pack: every lane holds one being filled and two on their way to the store."""
         share = (self.memory - BASE_MEMORY) // lanes - LANE_BUFFERS
         return int(max(PACK_MIN, min(PACK_MAX, share // 3)))
 

@@ -14,7 +14,7 @@ from repository.pack import HEADER_SIZE, pack_name
 from runtime.stage import Context, Stage
 from stages.access import RepositoryAccess, RequestsTold
 
-UNDER_WAY = 1  # packs a lane may have on their way to the store while it fills the next
+UNDER_WAY = 2  # packs a lane may have on their way to the store while it fills the next
 HEADS_KEPT = 256  # pack heads a lane remembers
 
 
