@@ -317,7 +317,7 @@ def _report(
         problems=_problems(scan, counts),
         seconds=seconds,
         trace=trace,
-        bottleneck=trace.bottleneck(),
+        bottleneck=trace.bottleneck().text,
         **_stats(scan, counts),
     )
 

@@ -82,7 +82,7 @@ class CopyReport:
 
     @property
     def bottleneck(self) -> str:
-        return self.trace.bottleneck() if self.trace is not None else ""
+        return self.trace.bottleneck().text if self.trace is not None else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,9 +268,7 @@ class _Copy:
             if first is None:
                 return
             self._settle.begin()
-            trace = unwrapped(partial(executor.run, plan, chain([first], feed), self._settle, self._control(size)))
-            self._watch.traced(trace)
-            yield trace
+            yield unwrapped(partial(executor.run, plan, chain([first], feed), self._settle, self._control(size)))
             self._claims.release_all()
 
     def _control(self, size: int) -> Control:

@@ -151,7 +151,7 @@ def _restore(repository: Repository, request: RestoreRequest, engine: EngineOpti
         notes=dict(summary.notes) | {str(error): 1 for error in index_damage},
         seconds=time.monotonic() - begin,
         trace=trace,
-        bottleneck=trace.bottleneck(),
+        bottleneck=trace.bottleneck().text,
         damaged=finish.damaged or feed.damaged or bool(index_damage),
     )
 
@@ -299,8 +299,8 @@ class _Progress:
         self._told = len(problems)
 
     def tick(self, trace: Trace) -> None:
-        self.tell_problems()
         self._watch.traced(trace)
+        self.tell_problems()
         self._watch.progress(
             Progress(
                 phase="restore",

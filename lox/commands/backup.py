@@ -72,6 +72,7 @@ def command(
     repository = open_repository(ctx, ["pipelines.mirrors"], only_writes=True)
     from lox.counting import BackgroundCount
     from lox.progress import Reporter
+    from lox.recording import recorded
     from lox.reports import finish_backup
     from pipelines.backup import BackupRequest
     from pipelines.mirrors import mirrored_backup
@@ -80,17 +81,15 @@ def command(
     request = BackupRequest(**fields)
     reporter = Reporter(output, UNCHANGED, BackgroundCount(request))
     announce(output, executor)
-    with reporter, stopping(reporter.stop, quiet=output.json):
-        report, followed = mirrored_backup(
-            repository,
-            [open_store(url) for url in mirrors],
-            request,
-            engine,
-            meter.watching(reporter),
-            meter.stepping(reporter),
-        )
-    meter.backed_up(report, sum(1 for mirror in followed if mirror.trouble))
-    return finish_backup(output, request, report, followed)
+    watch = meter.watching(reporter)
+    with recorded(output, "backup", repository, engine, reporter, request.paths, **_settings(fields)) as record:
+        with reporter, stopping(reporter.stop, quiet=output.json):
+            report, followed = mirrored_backup(
+                repository, [open_store(url) for url in mirrors], request, engine, watch, meter.stepping(reporter)
+            )
+        record.of_backup(report)
+        meter.backed_up(report, sum(1 for mirror in followed if mirror.trouble))
+        return record.ended(finish_backup(output, request, report, followed))
 
 
 def _fields(asked: dict[str, Any], output: Output) -> dict[str, Any]:
@@ -111,6 +110,13 @@ def _fields(asked: dict[str, Any], output: Output) -> dict[str, Any]:
         "codec": compression.codec,
         "level": compression.level,
     }
+
+
+def _settings(fields: dict[str, Any]) -> dict[str, object]:
+    """What the record of the run tells of the request."""
+    codec, level = fields["codec"], fields["level"]
+    told = {name: fields[name] for name in ("mode", "one_file_system", "exclude_larger_than", "dry_run")}
+    return told | {"compression": codec if level is None else f"{codec}:{level}"}
 
 
 def absolute_paths(paths: Iterable[bytes], output: Output) -> tuple[bytes, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from lox.engine import announce, engine_of, engine_options, limit_options, limits
+from lox.escape import safe
 from lox.metrics import Metering, metered
 from lox.opening import FROM_SECTION, open_other, open_repository, other_options
 from lox.output import output_of
@@ -66,6 +67,7 @@ def command(
     target = open_repository(ctx, ["pipelines.copy"])
     from lox.copying import choose_snapshots, finish_copy
     from lox.progress import Reporter
+    from lox.recording import recorded
     from pipelines.copy import CopyRequest, copy
 
     chosen, unreadable = choose_snapshots(source, snapshots, **filters)
@@ -74,6 +76,9 @@ def command(
     request = CopyRequest(chosen, asked["verify"], asked["dry_run"], codec, level)
     reporter = Reporter(output)
     announce(output, executor)
-    with reporter, stopping(reporter.stop, quiet=output.json):
-        report = copy(source, target, request, engine, meter.watching(reporter))
-    return finish_copy(output, request, report, unreadable)
+    settings = {"from": safe(source.store.url), "verify": asked["verify"], "dry_run": asked["dry_run"]}
+    with recorded(output, "copy", target, engine, reporter, **settings, compression=codec) as record:
+        with reporter, stopping(reporter.stop, quiet=output.json):
+            report = copy(source, target, request, engine, meter.watching(reporter))
+        record.of_copy(report)
+        return record.ended(finish_copy(output, request, report, unreadable))

@@ -16,6 +16,7 @@ ENVIRONMENT = {
     "LOX_PASSWORD": "3rd: the password itself. The weakest: other programs of yours can read it",
     "LOX_NEW_PASSWORD[_FILE|_COMMAND]": "the new password of 'lox key add' and 'lox key passwd', in the same order",
     "LOX_CACHE_DIR": "where the local copy of the index lies; deleting it costs time, and room if the key only writes",
+    "LOX_STATE_DIR": "where records of runs lie; the default is ~/.local/state/lox",
     "LOX_FROM_REPOSITORY": "the repository that 'lox copy' copies from, unless --from-repo names it",
     "LOX_FROM_PASSWORD[_FILE|_COMMAND]": "its password, in the same order; also for 'lox init --copy-chunker-from'",
     "LOX_MIRROR": "further stores 'lox backup' goes to, separated by spaces, unless --mirror names them",

@@ -53,6 +53,7 @@ def command(
     ctx.with_resource(limits(limit_upload, limit_download, executor, lanes, memory))
     repository = open_repository(ctx, ["pipelines.restore"])
     from lox.progress import Reporter
+    from lox.recording import recorded
     from lox.reports import finish_restore
     from pipelines.restore import RestoreRequest, restore
     from repository.cache_dir import default_cache_dir
@@ -72,10 +73,13 @@ def command(
     )
     reporter = Reporter(output, frozenset({"skipped", "unchanged"}))
     announce(output, executor)
-    with reporter, stopping(reporter.stop, quiet=output.json):
-        report = restore(repository, request, engine, meter.watching(reporter))
-    meter.restored(report)
-    return finish_restore(output, request, report, reporter.problems_seen)
+    settings = {name: asked[name] for name in ("overwrite", "delete", "dry_run", "verify")}
+    with recorded(output, "restore", repository, engine, reporter, (target,), **settings) as record:
+        with reporter, stopping(reporter.stop, quiet=output.json):
+            report = restore(repository, request, engine, meter.watching(reporter))
+        record.of_restore(report, found.id)
+        meter.restored(report)
+        return record.ended(finish_restore(output, request, report, reporter.problems_seen))
 
 
 def _target(target: bytes | None, in_place: bool) -> bytes:
