@@ -12,6 +12,7 @@ import click
 
 from lox.engine import Asked, announce, applied, engine_options, limit_options
 from lox.escape import shown
+from lox.metrics import Metering, metered
 from lox.opening import open_repository
 from lox.output import Output, output_of
 from lox.settings import command as command_of
@@ -55,7 +56,10 @@ UNCHANGED = frozenset({"unchanged", "carried"})
 @engine_options
 @limit_options
 @click.pass_context
-def command(ctx: click.Context, /, asked_engine: Asked, **asked: Any) -> int:
+@metered("backup")
+def command(
+    ctx: click.Context, /, asked_engine: Asked, meter: Metering, **asked: Any
+) -> int:  # fmt: skip
     """Back up files and folders into a new snapshot.
 
     Every snapshot is complete: it restores alone. Exit code 3 means that it was made but that some items could not
@@ -81,13 +85,15 @@ def command(ctx: click.Context, /, asked_engine: Asked, **asked: Any) -> int:
     request = BackupRequest(**fields, **request_fields(profile))
     reporter = Reporter(output, UNCHANGED, BackgroundCount(request))
     announce(output, engine.executor)
+    watch = meter.watching(reporter)
     told = _settings(request)
     with recorded(output, "backup", repository, engine, reporter, request.paths, profile.name, **told) as record:
         with reporter, stopping(reporter.stop, quiet=output.json):
             report, followed = mirrored_backup(
-                repository, [open_store(url) for url in mirrors], request, engine, reporter, reporter.step
+                repository, [open_store(url) for url in mirrors], request, engine, watch, meter.stepping(reporter)
             )
         record.of_backup(report)
+        meter.backed_up(report, sum(1 for mirror in followed if mirror.trouble))
         return record.ended(finish_backup(output, request, report, followed))
 
 

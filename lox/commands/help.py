@@ -24,6 +24,7 @@ ENVIRONMENT = {
     "LOX_PROFILE": "the pipeline profile, unless --profile names it",
     "AWS_*, GOOGLE_*, AZURE_*": "credentials and endpoints of object stores; SFTP reads ~/.ssh and asks the agent",
     "LOX_PROGRESS_INTERVAL": "seconds between lines of progress where there is no terminal (30)",
+    "LOX_METRICS_LISTEN, LOX_METRICS_TEXTFILE, LOX_METRICS_EVERY": "as the options --metrics-...; see docs/metrics.md",
     "LOX_UNITS": "sizes in text: iec (1.5 MiB, default), si (1.6 MB) or raw (bytes)",
     "LOX_KERNELS": "auto, native or reference: compiled or plain Python kernels",
     "NO_COLOR": "if set, no colours",
