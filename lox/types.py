@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from lox.units import parse_size
+from model.sizes import parse_size
 
 _SPAN = re.compile(r"(?:(\d{1,6})w)?(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?|0", re.ASCII)
 _SECONDS = re.compile(r"(\d{1,6})([smh])", re.ASCII)

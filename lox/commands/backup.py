@@ -10,14 +10,14 @@ from typing import Any
 
 import click
 
-from lox.engine import announce, engine_of, engine_options, limit_options, limits
+from lox.engine import Asked, announce, applied, engine_options, limit_options
 from lox.escape import shown
 from lox.opening import open_repository
 from lox.output import Output, output_of
 from lox.settings import command as command_of
 from lox.settings import option
 from lox.signals import stopping
-from lox.types import BytesType, Compression, CompressionType, SizeType
+from lox.types import BytesType, CompressionType, SizeType
 from model.errors import UsageError
 
 PATTERN_SECTION = "What is taken"
@@ -44,18 +44,15 @@ UNCHANGED = frozenset({"unchanged", "carried"})
         help="What is read: changes since the last snapshot, all, or changes since the last full one.")  # fmt: skip
 @option("--host", default=socket.gethostname, show_default="this host", help="Name of the host in the snapshot.")
 @option("--tag", "tags", multiple=True, help="A tag of the snapshot; may be repeated.")
-@option("--compression", type=CompressionType(), metavar="CODEC[:LEVEL]", default="zstd", show_default=True,
-        help="zstd, lz4, gzip or none.")  # fmt: skip
+@option("--compression", type=CompressionType(), metavar="CODEC[:LEVEL]",
+        help="zstd, lz4, gzip or none. [default: zstd, or as the profile says]")  # fmt: skip
 @option("--mirror", "mirrors", multiple=True, metavar="URL",
         help="Store everything there as well; may be repeated. [env: LOX_MIRROR]")  # fmt: skip
 @option("--dry-run", "-n", is_flag=True, help="Read and compare, but store nothing.")
 @engine_options
 @limit_options
 @click.pass_context
-def command(
-    ctx: click.Context, /, executor: str, lanes: int | None, memory: int, limit_upload: str | None,
-    limit_download: str | None, **asked: Any,
-) -> int:  # fmt: skip
+def command(ctx: click.Context, /, asked_engine: Asked, **asked: Any) -> int:
     """Back up files and folders into a new snapshot.
 
     Every snapshot is complete: it restores alone. Exit code 3 means that it was made but that some items could not
@@ -64,20 +61,22 @@ def command(
     """
     output = output_of(ctx, needed=False)
     mirrors = asked.pop("mirrors") or os.environ.get("LOX_MIRROR", "").split()
+    profile = asked_engine.with_compression(asked.pop("compression")).resolved()
     fields = _fields(asked, output)
-    engine = engine_of(executor, lanes, memory)
-    ctx.with_resource(limits(limit_upload, limit_download, executor, lanes, memory))
+    ctx.with_resource(applied(profile))
     repository = open_repository(ctx, ["pipelines.mirrors"], only_writes=True)
     from lox.counting import BackgroundCount
     from lox.progress import Reporter
     from lox.reports import finish_backup
     from pipelines.backup import BackupRequest
     from pipelines.mirrors import mirrored_backup
+    from pipelines.profile import engine_of, request_fields
     from repository.store import open_store
 
-    request = BackupRequest(**fields)
+    engine = engine_of(profile)
+    request = BackupRequest(**fields, **request_fields(profile))
     reporter = Reporter(output, UNCHANGED, BackgroundCount(request))
-    announce(output, executor)
+    announce(output, engine.executor)
     with reporter, stopping(reporter.stop, quiet=output.json):
         report, followed = mirrored_backup(
             repository, [open_store(url) for url in mirrors], request, engine, reporter, reporter.step
@@ -87,7 +86,6 @@ def command(
 
 def _fields(asked: dict[str, Any], output: Output) -> dict[str, Any]:
     """The fields of the request: checked before the password is asked for, without importing the pipeline."""
-    compression: Compression = asked["compression"]
     return {
         "paths": absolute_paths(asked["paths"], output),
         "excludes": (*asked["excludes"], *_patterns(asked["exclude_files"])),
@@ -100,8 +98,6 @@ def _fields(asked: dict[str, Any], output: Output) -> dict[str, Any]:
         "user": user_name(),
         "tags": tuple(checked_name("tag", tag) for tag in asked["tags"]),
         "dry_run": asked["dry_run"],
-        "codec": compression.codec,
-        "level": compression.level,
     }
 
 

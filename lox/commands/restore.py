@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lox.engine import announce, engine_of, engine_options, limit_options, limits
+from lox.engine import Asked, announce, applied, engine_options, limit_options
 from lox.escape import shown
 from lox.opening import open_repository
 from lox.output import output_of
@@ -35,10 +35,7 @@ IN_PLACE = b"/"
 @engine_options
 @limit_options
 @click.pass_context
-def command(
-    ctx: click.Context, /, executor: str, lanes: int | None, memory: int, limit_upload: str | None,
-    limit_download: str | None, **asked: Any,
-) -> int:  # fmt: skip
+def command(ctx: click.Context, /, asked_engine: Asked, **asked: Any) -> int:
     """Restore a snapshot or some of its files.
 
     SNAP is the id of a snapshot, the beginning of one, or 'latest'. PATHs are as 'lox ls' shows them. An interrupted
@@ -47,11 +44,12 @@ def command(
     output = output_of(ctx, needed=False)
     target = _target(asked["target"], asked["in_place"])
     paths = tuple(snapshot_path(path) for path in asked["paths"])
-    engine = engine_of(executor, lanes, memory)
-    ctx.with_resource(limits(limit_upload, limit_download, executor, lanes, memory))
+    profile = asked_engine.resolved()
+    ctx.with_resource(applied(profile))
     repository = open_repository(ctx, ["pipelines.restore"])
     from lox.progress import Reporter
     from lox.reports import finish_restore
+    from pipelines.profile import engine_of
     from pipelines.restore import RestoreRequest, restore
     from repository.cache_dir import default_cache_dir
     from repository.snapshot import resolve
@@ -68,8 +66,9 @@ def command(
         dry_run=asked["dry_run"],
         verify=asked["verify"],
     )
+    engine = engine_of(profile)
     reporter = Reporter(output, frozenset({"skipped", "unchanged"}))
-    announce(output, executor)
+    announce(output, engine.executor)
     with reporter, stopping(reporter.stop, quiet=output.json):
         report = restore(repository, request, engine, reporter)
     return finish_restore(output, request, report, reporter.problems_seen)

@@ -23,18 +23,19 @@ from sources.files.extents import data_extents, may_be_sparse, ranges_of
 from sources.files.opening import NotRegularError, open_regular, stat_row
 from sources.files.trouble import CHANGED, REPLACED, describe
 
-ATTEMPTS = 3  # to read a file by itself until it stands still
+ATTEMPTS = 3  # to read a file until it stands still, unless others are asked for
 _VERSION = ("size", "mtime", "ctime", "ino")
 
 
-def read_listing(root_fd: int, listing: Listing, body: bytearray) -> Blocks:
+def read_listing(root_fd: int, listing: Listing, body: bytearray, attempts: int = ATTEMPTS) -> Blocks:
     """Read what `listing` asks for into `body`, which must have room for ``BODY_MAX + OVERREAD + WINDOW`` bytes.
 
+    A file that moves meanwhile is read by itself, `attempts` times; with one attempt what was read of it counts.
     The answer holds a listing of its own, whose fresh rows tell what was read; `listing` stays as it is. Trouble
     with a file is its row's problem; nothing is raised for it.
     """
     fresh = _own(listing.fresh)
-    reading = _Reading(root_fd, fresh, memoryview(body))
+    reading = _Reading(root_fd, fresh, memoryview(body), attempts)
     if listing.piece is not None:
         after = reading.piece(listing.piece)
     else:
@@ -76,8 +77,9 @@ class _Whole:
 class _Reading:
     """The rows of one listing while they are read: where in the body each lies, and how much of the body is used."""
 
-    def __init__(self, root_fd: int, fresh: Fresh, view: memoryview) -> None:
+    def __init__(self, root_fd: int, fresh: Fresh, view: memoryview, attempts: int) -> None:
         self._root_fd = root_fd
+        self._attempts = attempts
         self._fresh = fresh
         self.view = view
         self.start = np.zeros(len(fresh), dtype=np.int64)
@@ -127,7 +129,7 @@ class _Reading:
         limit = int(self._listed[row])
         try:
             whole = _read_whole(self._root_fd, path, room, limit)
-            for _ in range(ATTEMPTS - 1):
+            for _ in range(self._attempts - 1):
                 if whole.steady:
                     break
                 whole = _read_whole(self._root_fd, path, room, limit)
