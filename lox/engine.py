@@ -15,6 +15,7 @@ import click
 from lox.output import Output
 from lox.settings import option, stacked
 from lox.types import Compression, RateType, SizeType
+from model.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from pipelines.profile import Profile
@@ -40,11 +41,15 @@ class Asked:
         """The same for a command that has --compression."""
         return replace(self, compression=compression)
 
+    def called(self, name: str | None) -> Asked:
+        """The same for a command that takes a profile as its argument."""
+        return replace(self, profile=named(name, self.profile))
+
     def resolved(self) -> Profile:
         """The profile with the options on top, and on top of those what --set says. Raises ConfigError."""
         from pipelines.profile import load
 
-        return load(self.profile or os.environ.get("LOX_PROFILE") or None, self.sets, self._options())
+        return load(named(None, self.profile), self.sets, self._options())
 
     def _options(self) -> dict[str, tuple[Any, str]]:
         """The keys that options stand for, each with its value and the option's name."""
@@ -71,6 +76,13 @@ class Asked:
             elif os.environ.get(variable, "").strip():
                 found[key.path] = os.environ[variable], variable
         return found
+
+
+def named(argument: str | None, profile: str | None) -> str | None:
+    """The profile that an argument, --profile or LOX_PROFILE names. Raises UsageError if the first two are given."""
+    if argument is not None and profile is not None:
+        raise UsageError("the profile is named twice", subject=f"{argument}, {profile}", hint="leave out --profile")
+    return argument or profile or os.environ.get("LOX_PROFILE") or None
 
 
 def profile_options(function: Callable[..., Any]) -> Any:
@@ -199,8 +211,6 @@ def _give_way(nice: int | None, io_class: str | None) -> None:
         os.setpriority(os.PRIO_PROCESS, 0, nice)
     if io_class is not None:
         import psutil
-
-        from model.errors import ConfigError
 
         classes = {"best-effort": "IOPRIO_CLASS_BE", "idle": "IOPRIO_CLASS_IDLE"}
         number = getattr(psutil, classes[io_class], None)

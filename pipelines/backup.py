@@ -38,7 +38,7 @@ from sources.files.scan import ScanStats
 from stages.access import RepositoryAccess
 from stages.chunk import Chunker
 from stages.commit import Commit, CommitCounts
-from stages.compress import Compressor
+from stages.compress import SEGMENT_BYTES, Compressor
 from stages.dedup import Deduplicator
 from stages.encrypt import Encryptor
 from stages.hash import Hasher
@@ -67,7 +67,7 @@ class BackupRequest:
     codec: str = "zstd"
     level: int | None = None
     unreadable_file: str = "warn"
-    changed_while_reading: str = "retry_twice"
+    changed_while_reading: str = "retry"
 
     def __post_init__(self) -> None:
         if not self.paths:
@@ -108,11 +108,11 @@ def backup_plan(access: RepositoryAccess, request: BackupRequest, engine: Engine
     release = Release.AT_ONCE if fitting.begins_after("compress") else Release.STORED
     return fitting.applied(
         Flow[Listing]("scan")
-        .then("read", Reader(attempts=CHANGED[request.changed_while_reading]))
+        .then("read", Reader(again=CHANGED[request.changed_while_reading]))
         .then("chunk", Chunker(access, in_order=in_order))
         .then("hash", Hasher(access))
         .then("dedup", Deduplicator())
-        .then("compress", Compressor(codec, level, engine.segment_bytes))
+        .then("compress", Compressor(codec, level, engine.segment_bytes or SEGMENT_BYTES))
         .then("encrypt", Encryptor[Content](access, fitting.pack_bytes))
         .then("upload", Uploader[Content](access, request.dry_run, engine.packs_under_way, release))
         .plan("backup", sink="commit")
@@ -243,6 +243,7 @@ class _Progress:
             yield listing
 
     def tick(self, trace: Trace) -> None:
+        self._watch.traced(trace)
         # Rows are committed pack by pack, which looks like standing still: what was read moves steadily. The scan is
         # never more than a few batches ahead of it.
         counts, scan, known = self._counts, self._scan, self._parent.stats if self._parent else {}

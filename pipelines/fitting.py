@@ -13,11 +13,10 @@ from model.batches import BODY_MAX, OVERREAD
 from pipelines.options import BASE_MEMORY, BATCH_ROWS, MIB, PACK_MAX, PACK_MIN, EngineOptions
 from runtime.plan import Plan, Queue
 from stages.chunk import KEPT
+from stages.compress import SEGMENT_BYTES
 
 BUFFERS = {
     "read": 12 * MIB,
-    "compress": 12 * MIB,
-    "encrypt": 8 * MIB,
     "download": 8 * MIB,
     "decrypt": 4 * MIB,
     "decompress": 12 * MIB,
@@ -25,7 +24,11 @@ BUFFERS = {
     "unpack": 4 * MIB,
     "repack": 8 * MIB,
 }
-"""What one lane of a stage works in; those of a whole graph add up to `options.LANE_BUFFERS`."""
+"""What one lane of a stage works in."""
+
+SEGMENTS = {"compress": 3, "encrypt": 2}
+"""Segments that one lane of a stage has in memory: plain, compressed, opened again. With segments of the usual length
+the lanes of a whole graph need `options.LANE_BUFFERS`."""
 
 QUEUE_MIN, QUEUE_MAX = 9 * MIB, 128 * MIB  # at least one full batch
 
@@ -91,7 +94,8 @@ class Fitting:
     def _buffers(self, name: str) -> int:
         """What all lanes of a stage work in; chunk also keeps pieces that come before their turn."""
         kept = KEPT * (BODY_MAX + OVERREAD) if name == "chunk" and name in self.begins else 0
-        return self.lanes[name] * (BUFFERS.get(name, 0) + kept)
+        segments = SEGMENTS.get(name, 0) * (self.engine.segment_bytes or SEGMENT_BYTES)
+        return self.lanes[name] * (BUFFERS.get(name, 0) + segments + kept)
 
     def _begins(self, lanes: Mapping[str, int | None]) -> tuple[str, ...]:
         """Stages that begin a strand behind another one, if these are their lanes; see `runtime.plan.fuse`."""

@@ -4,10 +4,10 @@ What there is to know for those who build on it:
 
 - `profile_keys` has a `Key` for everything a profile can say (`LANES`, `MEMORY`, `CODEC`, `LEVEL`, `lanes_of("read")`,
   ...; all of them in `KEYS` by dotted path); `docs/pipelines.md` explains them.
-- `load(name, sets, options)` gives a `Profile` with everything merged: defaults < what it `extends` < itself < `--set`
-  < options of the command. ``profile[KEY]`` is the typed value, None for `auto`; ``profile.origin(KEY)`` says where it
+- `load(name, sets, options)` gives a `Profile` with everything merged: defaults < what it `extends` < itself < options of
+  the command < `--set`. ``profile[KEY]`` is the typed value, None for `auto`; ``profile.origin(KEY)`` says where it
   comes from; ``profile.shown(KEY)`` is how it is written. ``profile.with_values({path: value}, origin)`` is a changed
-  copy, ``profile.yaml()`` a file that says what differs from the defaults.
+  copy; `profile_write.profile_text(extends, {path: value})` is a file that says so.
 - ``engine_of(profile)`` gives the `EngineOptions` that pipelines take; `fitting.Fitting(engine, stages)` what each
   stage gets of them on this host, and the budget of memory.
 """
@@ -81,19 +81,19 @@ def written(key: Key[Any], value: Any) -> str:
 
 
 def load(wanted: str | None = None, sets: Iterable[str] = (), options: Mapping[str, tuple[Any, str]] | None = None) -> Profile:
-    """The profile of this name or file, or none, with ``KEY=VALUE`` and then options (path → value and name) on top.
+    """The profile of this name or file, or none, with options (path → value and name) and then ``KEY=VALUE`` on top.
 
     Raises InvalidProfile with everything that is wrong, ConfigError if there is no such profile.
     """
     profile = Profile() if wanted is None else _with_extends(find(wanted))
-    values, faults = dict(profile.values), []
+    values, faults = dict(profile.values), list[Fault]()
+    values.update({path: Value(value, Place(name)) for path, (value, name) in (options or {}).items()})
     for text in sets:
         found, wrong = check_setting(text)
         values.update(found)
         faults += wrong
     if faults:
         raise invalid(faults)
-    values.update({path: Value(value, Place(name)) for path, (value, name) in (options or {}).items()})
     return _whole(replace(profile, values=values))
 
 
@@ -203,7 +203,7 @@ def engine_of(profile: Profile) -> EngineOptions:
         scan_threads=_or(profile[keys.SCAN_THREADS], usual.scan_threads),
         batch_rows=profile[keys.BATCH_ITEMS] or usual.batch_rows,
         batch_bytes=profile[keys.BATCH_BYTES] or usual.batch_bytes,
-        segment_bytes=profile[keys.SEGMENT] or usual.segment_bytes,
+        segment_bytes=profile[keys.SEGMENT],
         pack_bytes=profile[keys.PACK_SIZE],
         packs_under_way=profile[keys.PACKS_UNDER_WAY] or usual.packs_under_way,
         batches_open=profile[keys.BATCHES_OPEN],

@@ -79,9 +79,9 @@ PACKS_UNDER_WAY = Key("stages.upload.packs_under_way", Whole(1, 64), "Packs each
 UNREADABLE = Key("on_error.unreadable_file", Choice(("warn", "fail")),
                  "A file or folder that cannot be read: record it and go on, or end the run without a snapshot.",
                  default="warn")  # fmt: skip
-CHANGED = Key("on_error.changed_while_reading", Choice(("warn", "retry_once", "retry_twice", "fail")),
-              "A file that changes while it is read: keep it with a remark, at once or after reading it again; "
-              "fail: read it again twice, then end the run.", default="retry_twice")  # fmt: skip
+CHANGED = Key("on_error.changed_while_reading", Choice(("warn", "retry_once", "retry", "fail")),
+              "A file that changes while it is read: keep it with a remark, at once, or if it does not stand still "
+              "when it is read once or (retry) three times more; fail: end the run instead.", default="retry")  # fmt: skip
 
 
 def lanes_of(stage: str) -> Key[int]:

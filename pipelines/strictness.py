@@ -10,8 +10,8 @@ from sources.files.trouble import CHANGED as CHANGED_TEXT
 from sources.files.trouble import REPLACED, VANISHED
 
 UNREADABLE = ("warn", "fail")
-CHANGED = {"warn": 1, "retry_once": 2, "retry_twice": 3, "fail": 3}
-"""What to do about a file that changes while it is read → how often it is read until it stands still."""
+CHANGED = {"warn": 0, "retry_once": 1, "retry": 3, "fail": 3}
+"""What to do about a file that changes while it is read → how often more it is read until it stands still."""
 
 _MOTION = {CHANGED_TEXT, REPLACED, VANISHED, INCOMPLETE}
 

@@ -58,6 +58,15 @@ class Strand:
     def queue(self) -> Queue:
         return self.nodes[0].queue
 
+    def text(self) -> str:
+        """Its lanes, what may wait before it and where it runs, in words."""
+        words = ["1 lane" if self.lanes == 1 else f"{self.lanes} lanes"]
+        if self.queue.items is not None:
+            words.append(f"at most {self.queue.items} waiting")
+        if self.queue.nbytes is not None:
+            words.append(f"at most {self.queue.nbytes / (1 << 20):.0f} MiB before it")
+        return ", ".join([*words, *(f"{label}={value}" for label, value in self.placement.items())])
+
     @property
     def placement(self) -> dict[str, str]:
         """The labels of all its stages; `fuse` sees to it that they do not contradict each other."""
@@ -91,8 +100,7 @@ class Plan:
         lines.append(f"  {self.source:<{width}}  caller")
         for strand in strands:
             for node in strand.nodes:
-                lanes = "1 lane" if node.lanes == 1 else f"{node.lanes} lanes"
-                lines.append(f"  {node.name:<{width}}  {strand.name}, {lanes}: {type(node.stage).__name__}")
+                lines.append(f"  {node.name:<{width}}  {strand.name}, {strand.text()}: {type(node.stage).__name__}")
         lines.append(f"  {self.sink:<{width}}  caller")
         return "\n".join(lines)
 
@@ -115,6 +123,8 @@ class Plan:
             {
                 "name": strand.name,
                 "lanes": strand.lanes,
+                "queue": {"items": strand.queue.items, "bytes": strand.queue.nbytes},
+                "placement": strand.placement,
                 "stages": [{"name": node.name, "stage": type(node.stage).__qualname__} for node in strand.nodes],
             }
             for strand in fuse(self)

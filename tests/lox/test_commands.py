@@ -301,16 +301,6 @@ def test_stats_add_up(shell: Shell, tree: Path) -> None:
     assert "by deduplication" in shell("stats").ok().out
 
 
-@pytest.mark.parametrize("what", ["backup", "restore"])
-def test_plans_are_shown_without_a_repository(what: str, empty: Shell) -> None:
-    assert "encrypt" in empty("plan", "backup").ok().out
-    assert empty("plan", what, "--format", "mermaid").ok().out.startswith("flowchart")
-    plan = json.loads(empty("plan", what, "--format", "json", "--lanes", "3").ok().out)
-    (line,) = empty.json("plan", what, "--lanes", "3")
-    assert line["strands"] == plan["strands"]
-    assert plan["name"] == what and plan["strands"][0]["lanes"] == 3
-
-
 def test_a_signal_ends_a_backup_cleanly_and_the_next_one_goes_on(shell: Shell, tmp_path: Path) -> None:
     source = tmp_path / "large"
     source.mkdir()

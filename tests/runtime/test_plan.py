@@ -112,6 +112,8 @@ def test_json_says_the_same() -> None:
             {
                 "name": "wall",
                 "lanes": 3,
+                "queue": {"items": None, "bytes": None},
+                "placement": {},
                 "stages": [{"name": "length0", "stage": "Length"}, {"name": "stars0", "stage": "Stars"}],
             }
         ],
