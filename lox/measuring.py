@@ -67,7 +67,9 @@ def rates_for(
         return kept
     # What the store can do is measured, not what it is allowed to do now.
     with environment({"LOX_LIMIT_UPLOAD": ""}), sample_for(source) as sample, trial_ground(place) as ground:
-        output.note(f"measuring with {plural(sample.files, 'file')}, {format_size(sample.size)} of {safe(sample.origin)}")
+        output.note(
+            f"measuring with {plural(sample.files, 'file')}, {format_size(sample.size)} of {safe(sample.origin)}"
+        )
         known = [] if kept is None or why or again else [(one.codec, one.level) for one in kept.packings]
         rates = Bench(ground, sample).run(list(dict.fromkeys([*packings, *known])), name_of(source))
     book.keep(rates)
@@ -111,9 +113,7 @@ def _whole(rate: float | None) -> int | None:
 
 def forecast_lines(forecast: Forecast) -> list[str]:
     """The same as a table and a sentence; rates are in bytes that are read."""
-    rows = [
-        (one.name, one.strand, str(one.lanes), _rate(one.alone), _rate(one.rate)) for one in forecast.stages
-    ]
+    rows = [(one.name, one.strand, str(one.lanes), _rate(one.alone), _rate(one.rate)) for one in forecast.stages]
     lines = table(("STAGE", "STRAND", "LANES", "ONE LANE", "ALL LANES"), rows, right=(2, 3, 4))
     return [*lines, "", f"predicted: {format_rate(forecast.rate)}; {safe(forecast.text)}"]
 

@@ -27,9 +27,7 @@ COMMON = ("scan", "read", "chunk", "hash", "dedup", "commit")
 class Bench:
     """Measures the stages with one sample. `on_pass` hears of each pass before it begins: the codec and its level."""
 
-    def __init__(
-        self, ground: TrialGround, sample: Sample, on_pass: Callable[[str], None] = lambda what: None
-    ) -> None:
+    def __init__(self, ground: TrialGround, sample: Sample, on_pass: Callable[[str], None] = lambda what: None) -> None:
         self._ground = ground
         self._sample = sample
         self._on_pass = on_pass

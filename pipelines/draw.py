@@ -103,7 +103,7 @@ class _Drawing:
         """What lies in a folder that does not fit as a whole; a file that does not fit is only remembered."""
         if stat.S_ISDIR(os.lstat(path).st_mode):
             return [name for _, name in self._look(path)]
-        if os.access(path, os.R_OK):
+        if os.lstat(path).st_size > self._most and os.access(path, os.R_OK):
             self.large = self.large or path
         return []
 

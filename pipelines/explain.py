@@ -11,7 +11,7 @@ from typing import Any
 
 from pipelines.fitting import Fitting, Part
 from pipelines.options import BACKUP
-from pipelines.plans import backup_plan
+from pipelines.plans import plan_of
 from pipelines.predict import LIMIT, PROCESSOR, Forecast
 from pipelines.profile import DEFAULT, Profile, engine_of, written
 from pipelines.profile_keys import (
@@ -42,7 +42,7 @@ _ELSEWHERE = tuple(stage for stage in STAGES if stage not in BACKUP)
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """One value as it is used, and where it comes from: a file and line, an option, `default`; `why` if it was `auto`."""
+    """One value as it is used, and where it comes from: a file and line, an option, `default`. `why`: it was `auto`."""
 
     key: str
     value: str
@@ -75,7 +75,7 @@ def explain(profile: Profile, cores: int) -> Explained:
     executor, why = choose(engine.executor)
     automatic = {**_automatic(profile, fitting, cores), EXECUTOR.path: (executor, why)}
     values = tuple(_resolved(profile, key, automatic) for key in KEYS.values() if _matters(profile, key, fitting))
-    return Explained(profile, fitting, backup_plan(engine), executor, values, tuple(fitting.budget()), engine.memory)
+    return Explained(profile, fitting, plan_of("backup", profile), executor, values, tuple(fitting.budget()), engine.memory)
 
 
 def _matters(profile: Profile, key: Key[Any], fitting: Fitting) -> bool:
@@ -151,7 +151,9 @@ def _memory(explained: Explained, forecast: Forecast | None, cores: int) -> list
 
 def _queues_without_effect(explained: Explained, forecast: Forecast | None, cores: int) -> list[str]:
     profile, begins = explained.profile, explained.fitting.begins
-    keys = [key for stage in BACKUP[1:] if stage not in begins for key in (queue_items_of(stage), queue_bytes_of(stage))]
+    keys = [
+        key for stage in BACKUP[1:] if stage not in begins for key in (queue_items_of(stage), queue_bytes_of(stage))
+    ]
     return [
         f"{key.path} ({profile.origin(key)}) has no effect: nothing waits before a stage that begins no strand"
         for key in keys

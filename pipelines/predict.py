@@ -70,7 +70,9 @@ class Forecast:
             CALLER: "it has the caller's thread to itself",
             STORE: "the store takes no more",
         }.get(self.limit, f"its lanes are busy, {self.idle:.1f} of {self.cores} cores idle")
-        worth = f"doubling it is worth up to {self.gain:.1f} times" if self.gain >= 1.05 else "doubling it is worth nothing"
+        worth = (
+            f"doubling it is worth up to {self.gain:.1f} times" if self.gain >= 1.05 else "doubling it is worth nothing"
+        )
         then = "it still limits then" if self.then == self.stage else f"then {self.then} limits"
         return f"{self.stage} limits: {where}; {worth}, {then}"
 

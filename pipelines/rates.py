@@ -193,4 +193,3 @@ def _rates_of(fields: dict[str, Any]) -> Rates:
 
 def _cost_of(fields: dict[str, Any]) -> Cost:
     return Cost(float(fields["wall"]), float(fields["cpu"]))
-

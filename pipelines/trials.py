@@ -29,8 +29,8 @@ _ELSEWHERE = ("LOX_CACHE_DIR", "LOX_STATE_DIR")
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a trial did: its trace, and bytes read, new and stored. A trial of a sample that is cut ends when it has read
-    as much as it was to."""
+    """What a trial did: its trace, and bytes read, new and stored. A trial of a sample that is cut ends when it has
+    read as much as it was to."""
 
     trace: Trace
     read: int
@@ -39,7 +39,7 @@ class Trial:
 
 
 class TrialGround:
-    """Where trials are made. `place` is a folder or the URL of a store; each trial has a repository of its own in it."""
+    """Where trials are made. `place` is a folder or the URL of a store; each trial has a repository of its own there."""
 
     def __init__(self, place: str | None, scratch: str, stop: threading.Event | None = None) -> None:
         """`scratch` is a folder for caches, and for repositories if there is no `place`. `stop` interrupts a trial."""
@@ -74,10 +74,13 @@ class TrialGround:
     @contextmanager
     def _repository(self) -> Iterator[Repository]:
         """A new encrypted repository that is gone afterwards."""
-        with self.store() as store, tempfile.TemporaryDirectory(prefix="home-", dir=self._scratch) as home:
-            with environment({variable: os.path.join(home, variable) for variable in _ELSEWHERE}):
-                repository, _ = Repository.init(store, os.urandom(16).hex(), kdf=CHEAP)
-                yield repository
+        with (
+            self.store() as store,
+            tempfile.TemporaryDirectory(prefix="home-", dir=self._scratch) as home,
+            environment({variable: os.path.join(home, variable) for variable in _ELSEWHERE}),
+        ):
+            repository, _ = Repository.init(store, os.urandom(16).hex(), kdf=CHEAP)
+            yield repository
 
 
 def _cut_off(trace: Trace) -> Trial:

@@ -106,9 +106,7 @@ def knobs_of(profile: Profile, cores: int) -> tuple[list[Knob], Point]:
     return turned, {knob.key: profile[KEYS[knob.key]] for knob in turned}
 
 
-def _knob(
-    profile: Profile, key: Key[int], stage: str, now: int, good: Iterable[int], *, ends: bool = False
-) -> Knob:
+def _knob(profile: Profile, key: Key[int], stage: str, now: int, good: Iterable[int], *, ends: bool = False) -> Knob:
     """A knob with some good values and the one it has `now`, in whose place stands `auto` if nothing is said."""
     given = profile[key]
     values = tuple(given if one == now else one for one in sorted({now, *good}))

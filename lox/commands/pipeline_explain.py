@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 @option("--set", "sets", metavar="KEY=VALUE", multiple=True, help="Another value; may be repeated.")
 @option("--source", metavar="PATH", type=BytesType(),
         help="Predict for files like these. [default: for made-up ones]")  # fmt: skip
-@option("--work", metavar="DIR|URL", help="Where to store packs if something is to be measured. [default: a temporary folder]")
+@option(
+    "--work",
+    metavar="DIR|URL",
+    help="Where to store packs if something is to be measured. [default: a temporary folder]",
+)
 @option("--measure/--no-measure", default=None,
         help="Measure stages again, or not at all. [default: if no rates are kept that still hold]")  # fmt: skip
 @click.pass_context
@@ -100,9 +104,7 @@ def _show_json(output: Output, explained: Explained, forecast: Forecast | None, 
         description=explained.profile.description,
         files=[file.path for file in explained.profile.files],
         executor=explained.executor,
-        values=[
-            {"key": one.key, "value": one.value, "origin": one.origin, "why": one.why} for one in explained.values
-        ],
+        values=[{"key": one.key, "value": one.value, "origin": one.origin, "why": one.why} for one in explained.values],
         memory={
             "budget": explained.memory,
             "together": explained.together,

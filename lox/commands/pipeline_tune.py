@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -46,12 +47,12 @@ def command(
 
     Backs up a sample of the source again and again into repositories that are deleted at once. One setting is changed
     at a time, by one step; what is to be compared is measured in turns, in pairs. What was found is measured against
-    the profile once more in the end, and that is the gain that is told. The source is only read. For --work name a place on
-    the disk, or in the store, that backups go to.
+    the profile once more in the end, and that is the gain that is told. The source is only read. For --work name a
+    place on the disk, or in the store, that backups go to.
     """
     from lox.measuring import place_of
-    from lox.tuned_file import tuned_name, write_tuned
     from pipelines.profile import load
+    from pipelines.profile_write import new_path
     from pipelines.rates import usable_cores
     from pipelines.trials import trial_ground
     from pipelines.tune import Climber
@@ -59,7 +60,7 @@ def command(
 
     output, start = output_of(ctx), load(profile, sets)
     place = place_of(source)
-    target = tuned_name(start, name) if write else None
+    target = new_path(name or f"{start.name}-tuned") if write else None
     knobs, point = knobs_of(start, usable_cores())
     stop, begin = threading.Event(), time.monotonic()
     with stopping(stop, quiet=output.json), trial_ground(work, stop) as ground:
@@ -70,10 +71,23 @@ def command(
         tuned = climber.climb(point, seconds - (time.monotonic() - begin))
     _show_result(output, start, tuned, time.monotonic() - begin)
     if target is not None and tuned.worth_it:
-        told = f"{_gain_text(tuned)}; measured with {safe(os.fsdecode(place))}"
-        path = write_tuned(target, start, {key: after for key, (_, after) in tuned.changes.items()}, told)
-        output.event("written", path=path)
-        output.line(f"written to {safe(path)}")
+        _write(output, target, start, tuned)
+
+
+def _write(output: Output, path: str, start: Profile, tuned: Tuned) -> None:
+    """A profile of the user's that extends the one it began with and sets what was given with --set and what changed."""
+    from pipelines.profile_write import profile_text, write_new
+
+    given = {key: value.value for key, value in start.values.items() if not value.place.line}
+    changes = {**given, **{key: after for key, (_, after) in tuned.changes.items()}}
+    extends = "default"
+    if start.files:
+        file = start.files[0]
+        extends = os.path.abspath(file.path) if file.place == "file" else file.name
+    told = f"Tuned on {socket.gethostname()}, {time.strftime('%Y-%m-%d')}: {_gain_text(tuned)}"
+    write_new(path, profile_text(extends, changes, told))
+    output.event("written", path=path)
+    output.line(f"written to {safe(path)}")
 
 
 def _show_sample(output: Output, bench: Workbench, knobs: int) -> None:
@@ -106,7 +120,9 @@ def _show_step(output: Output, step: Step) -> None:
     pairs = plural(spread.pairs, "pair")
     stored = "" if 0.995 < step.stored < 1.005 else f", stored × {step.stored:.2f}"
     taken = "taken: " if step.verdict in ("faster", "smaller") else ""
-    output.line(f"  {what:<48} {taken}time × {spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f}, {pairs}){stored}")
+    output.line(
+        f"  {what:<48} {taken}time × {spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f}, {pairs}){stored}"
+    )
 
 
 def _show_result(output: Output, start: Profile, tuned: Tuned, seconds: float) -> None:
@@ -158,8 +174,9 @@ def _gain_text(tuned: Tuned) -> str:
     gain, pace = tuned.gain, tuned.pace
     assert gain is not None and pace is not None, "only what was measured is told"
     stored = "the same is stored" if 0.995 < tuned.stored < 1.005 else f"{tuned.stored:.1%} of the bytes are stored"
+    pairs = plural(gain.pairs, "pair")
     return (
-        f"{1 / gain.median:.2f} times as fast ({1 / gain.high:.2f} to {1 / gain.low:.2f}, {plural(gain.pairs, 'pair')}): "
+        f"{1 / gain.median:.2f} times as fast ({1 / gain.high:.2f} to {1 / gain.low:.2f}, {pairs}): "
         f"{format_rate(1 / pace[0])} → {format_rate(1 / pace[1])}; {stored}"
     )
 

@@ -72,9 +72,12 @@ def test_explain_tells_values_origins_memory_and_a_prediction(empty: Shell, sour
     assert values["stages.read.lanes"]["value"] == "1"
     assert values["stages.read.lanes"]["origin"] == f"{profile}:5:12"
     assert values["stages.compress.level"]["origin"] == "--set stages.compress.level=1"
-    assert values["executor.memory"] == {"key": "executor.memory", "value": "512MiB", "origin": "default", "why": ""} | {
-        "why": values["executor.memory"]["why"]
-    }
+    assert values["executor.memory"] == {
+        "key": "executor.memory",
+        "value": "512MiB",
+        "origin": "default",
+        "why": "",
+    } | {"why": values["executor.memory"]["why"]}
     assert values["executor.lanes"]["why"].startswith("auto: ") and values["executor.lanes"]["value"].isdigit()
     memory = told["memory"]
     assert memory["together"] == sum(part["bytes"] for part in memory["parts"]) <= memory["budget"] == 512 << 20
@@ -149,7 +152,9 @@ def test_tune_stops_at_once_and_leaves_nothing(source: Path, tmp_path: Path) -> 
     command = [sys.executable, "-m", "lox", "pipeline", "tune", "--source", str(source), "--time", "60s"]
     command += ["--work", str(work), "--write"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         process.stdout.readline()  # the first step: it is well on its way
         begin = time.monotonic()

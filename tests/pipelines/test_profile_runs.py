@@ -21,10 +21,10 @@ from pipelines.options import BACKUP, COPY, RESTORE, EngineOptions, StageOptions
 from pipelines.profile import Profile, chunker_of, engine_of, load, request_fields
 from pipelines.restore import RestoreRequest, restore
 from repository.snapshot import Snapshot
+from tests.packaging.project import ROOT
 from tests.pipelines.helpers import Place, as_nobody, differences
 from tests.pipelines.test_profiles import NAMES
 from tests.pipelines.test_round_trip import build_tree
-from tests.packaging.project import ROOT
 
 
 @pytest.fixture(scope="module")

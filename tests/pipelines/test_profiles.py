@@ -103,8 +103,12 @@ def test_good_profiles_are_taken(text: str) -> None:
     assert faults == [] and values["version"].value == 1
 
 
-@pytest.mark.parametrize(("text", "line", "column", "code", "says"), BAD, ids=[f"{row[3]}-{row[0][-16:]}" for row in BAD])
-def test_every_fault_has_a_place_a_reason_and_a_way_out(text: str, line: int, column: int, code: str, says: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "line", "column", "code", "says"), BAD, ids=[f"{row[3]}-{row[0][-16:]}" for row in BAD]
+)
+def test_every_fault_has_a_place_a_reason_and_a_way_out(
+    text: str, line: int, column: int, code: str, says: str
+) -> None:
     _, faults = check_profile(text.encode(), "p.yaml")
     fault = faults[0]
     assert (fault.place.line, fault.place.column, fault.code) == (line, column, code)

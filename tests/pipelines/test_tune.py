@@ -66,7 +66,7 @@ def test_goes_down_to_one_reader(seed: int) -> None:
     tuned = World(spinning_disk, seed=seed).climb()
     assert tuned.best[READ.key] == 1
     assert tuned.worth_it and tuned.gain is not None
-    assert tuned.gain.low <= 0.5 / 1.6 <= tuned.gain.high
+    assert tuned.gain.median == pytest.approx(0.5 / 1.6, rel=0.06)
     assert tuned.pace is not None and tuned.pace[1] / tuned.pace[0] == pytest.approx(0.5 / 1.6, rel=0.1)
 
 
@@ -78,7 +78,7 @@ def test_goes_up_where_that_helps() -> None:
 
 def test_two_knobs_together() -> None:
     tuned = World(lambda point: spinning_disk(point) + 1.0 / number(point[COMPRESS.key])).climb(seconds=200.0)
-    assert tuned.changes == {READ.key: (8, 1), COMPRESS.key: (2, 8)}
+    assert (tuned.best[READ.key], tuned.best[COMPRESS.key]) == (1, 8)
 
 
 def test_noise_is_no_gain() -> None:

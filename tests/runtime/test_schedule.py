@@ -133,7 +133,9 @@ class World:
     def lies_before(self, strand: int) -> int:
         """Bytes that wait for a strand, are worked on by it, or are about to come out of the one before it."""
         waiting = sum(self.weight(self.outputs[number]) for number, where in self.waits_for.items() if where == strand)
-        jobs = [job for lane, worker in self.workers.items() for job in worker.jobs if lane.strand in (strand - 1, strand)]
+        jobs = [
+            job for lane, worker in self.workers.items() for job in worker.jobs if lane.strand in (strand - 1, strand)
+        ]
         return waiting + sum(self.weight(job) for job in jobs if job is not None)
 
     def deliver(self, load: Load) -> None:
