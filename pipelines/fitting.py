@@ -121,7 +121,7 @@ class Fitting:
         return sum(self.engine.stage(name).queue.nbytes or usual for name in begins)
 
     def _packs(self) -> int:
-        """Packs in memory at once: of each lane of encrypt one being filled and one being let go, and those under way."""
+        """Packs in memory at once: for each lane of encrypt one being filled, one being let go, and those under way."""
         sealing = self.lanes["encrypt"]
         sending = self.lanes["upload"] * (1 + self.engine.packs_under_way) if "upload" in self.begins else 0
         return 2 * sealing + (sending or sealing * self.engine.packs_under_way)

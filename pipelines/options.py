@@ -35,7 +35,7 @@ class StageOptions:
     """How one stage is run. `lanes` None: as many as the run has. `placement`: labels its hosts must have."""
 
     lanes: int | None = None
-    queue: Queue = Queue()
+    queue: Queue = field(default_factory=Queue)
     placement: Mapping[str, str] = field(default_factory=dict)
 
 

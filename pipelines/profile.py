@@ -4,8 +4,8 @@ What there is to know for those who build on it:
 
 - `profile_keys` has a `Key` for everything a profile can say (`LANES`, `MEMORY`, `CODEC`, `LEVEL`, `lanes_of("read")`,
   ...; all of them in `KEYS` by dotted path); `docs/pipelines.md` explains them.
-- `load(name, sets, options)` gives a `Profile` with everything merged: defaults < what it `extends` < itself < options of
-  the command < `--set`. ``profile[KEY]`` is the typed value, None for `auto`; ``profile.origin(KEY)`` says where it
+- `load(name, sets, options)` gives a `Profile` with everything merged: defaults < what it `extends` < itself < options
+  of the command < `--set`. ``profile[KEY]`` is the typed value, None for `auto`; ``profile.origin(KEY)`` says where it
   comes from; ``profile.shown(KEY)`` is how it is written. ``profile.with_values({path: value}, origin)`` is a changed
   copy; `profile_write.profile_text(extends, {path: value})` is a file that says so.
 - ``engine_of(profile)`` gives the `EngineOptions` that pipelines take; `fitting.Fitting(engine, stages)` what each
@@ -24,7 +24,7 @@ from pipelines import profile_keys as keys
 from pipelines.options import MEMORY, EngineOptions, StageOptions
 from pipelines.profile_check import Value, Values, check_profile, check_setting
 from pipelines.profile_files import ProfileFile, find
-from pipelines.profile_keys import ABOUT, KEYS, STAGES, Key
+from pipelines.profile_keys import ABOUT, STAGES, Key
 from pipelines.profile_kinds import AUTO
 from pipelines.profile_source import Fault, Place
 from repository.codecs import LEVELS, Codec
@@ -61,7 +61,7 @@ class Profile:
         return written(key, self[key])
 
     def with_values(self, changes: Mapping[str, Any], origin: str) -> Profile:
-        """A copy in which these paths have these values; None is `auto`. Raises InvalidProfile if that makes no sense."""
+        """A copy in which these paths have these values; None is `auto`. Raises InvalidProfile."""
         place = Place(origin)
         values = {**self.values, **{path: Value(value, place) for path, value in changes.items()}}
         return _whole(replace(self, values=values))
@@ -80,7 +80,9 @@ def written(key: Key[Any], value: Any) -> str:
     return key.kind.written(value)
 
 
-def load(wanted: str | None = None, sets: Iterable[str] = (), options: Mapping[str, tuple[Any, str]] | None = None) -> Profile:
+def load(
+    wanted: str | None = None, sets: Iterable[str] = (), options: Mapping[str, tuple[Any, str]] | None = None
+) -> Profile:
     """The profile of this name or file, or none, with options (path → value and name) and then ``KEY=VALUE`` on top.
 
     Raises InvalidProfile with everything that is wrong, ConfigError if there is no such profile.
@@ -159,7 +161,7 @@ def _whole(profile: Profile) -> Profile:
 def _level_faults(profile: Profile) -> list[Fault]:
     codec, level = profile.required(keys.CODEC), profile[keys.LEVEL]
     low, _, high = LEVELS[Codec[codec.upper()]]
-    if level is None or low <= level <= high and codec != "none":
+    if level is None or (low <= level <= high and codec != "none"):
         return []
     place, other = profile.origin(keys.LEVEL), profile.origin(keys.CODEC)
     reason = f"{keys.LEVEL.path}: {codec} (from {other}) has no level {level}"
@@ -193,13 +195,13 @@ def chunker_of(profile: Profile) -> ChunkerParams:
 
 def engine_of(profile: Profile) -> EngineOptions:
     """What the pipelines are told."""
-    usual = EngineOptions()
+    usual, cuts = EngineOptions(), profile[keys.CUT]
     return EngineOptions(
         executor=profile.required(keys.EXECUTOR),
         lanes=profile[keys.LANES],
         memory=profile[keys.MEMORY] or MEMORY,
         stages={stage: _stage(profile, stage) for stage in STAGES},
-        cuts=frozenset(profile[keys.CUT] or ()),
+        cuts=frozenset(cuts or ()),
         scan_threads=_or(profile[keys.SCAN_THREADS], usual.scan_threads),
         batch_rows=profile[keys.BATCH_ITEMS] or usual.batch_rows,
         batch_bytes=profile[keys.BATCH_BYTES] or usual.batch_bytes,
@@ -222,8 +224,8 @@ def request_fields(profile: Profile) -> dict[str, Any]:
 
 def _stage(profile: Profile, stage: str) -> StageOptions:
     items, nbytes = keys.queue_items_of(stage), keys.queue_bytes_of(stage)
-    queue = Queue(profile[items], profile[nbytes])
-    return StageOptions(profile[keys.lanes_of(stage)], queue, profile[keys.placement_of(stage)] or {})
+    placement = profile[keys.placement_of(stage)]
+    return StageOptions(profile[keys.lanes_of(stage)], Queue(profile[items], profile[nbytes]), placement or {})
 
 
 def _or(value: int | None, usual: int) -> int:

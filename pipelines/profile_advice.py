@@ -11,7 +11,6 @@ from pipelines.fitting import Fitting
 from pipelines.options import BACKUP, COPY, RESTORE, EngineOptions
 from pipelines.profile import DEFAULT, Profile, engine_of
 from pipelines.profile_source import Fault
-from runtime.executors import NAMES
 
 GRAPHS = (BACKUP, RESTORE, COPY)
 PACE = 8  # lanes for each core, beyond which more of them only cost memory
@@ -46,7 +45,6 @@ def _placement(profile: Profile) -> Iterator[Fault]:
 
 
 def _executor(profile: Profile) -> Iterator[Fault]:
-    assert profile[keys.EXECUTOR] in NAMES
     if profile[keys.EXECUTOR] == "ray" and importlib.util.find_spec("ray") is None:
         place = profile.origin(keys.EXECUTOR)
         yield Fault(place, "environment", "Ray is not installed", "write executor.kind: threads, or install it")

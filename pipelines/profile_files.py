@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.resources import files
+from importlib.util import find_spec
 
 from model.errors import ConfigError
 from pipelines.profile_source import SIZE_MAX
@@ -36,8 +36,18 @@ class ProfileFile:
 def folders() -> list[tuple[str, str]]:
     """Where names are looked up, first match wins: what the place is called, and the folder."""
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
-    shipped = os.fspath(files("configs").joinpath("pipelines"))  # type: ignore[arg-type]  # installed as files
-    return [("yours", os.path.join(home, "lox", "pipelines")), ("system", SYSTEM), (SHIPPED, shipped)]
+    return [
+        ("yours", os.path.join(home, "lox", "pipelines")),
+        ("system", SYSTEM),
+        (SHIPPED, os.path.join(shipped_folder(), "pipelines")),
+    ]
+
+
+def shipped_folder() -> str:
+    """Where that lies which came with the program."""
+    found = find_spec("configs")
+    assert found is not None and found.origin is not None, "it is installed with us"
+    return os.path.dirname(found.origin)
 
 
 def find(wanted: str, beside: str | None = None) -> ProfileFile:
@@ -46,7 +56,7 @@ def find(wanted: str, beside: str | None = None) -> ProfileFile:
     Paths count from the folder of the file `beside` if there is one. Raises ConfigError.
     """
     if os.sep in wanted or wanted.endswith((SUFFIX, ".yml")):
-        path = os.path.join(os.path.dirname(beside or ""), os.path.expanduser(wanted))
+        path = os.path.normpath(os.path.join(os.path.dirname(beside or ""), os.path.expanduser(wanted)))
         if not os.path.isfile(path):
             raise ConfigError("no such profile", subject=path, hint="lox pipeline list shows those that have names")
         return ProfileFile(os.path.splitext(os.path.basename(path))[0], path, "file")
@@ -60,7 +70,7 @@ def find(wanted: str, beside: str | None = None) -> ProfileFile:
 
 
 def every() -> Iterator[ProfileFile]:
-    """All profiles that have names, in the order in which they are looked up; later ones may be hidden by earlier ones."""
+    """All profiles that have names, in the order in which they are looked up: the first of a name counts."""
     for place, folder in folders():
         try:
             names = sorted(os.listdir(folder))

@@ -47,16 +47,20 @@ LANES = Key("executor.lanes", Whole(1, LANES_MAX), "Lanes of every stage that do
 MEMORY = Key("executor.memory", Size(MEMORY_LEAST, 1 << 42), "What the whole run may take.", "512MiB")
 NICE = Key("executor.nice", Whole(0, 19), "How much the run gives way to other programs for the processor.",
            "as the program was started")  # fmt: skip
-IO_CLASS = Key("executor.io_class", Choice(("best-effort", "idle")), "The same for disks; idle: only if nobody else wants them.",
+IO_CLASS = Key("executor.io_class", Choice(("best-effort", "idle")), "The same for disks.",
                "as the program was started")  # fmt: skip
 
 UPLOAD_LIMIT = Key("limits.upload", Rate(), "No faster than this to the store.", "LOX_LIMIT_UPLOAD, or no limit")
-DOWNLOAD_LIMIT = Key("limits.download", Rate(), "No faster than this from the store.", "LOX_LIMIT_DOWNLOAD, or no limit")
+DOWNLOAD_LIMIT = Key(
+    "limits.download", Rate(), "No faster than this from the store.", "LOX_LIMIT_DOWNLOAD, or no limit"
+)
 BATCHES_OPEN = Key("limits.batches_open", Whole(16, 1 << 20),
                    "Batches read but not in the manifest yet; with so many, packs are closed early.",
                    "as many as a third of the memory holds")  # fmt: skip
 
-CHUNKER = Key("chunker.kind", Choice(("gear", "fixed")), "For `lox init`: cut by content, or in equal lengths.", default="gear")
+CHUNKER = Key(
+    "chunker.kind", Choice(("gear", "fixed")), "For `lox init`: cut by content, or in equal lengths.", default="gear"
+)
 MINIMUM = Key("chunker.minimum", Size(64, 64 * MIB), "For `lox init`: the least length of a chunk.", "4KiB")
 AVERAGE = Key("chunker.average", PowerOfTwo(KIB, 64 * MIB), "For `lox init`: the average length.", "64KiB")
 MAXIMUM = Key("chunker.maximum", Size(KIB, 64 * MIB), "For `lox init`: the greatest length.", "4MiB")
@@ -66,22 +70,29 @@ CUT = Key("strands.cut", Names(STAGES), "Stages that begin a strand of their own
 
 SCAN_THREADS = Key("stages.scan.threads", Whole(0, 64), "Threads that look at folders ahead.", "2")
 BATCH_ITEMS = Key("stages.scan.batch.items", Whole(16, ROWS_MAX), "Entries in a batch.", str(ROWS_MAX))
-BATCH_BYTES = Key("stages.scan.batch.bytes", Size(64 * KIB, BODY_MAX), "Bytes of files in a batch; a longer file is alone.",
+BATCH_BYTES = Key("stages.scan.batch.bytes", Size(64 * KIB, BODY_MAX), "Bytes of files in a batch; longer ones are alone.",
                   "8MiB")  # fmt: skip
-CODEC = Key("stages.compress.codec", Choice(("zstd", "lz4", "gzip", "none")), "How new data is compressed.", default="zstd")
+CODEC = Key(
+    "stages.compress.codec", Choice(("zstd", "lz4", "gzip", "none")), "How new data is compressed.", default="zstd"
+)
 LEVEL = Key("stages.compress.level", Whole(-7, 19), "How hard; lz4 has 0 to 12, gzip 1 to 9, none has no level.",
             "zstd 2, lz4 0, gzip 6")  # fmt: skip
-SEGMENT = Key("stages.compress.segment", Size(64 * KIB, SEGMENT_MAX), "New data that is compressed and sealed as one.", "4MiB")
+SEGMENT = Key(
+    "stages.compress.segment", Size(64 * KIB, SEGMENT_MAX), "New data that is compressed and sealed as one.", "4MiB"
+)
 PACK_SIZE = Key("stages.encrypt.pack_size", Size(MIB, 128 * MIB), "Bytes at which a pack is full.",
                 "8 to 64 MiB, as memory allows")  # fmt: skip
-PACKS_UNDER_WAY = Key("stages.upload.packs_under_way", Whole(1, 64), "Packs each lane may have on their way to the store.", "1")
+PACKS_UNDER_WAY = Key(
+    "stages.upload.packs_under_way", Whole(1, 64), "Packs each lane may have on their way to the store.", "1"
+)
 
 UNREADABLE = Key("on_error.unreadable_file", Choice(("warn", "fail")),
                  "A file or folder that cannot be read: record it and go on, or end the run without a snapshot.",
                  default="warn")  # fmt: skip
 CHANGED = Key("on_error.changed_while_reading", Choice(("warn", "retry_once", "retry", "fail")),
               "A file that changes while it is read: keep it with a remark, at once, or if it does not stand still "
-              "when it is read once or (retry) three times more; fail: end the run instead.", default="retry")  # fmt: skip
+              "when it is read once or (retry) three times more; fail: end the run instead.",
+              default="retry")  # fmt: skip
 
 
 def lanes_of(stage: str) -> Key[int]:
@@ -117,8 +128,8 @@ def _stage_keys(stage: str) -> list[Key[Any]]:
 
 
 _GENERAL: list[Key[Any]] = [
-    VERSION_KEY, EXTENDS, DESCRIPTION, EXECUTOR, LANES, MEMORY, NICE, IO_CLASS, UPLOAD_LIMIT, DOWNLOAD_LIMIT, BATCHES_OPEN,
-    CHUNKER, MINIMUM, AVERAGE, MAXIMUM, CUT, SCAN_THREADS, BATCH_ITEMS, BATCH_BYTES,
+    VERSION_KEY, EXTENDS, DESCRIPTION, EXECUTOR, LANES, MEMORY, NICE, IO_CLASS, UPLOAD_LIMIT, DOWNLOAD_LIMIT,
+    BATCHES_OPEN, CHUNKER, MINIMUM, AVERAGE, MAXIMUM, CUT, SCAN_THREADS, BATCH_ITEMS, BATCH_BYTES,
 ]  # fmt: skip
 _OWN: dict[str, list[Key[Any]]] = {
     "compress": [CODEC, LEVEL, SEGMENT],

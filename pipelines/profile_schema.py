@@ -16,7 +16,7 @@ SECTIONS = {
     "limits": "What the run must not exceed.",
     "chunker": "How a repository made with `lox init --profile` cuts files. A backup does as its repository says.",
     "strands": "Which stages share a lane, so that bytes go from one to the next without being handed over.",
-    "stages": "Single stages of a backup, a restore or a copy. Before read and download nothing waits: they have no queue.",
+    "stages": "Single stages of a backup, a restore or a copy. Read and download have no queue.",
     "on_error": "What to do about files that cannot be read as they are.",
     "placement": "On which hosts stages run, where there are several.",
 }

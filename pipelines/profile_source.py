@@ -32,7 +32,7 @@ _TAGS = {
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something stands: a file, or what was said on the command line; line and column from 1, 0 if there is none."""
+    """Where something stands: in a file, or on the command line; line and column from 1, 0 if there are none."""
 
     file: str
     line: int = 0
@@ -86,7 +86,7 @@ class _Reading:
     """One text while it is read."""
 
     file: str
-    loader: yaml.SafeLoader
+    loader: Any  # yaml.SafeLoader, whose methods have no types
     faults: list[Fault] = field(default_factory=list)
 
     def place(self, mark: Any) -> Place:
@@ -125,7 +125,9 @@ def _document(reading: _Reading) -> tuple[Pairs | None, list[Fault]]:
     try:
         _take(reading, yaml.StreamStartEvent)
         if reading.loader.check_event(yaml.StreamEndEvent):
-            reading.fault(reading.loader.peek_event().start_mark, "empty", "the profile is empty", "begin with version: 1")
+            reading.fault(
+                reading.loader.peek_event().start_mark, "empty", "the profile is empty", "begin with version: 1"
+            )
             return None, reading.faults
         _take(reading, yaml.DocumentStartEvent)
         mark = reading.loader.peek_event().start_mark
@@ -136,7 +138,9 @@ def _document(reading: _Reading) -> tuple[Pairs | None, list[Fault]]:
             reading.fault(mark, "type", "a profile is made of keys and values", "begin with version: 1")
         _take(reading, yaml.DocumentEndEvent)
         if not reading.loader.check_event(yaml.StreamEndEvent):
-            reading.fault(reading.loader.peek_event().start_mark, "syntax", "a second document", "write one file for each")
+            reading.fault(
+                reading.loader.peek_event().start_mark, "syntax", "a second document", "write one file for each"
+            )
     except _Hopeless:
         root = None
     except yaml.MarkedYAMLError as error:

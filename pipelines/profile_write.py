@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Any
 
 import yaml
 
 from model.errors import ConfigError, UsageError
-from pipelines.profile_files import SUFFIX, every, folders
+from pipelines.profile_files import SUFFIX, every, folders, shipped_folder
 from pipelines.profile_keys import EXTENDS, KEYS, VERSION
 from pipelines.profile_kinds import AUTO
 
@@ -19,12 +18,16 @@ SCHEMA_FILE = "pipeline.schema.json"
 
 def schema_path() -> str:
     """Where the JSON Schema lies that came with the program."""
-    return os.fspath(files("configs").joinpath(SCHEMA_FILE))  # type: ignore[arg-type]  # installed as files
+    return os.path.join(shipped_folder(), SCHEMA_FILE)
 
 
 def profile_text(extends: str, changes: Mapping[str, Any], description: str = "") -> str:
     """A profile that extends another and changes some values (by path; None is `auto`)."""
-    lines = [f"# yaml-language-server: $schema={schema_path()}", f"version: {VERSION}", f"{EXTENDS.path}: {_quoted(extends)}"]
+    lines = [
+        f"# yaml-language-server: $schema={schema_path()}",
+        f"version: {VERSION}",
+        f"{EXTENDS.path}: {_quoted(extends)}",
+    ]
     if description:
         lines.append(f"description: {_quoted(description)}")
     above: list[str] = []
@@ -41,7 +44,7 @@ def profile_text(extends: str, changes: Mapping[str, Any], description: str = ""
 
 
 def new_path(name: str) -> str:
-    """Where a new profile of yours is to lie. Raises UsageError for a name that will not do, ConfigError if it is taken."""
+    """Where a new profile of yours is to lie. Raises UsageError for an odd name, ConfigError if it is taken."""
     if not name or name.startswith((".", "-")) or not all(letter.isalnum() or letter in "-_." for letter in name):
         raise UsageError("not a name for a profile", subject=name, hint="use letters, digits, - _ and .")
     for known in every():

@@ -87,7 +87,7 @@ def nbytes_of(item: object) -> int:
 
 
 def memory_of(item: object) -> int:
-    """Bytes of memory that an item takes while it waits between strands: its `memory`, or else what `nbytes_of` says."""
+    """Bytes of memory an item takes while it waits between strands: its `memory`, or else what `nbytes_of` says."""
     size = getattr(item, "memory", None)
     return size if isinstance(size, int) else nbytes_of(item)
 

@@ -88,7 +88,9 @@ def _configuration(ctx: click.Context, /) -> None:
     for section, about, rows in reference():
         for path, meaning, usual, bounds in rows:
             output.event("key", path=path, meaning=meaning, default=usual, bounds=bounds)
-        output.line(f"{section}: {about}" if section else "A profile is a YAML file; see lox pipeline list, lox pipeline show.")
+        output.line(
+            f"{section}: {about}" if section else "A profile is a YAML file; see lox pipeline list, lox pipeline show."
+        )
         for path, meaning, usual, bounds in rows:
             output.line(f"  {path}")
             output.line(f"      {meaning}")

@@ -52,8 +52,9 @@ CHUNKER_SECTION = "Chunker options (fixed once the repository exists)"
 @profile_options
 @click.pass_context
 def command(
-    ctx: click.Context, /, encryption: str, chunk_average: str | None, chunker: str | None, copy_chunker_from: str | None,
-    from_password_file: str | None, from_password_command: str | None, profile: str | None, sets: tuple[str, ...],
+    ctx: click.Context, /, encryption: str, chunk_average: str | None, chunker: str | None,
+    copy_chunker_from: str | None, from_password_file: str | None, from_password_command: str | None,
+    profile: str | None, sets: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Create a repository.
 

@@ -40,5 +40,14 @@ def command(
     if output.json:
         output.event("plan", **json.loads(plan.json()))
         return
-    draw = {"text": plan.text, "mermaid": plan.mermaid, "json": plan.json, "dot": lambda: dot(plan), "svg": lambda: svg(plan)}
-    output.line(draw[form]())
+    match form:
+        case "dot":
+            output.line(dot(plan))
+        case "svg":
+            output.line(svg(plan))
+        case "mermaid":
+            output.line(plan.mermaid())
+        case "json":
+            output.line(plan.json())
+        case _:
+            output.line(plan.text())

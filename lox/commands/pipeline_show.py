@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from lox.engine import profile_options, named
+from lox.engine import named, profile_options
 from lox.escape import safe
 from lox.output import output_of, table
 from lox.settings import command as command_of
@@ -16,7 +16,9 @@ from lox.settings import option
 @option("--resolved", is_flag=True, help="Every value that holds, with where it comes from.")
 @profile_options
 @click.pass_context
-def command(ctx: click.Context, /, name: str | None, resolved: bool, profile: str | None, sets: tuple[str, ...]) -> None:
+def command(
+    ctx: click.Context, /, name: str | None, resolved: bool, profile: str | None, sets: tuple[str, ...]
+) -> None:
     """Show a profile as it is written, or every value with where it comes from.
 
     PROFILE is a name or a file; without it, --profile, LOX_PROFILE or 'default' counts. What --set says is seen with

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from lox.escape import safe
-from lox.output import Output, output_of
+from lox.output import output_of
 from lox.settings import command as command_of
 from lox.settings import option
-from model.errors import ConfigError, InvalidProfile
+from lox.units import plural
+from model.errors import InvalidProfile
 from model.exits import ExitCode
 
 if TYPE_CHECKING:
@@ -70,6 +71,5 @@ def _lines(fault: Fault) -> list[str]:
 
 def _verdict(faults: list[Fault], bad: bool) -> str:
     errors = sum(not fault.warning for fault in faults)
-    counts = [f"{count} {word}{'s' * (count != 1)}" for count, word in ((errors, "error"), (len(faults) - errors, "warning"))
-              if count]  # fmt: skip
-    return f"{'invalid' if bad else 'valid'}{', ' if counts else ''}{', '.join(counts)}"
+    counts = [plural(count, word) for count, word in ((errors, "error"), (len(faults) - errors, "warning")) if count]
+    return ", ".join(["invalid" if bad else "valid", *counts])

@@ -68,10 +68,15 @@ def test_validate_tells_faults_as_text_and_json(mine: Path, empty: Shell) -> Non
     bad.write_text("version: 1\nexecutor:\n  lanes: yes\n  memroy: 1GiB\n")
     outcome = empty("pipeline", "validate", str(bad), "slow-wan").ok(ExitCode.INVALID_CONFIGURATION)
     assert f"{bad}:3:10: error: yes is a truth value" in outcome.out
-    assert f"{bad}:4:3: error: no such key in executor: 'memroy' [unknown-key]\n    did you mean 'memory'?" in outcome.out
+    assert (
+        f"{bad}:4:3: error: no such key in executor: 'memroy' [unknown-key]\n    did you mean 'memory'?" in outcome.out
+    )
     assert "slow-wan: valid" in outcome.out
     listed = json.loads(empty("pipeline", "validate", str(bad), "-o", "json").ok(ExitCode.INVALID_CONFIGURATION).out)
-    assert [(row["line"], row["column"], row["code"]) for row in listed] == [(3, 10, "ambiguous"), (4, 3, "unknown-key")]
+    assert [(row["line"], row["column"], row["code"]) for row in listed] == [
+        (3, 10, "ambiguous"),
+        (4, 3, "unknown-key"),
+    ]
     assert listed[1]["hint"] == "did you mean 'memory'?" and listed[1]["file"] == str(bad)
     *faults, summary = empty.json("pipeline", "validate", str(bad), code=ExitCode.INVALID_CONFIGURATION)
     assert len(faults) == summary["faults"] == 2

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -229,6 +230,7 @@ def test_an_unreadable_file_ends_the_run_if_the_profile_says_so(tmp_path: Path) 
 def test_a_file_that_moves_is_read_as_often_as_the_profile_says(
     policy: str, reads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import kernels
     from sources.files import read
 
     root = tmp_path / "tree"
@@ -236,21 +238,21 @@ def test_a_file_that_moves_is_read_as_often_as_the_profile_says(
     (root / "log").write_bytes(b"line\n" * 1000)
     (root / "calm").write_bytes(b"still")
     seen = []
-    batch, alone = read.kernels.read_files, read._read_whole
+    batch, alone = kernels.read_files, read._read_whole
 
-    def moving(*arguments: object) -> object:
+    def moving(*arguments: Any) -> object:
         with open(root / "log", "ab") as file:
             file.write(b"more\n")
-        return batch(*arguments)  # type: ignore[arg-type]
+        return batch(*arguments)
 
-    def once_more(root_fd: int, path: bytes, *rest: object) -> object:
+    def once_more(root_fd: int, path: bytes, *rest: Any) -> object:
         if path.endswith(b"log"):
             seen.append(path)
-        found = alone(root_fd, path, *rest)  # type: ignore[arg-type]
+        found = alone(root_fd, path, *rest)
         found.steady = False  # somebody wrote to it just then
         return found
 
-    monkeypatch.setattr(read.kernels, "read_files", moving)
+    monkeypatch.setattr(kernels, "read_files", moving)
     monkeypatch.setattr(read, "_read_whole", once_more)
     place = Place(tmp_path / "repository", lanes=1)
     profile = load(None, [f"on_error.changed_while_reading={policy}", "executor.kind=inline"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from itertools import pairwise
 
 from runtime.drawing import dot, svg
 from runtime.plan import Flow, Plan, Queue
@@ -33,7 +34,7 @@ def test_an_svg_is_well_formed_and_shows_every_stage_in_order() -> None:
         for rect in root.iter(f"{space}rect")
         if rect.get("class") != "strand"
     )
-    assert all(x + width < following for (x, width), (following, _) in zip(boxes, boxes[1:], strict=False))
+    assert all(x + width < following for (x, width), (following, _) in pairwise(boxes))
     assert max(x + width for x, width in boxes) < int(root.get("width", "0"))
 
 

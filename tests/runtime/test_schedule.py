@@ -54,7 +54,8 @@ class World:
     ) -> None:
         self.lanes, self.kinds, self.items, self.rng = lanes, kinds, items, rng
         self.scheduler = Scheduler(lanes, queues=queues, **limits)
-        self.weights = [rng.randint(0, 12) for _ in range(items)]
+        weigh = random.Random(items)  # not the one that says what happens
+        self.weights = [weigh.randint(0, 12) for _ in range(items)]
         self.waits_for: dict[int, int] = {}  # output → the strand it is for
         self.workers: dict[Lane, Worker] = {}
         self.outputs: dict[int, Load] = {}
@@ -174,7 +175,7 @@ graphs = st.lists(st.tuples(st.integers(1, 4), st.sampled_from(["pass", "split",
 
 
 def world(graph: list[tuple[int, str]], items: int, seed: int, **limits: int) -> World:
-    return World([n for n, _ in graph], [kind for _, kind in graph], items, random.Random(seed), **limits)
+    return World([n for n, _ in graph], [kind for _, kind in graph], items, random.Random(seed), (), **limits)
 
 
 def everything(items: int) -> set[Atom]:
