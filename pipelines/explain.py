@@ -32,6 +32,7 @@ from pipelines.profile_keys import (
     queue_bytes_of,
     queue_items_of,
 )
+from pipelines.profile_kinds import Wrong
 from repository.codecs import by_name
 from runtime.executors import choose
 from runtime.plan import Plan
@@ -75,7 +76,9 @@ def explain(profile: Profile, cores: int) -> Explained:
     executor, why = choose(engine.executor)
     automatic = {**_automatic(profile, fitting, cores), EXECUTOR.path: (executor, why)}
     values = tuple(_resolved(profile, key, automatic) for key in KEYS.values() if _matters(profile, key, fitting))
-    return Explained(profile, fitting, plan_of("backup", profile), executor, values, tuple(fitting.budget()), engine.memory)
+    return Explained(
+        profile, fitting, plan_of("backup", profile), executor, values, tuple(fitting.budget()), engine.memory
+    )
 
 
 def _matters(profile: Profile, key: Key[Any], fitting: Fitting) -> bool:
@@ -97,7 +100,13 @@ def _resolved(profile: Profile, key: Key[Any], automatic: dict[str, tuple[str, s
     if key.path in automatic and shown == "auto":
         value, why = automatic[key.path]
         return Resolved(key.path, value, origin, f"auto: {why}")
-    return Resolved(key.path, shown, origin, f"auto: {key.automatic}" if shown == "auto" else "")
+    if shown != "auto":
+        return Resolved(key.path, shown, origin)
+    try:
+        key.kind.parse(key.automatic)  # what auto comes to is always the same, and written there
+    except Wrong:
+        return Resolved(key.path, shown, origin, f"auto: {key.automatic}")
+    return Resolved(key.path, key.automatic, origin, "auto")
 
 
 def _automatic(profile: Profile, fitting: Fitting, cores: int) -> dict[str, tuple[str, str]]:

@@ -39,7 +39,7 @@ class Trial:
 
 
 class TrialGround:
-    """Where trials are made. `place` is a folder or the URL of a store; each trial has a repository of its own there."""
+    """Where trials are made. `place` is a folder or the URL of a store; each trial has its own repository there."""
 
     def __init__(self, place: str | None, scratch: str, stop: threading.Event | None = None) -> None:
         """`scratch` is a folder for caches, and for repositories if there is no `place`. `stop` interrupts a trial."""

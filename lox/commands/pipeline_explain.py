@@ -122,10 +122,13 @@ def _show_values(output: Output, explained: Explained) -> None:
     if extends:
         output.line(f"from {', which extends '.join(extends)}")
     output.line()
-    rows = [
-        (one.key, safe(one.value), safe(f"{one.origin}, {one.why}" if one.why else one.origin))
-        for one in explained.values
-    ]
+    rows = []
+    for one in explained.values:
+        origin = one.origin
+        for file in profile.files:
+            if file.place != "file" and origin.startswith(f"{file.path}:"):
+                origin = f"{file.name}{origin.removeprefix(file.path)}"  # the path was told above
+        rows.append((one.key, safe(one.value), safe(f"{origin}, {one.why}" if one.why else origin)))
     output.lines(table(("KEY", "VALUE", "FROM"), rows))
 
 

@@ -75,7 +75,7 @@ def command(
 
 
 def _write(output: Output, path: str, start: Profile, tuned: Tuned) -> None:
-    """A profile of the user's that extends the one it began with and sets what was given with --set and what changed."""
+    """A profile of the user's own: it extends the one it began with, and sets what --set gave and what changed."""
     from pipelines.profile_write import profile_text, write_new
 
     given = {key: value.value for key, value in start.values.items() if not value.place.line}
