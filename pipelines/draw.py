@@ -141,24 +141,31 @@ def _opened_root() -> Iterator[int]:
         os.close(fd)
 
 
-def forget_pages(sample: Sample) -> None:
-    """Lets the system drop from memory what it holds of the files, so that they are read again from where they lie.
+class Pages:
+    """What the system holds in memory of the files of a sample. They are looked for once."""
 
-    Asks for no right but to read them. What is not written to the disk yet stays, and so do names and inodes.
-    """
-    advise = getattr(os, "posix_fadvise", None)
-    if advise is None:  # macOS
-        return
-    with _opened_root() as root:
-        for path in _regular_files(root, sample.paths):
-            try:
-                fd = open_regular(root, path.lstrip(b"/"))
-            except OSError:
-                continue
-            try:
-                advise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-            finally:
-                os.close(fd)
+    def __init__(self, sample: Sample) -> None:
+        with _opened_root() as root:
+            self._files = [path.lstrip(b"/") for path in _regular_files(root, sample.paths)]
+
+    def forget(self) -> None:
+        """Lets the system drop it, so that the files are read again from where they lie.
+
+        Asks for no right but to read them. What is not written to the disk yet stays, and so do names and inodes.
+        """
+        advise = getattr(os, "posix_fadvise", None)
+        if advise is None:  # macOS
+            return
+        with _opened_root() as root:
+            for path in self._files:
+                try:
+                    fd = open_regular(root, path)
+                except OSError:
+                    continue
+                try:
+                    advise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+                finally:
+                    os.close(fd)
 
 
 def _regular_files(root: int, paths: Iterable[bytes]) -> Iterator[bytes]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from model.errors import Interrupted, UsageError
 from pipelines.backup import BackupRequest, backup
-from pipelines.draw import Sample, forget_pages
+from pipelines.draw import Pages, Sample
 from pipelines.options import EngineOptions, Watch
 from repository.keys import KdfParams
 from repository.repository import Repository
@@ -46,12 +46,13 @@ class TrialGround:
         self._place = place
         self._scratch = scratch
         self._stop = stop or threading.Event()
+        self._pages: tuple[Sample, Pages] | None = None
 
     def run(self, sample: Sample, request: BackupRequest, engine: EngineOptions, *, cold: bool = True) -> Trial:
         """One backup of `sample`, the paths of `request`, as that wants it; with `cold` the files are read from where
         they lie, not from memory. Raises what a backup raises."""
         if cold:
-            forget_pages(sample)
+            self._forget(sample)
         with self._repository() as repository:
             watch = _Bounded(sample.size if sample.cut else None, self._stop)
             try:
@@ -61,6 +62,11 @@ class TrialGround:
                     raise
                 return _cut_off(watch.last)
         return Trial(report.trace, report.bytes_read, report.bytes_new, report.bytes_stored)
+
+    def _forget(self, sample: Sample) -> None:
+        if self._pages is None or self._pages[0] is not sample:
+            self._pages = sample, Pages(sample)
+        self._pages[1].forget()
 
     @contextmanager
     def store(self) -> Iterator[Store]:

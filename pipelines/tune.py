@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Literal
 
 from model.errors import ConfigError, PlanError, UsageError
@@ -22,12 +23,12 @@ Verdict = Literal["more", "faster", "smaller", "no"]
 
 FASTER = 0.97  # of the time: less is not worth a setting of its own
 CLEARLY = 0.85  # of the time: then three pairs are enough
-HOPELESS = 1.10  # of the time, in the first pair
+HOPELESS = 1.10  # of the time, in the first pair, if measurements do not vary; more if they do
 SAME = 1.01  # of the time: no slower
 SMALLER = 0.985  # of the bytes stored: worth taking if it costs no time
 PAIRS_LEAST, PAIRS_MOST = 3, 5  # of a race during the climb
 FINAL_LEAST, FINAL_MOST = 6, 12  # of the last race
-RESERVE = 0.3  # of the time, kept for the last race
+RESERVE_MOST = 0.4  # of the time, kept for the last race
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +121,15 @@ class Climber:
         self._slowest = 0.0  # seconds a trial took, what goes with it included
         self._end = 0.0
         self._densities: dict[tuple[Value, ...], float] = {}
+        self._paces: dict[tuple[Value, ...], list[float]] = {}
 
     def climb(self, start: Point, seconds: float) -> Tuned:
         """The best point found from `start` on, which must name a value of every knob, within about `seconds`."""
         begin = self._clock()
         tuned = Tuned(dict(start), dict(start))
-        self._end = begin + seconds * (1.0 - RESERVE)
+        self._end = begin + seconds
         first = self._trial(tuned, start)
+        self._end -= min(seconds * RESERVE_MOST, 2 * FINAL_LEAST * self._slowest)
         self._search(tuned, first.limiting)
         self._end = begin + seconds
         if tuned.changes:
@@ -176,7 +179,7 @@ class Climber:
                 ratios.append(other.pace / max(one.pace, 1e-15))
                 stored, limits = other.density / max(one.density, 1e-15), other.limiting
                 larger = self._density_of(candidate) > self._larger * self._density_of(tuned.start)
-                verdict = "no" if larger else judged(ratios, stored)
+                verdict = "no" if larger else judged(ratios, stored, self._noise(tuned.best))
                 if verdict == "more" and not self._time_for(2):
                     verdict = "no"
         except (ConfigError, PlanError, UsageError):  # the engine does not run with it, say for lack of memory
@@ -213,8 +216,15 @@ class Climber:
         measured = self._measure(point)
         self._slowest = max(self._slowest * 0.9, self._clock() - begin)
         self._densities[self._key(point)] = measured.density
+        self._paces.setdefault(self._key(point), []).append(measured.pace)
         tuned.trials += 1
         return measured
+
+    def _noise(self, point: Point) -> float:
+        """By how much what was measured at a point deviates from its median, as a share: the median of that."""
+        paces = self._paces.get(self._key(point), [])
+        middle = median(paces) if paces else 1.0
+        return median(abs(pace / middle - 1.0) for pace in paces) if len(paces) > 2 else 0.0
 
     def _density_of(self, point: Point) -> float:
         return self._densities.get(self._key(point), 0.0)
@@ -226,14 +236,16 @@ class Climber:
         return tuple(point[key] for key in self._knobs)
 
 
-def judged(ratios: Sequence[float], stored: float) -> Verdict:
-    """What the pairs of a race so far say of a candidate: ratios of its time, and of the bytes it stores."""
+def judged(ratios: Sequence[float], stored: float, noise: float = 0.0) -> Verdict:
+    """What the pairs of a race so far say of a candidate: ratios of its time, and of the bytes it stores. `noise`: by
+    how much measurements of one point deviate; the more, the more pairs it takes to be sure."""
     spread, saves = spread_of(ratios), stored <= SMALLER
-    if ratios[0] > HOPELESS or (len(ratios) == 2 and min(ratios) > (SAME if saves else 1.0)):
+    if ratios[0] > HOPELESS + 2 * noise or (len(ratios) == 2 and min(ratios) > (SAME if saves else 1.0)):
         return "no"
     if len(ratios) < PAIRS_LEAST:
         return "more"
-    if max(ratios) < (CLEARLY if len(ratios) == PAIRS_LEAST else 1.0) and spread.median <= FASTER:
+    enough = {PAIRS_LEAST: CLEARLY, PAIRS_MOST: FASTER}.get(len(ratios), FASTER - noise)
+    if max(ratios) < (CLEARLY if len(ratios) == PAIRS_LEAST else 1.0) and spread.median <= enough:
         return "faster"
     if len(ratios) < PAIRS_MOST and (saves or spread.median <= FASTER):
         return "more"

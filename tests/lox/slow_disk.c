@@ -3,6 +3,8 @@
  * A read is served in slices, one slice of any reader at a time, as a disk's queue does. A slice that does not follow
  * on the one before it on the "disk" costs a seek. So a single reader runs at the full rate but for one seek a file,
  * and two readers at once spend most of the time seeking. Files lie one after the other in the order of their first read.
+ *
+ * With LOX_SLOW_DISK_MS they are read as over a network instead: each read waits so long, and any number wait at once.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -61,6 +63,11 @@ static void serve(int fd, off_t offset, size_t size)
     struct stat status;
     if (!size || fstat(fd, &status) || !S_ISREG(status.st_mode))
         return;
+    const char *network = getenv("LOX_SLOW_DISK_MS");
+    if (network) {
+        usleep((useconds_t)atoi(network) * 1000);
+        return;
+    }
     for (size_t done = 0; done < size; done += SLICE) {
         size_t part = size - done < SLICE ? size - done : SLICE;
         pthread_mutex_lock(&head);

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from model.errors import UsageError
-from pipelines.draw import draw, forget_pages
+from pipelines.draw import Pages, draw
 
 KIB = 1 << 10
 
@@ -61,5 +61,5 @@ def test_access_times_stay(tmp_path: Path) -> None:
         os.utime(path, ns=(10**18, os.lstat(path).st_mtime_ns))  # long ago: whoever reads without care moves it
     before = {path: os.lstat(path).st_atime_ns for path in paths}
     sample = draw(source, 25)  # which has to look into everything
-    forget_pages(sample)
+    Pages(sample).forget()
     assert {path: os.lstat(path).st_atime_ns for path in paths} == before
