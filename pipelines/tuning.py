@@ -9,9 +9,10 @@ import time
 from collections.abc import Iterable
 from statistics import mode
 
+from model.batches import BODY_MAX, ROWS_MAX
 from model.errors import PlanError
 from pipelines.backup import BackupRequest
-from pipelines.draw import FILES_MAX, MIB, Sample, draw
+from pipelines.draw import MIB, Sample, draw
 from pipelines.fitting import Fitting
 from pipelines.options import BACKUP, EngineOptions
 from pipelines.profile import Profile, engine_of
@@ -31,9 +32,11 @@ from pipelines.trials import TrialGround
 from pipelines.tune import Knob, Measured, Point
 from repository.codecs import by_name
 
-FIRST_BYTES, FIRST_FILES = 16 * MIB, 2_000  # of the sample with which it is found out how large one must be
-BYTES_LEAST, BYTES_MOST = 4 * MIB, 4096 * MIB
+FIRST_BYTES, FIRST_FILES = 32 * MIB, 4_000  # of the sample with which it is found out how large one must be
+BYTES_MOST = 4096 * MIB
+BATCHES = 16  # a sample should have: with fewer nobody can see what more lanes would do
 TRIALS = 50  # a tuning is to have time for
+PATIENCE = 2.5  # times as long may a trial take, for a sample of enough batches
 TRIAL_LEAST, TRIAL_MOST = 0.5, 10.0  # seconds one is to take
 
 GOOD_LANES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -60,14 +63,22 @@ class Workbench:
             begin = time.monotonic()
             self.measure(point)
             took = time.monotonic() - begin  # with all that goes with a trial
-            if 0.7 < took / want < 1.4 or (self.sample.whole and took < want):
+            factor = want / max(took, 1e-3)
+            if self.batches < BATCHES:
+                factor = max(factor, min(BATCHES / self.batches, factor * PATIENCE))
+            if 0.7 < factor < 1.4 or (self.sample.whole and factor > 1.0):
                 return
-            self.sample = self._resized(want / max(took, 1e-3))
+            self.sample = self._resized(factor)
+
+    @property
+    def batches(self) -> int:
+        """Batches the sample makes at least."""
+        return max(1, self.sample.size // BODY_MAX, self.sample.files // ROWS_MAX)
 
     def _resized(self, factor: float) -> Sample:
-        size = min(BYTES_MOST, max(BYTES_LEAST, self.sample.size * factor))
-        files = max(FIRST_FILES, FILES_MAX * size / (64 * MIB), self.sample.files * factor)
-        return draw(self._source, round(size), round(files))
+        """A sample so many times as large, by bytes or by files, whichever there are enough of."""
+        size, files = self.sample.size * factor, self.sample.files * factor
+        return draw(self._source, round(min(BYTES_MOST, max(BODY_MAX, size))), round(max(FIRST_FILES, files)))
 
     def measure(self, point: Point) -> Measured:
         """One backup with the settings of the point. Raises as a backup; PlanError if it takes too much memory."""
@@ -85,10 +96,11 @@ def _memory(engine: EngineOptions) -> int:
     return sum(part.nbytes for part in Fitting(engine, BACKUP).budget())
 
 
-def knobs_of(profile: Profile, cores: int) -> tuple[list[Knob], Point]:
-    """The knobs worth turning, those most likely to matter first, and where they stand in the profile."""
+def knobs_of(profile: Profile, cores: int, batches: int = 1 << 20) -> tuple[list[Knob], Point]:
+    """The knobs worth turning, those most likely to matter first, and where they stand in the profile. More lanes than
+    half of the `batches` of a sample are not tried: it could not tell what they are worth."""
     fitting = Fitting(engine_of(profile), BACKUP)
-    lanes, most = fitting.lanes, max(LANES_LEAST, 4 * cores)
+    lanes, most = fitting.lanes, min(max(LANES_LEAST, 4 * cores), max(1, batches // 2))
     level, levels = levels_of(profile.required(CODEC), profile[LEVEL])
     turned = [
         _knob(profile, LANES, "", mode(lanes.values()), [one for one in GOOD_LANES if one <= most], ends=True),

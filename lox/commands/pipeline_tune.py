@@ -61,11 +61,12 @@ def command(
     output, start = output_of(ctx), load(profile, sets)
     place = place_of(source)
     target = new_path(name or f"{start.name}-tuned") if write else None
-    knobs, point = knobs_of(start, usable_cores())
+    _, point = knobs_of(start, usable_cores())
     stop, begin = threading.Event(), time.monotonic()
     with stopping(stop, quiet=output.json), trial_ground(work, stop) as ground:
         bench = Workbench(ground, place, start, cold=not warm)
         bench.prepare(point, seconds)
+        knobs, point = knobs_of(start, usable_cores(), bench.batches)
         _show_sample(output, bench, len(knobs))
         climber = Climber(knobs, bench.measure, time.monotonic, allow_larger, lambda step: _show_step(output, step))
         tuned = climber.climb(point, seconds - (time.monotonic() - begin))
