@@ -19,7 +19,7 @@ from repository.store import Store
 PASSES = 3  # of which the fastest counts, stage by stage; the first reads from where the files lie
 PATIENCE = 8.0  # seconds for the passes with one codec, after which no further one is begun
 OBJECT_BYTES = 16 << 20  # of what is put into a store
-PUT_SECONDS = 2.0
+PUT_SECONDS = 1.0
 INLINE = EngineOptions(executor="inline", lanes=1)
 COMMON = ("scan", "read", "chunk", "hash", "dedup", "commit")
 

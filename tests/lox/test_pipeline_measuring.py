@@ -119,7 +119,7 @@ def test_tune_goes_down_to_one_reader_on_a_disk_with_one_head(tmp_path: Path) ->
     rows = [loads(line) for line in done.stdout.splitlines()]
     tuned = of_type(rows, "tuned")[0]
     print(tuned)
-    assert tuned["beyond_noise"] and tuned["gain_low"] > 1.3
+    assert tuned["beyond_noise"] and tuned["gain"] > 1.3
     assert "1" in (tuned["changes"].get(key, {}).get("after") for key in ("stages.read.lanes", "executor.lanes"))
     assert traces(source) == before
     written = Path(of_type(rows, "written")[0]["path"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from statistics import median
 
@@ -31,8 +32,9 @@ PLANS = {
     "not compressed": ["stages.compress.codec=none"],
 }
 PACKINGS = [("zstd", 2), ("zstd", 9), ("lz4", 0), ("none", 0)]
-CLOSE = 2.0  # times too fast or too slow, on a machine that does other things as well
-TRIALS = 3
+CLOSE = 1.6  # times too fast or too slow, if nothing else runs
+COMPARED = 2.5  # the same for one plan compared with another, whatever else runs
+ROUNDS = 3
 
 pytestmark = pytest.mark.slow
 
@@ -62,26 +64,33 @@ def forecast_of(profile: Profile, rates: Rates, upload: float | None = None) -> 
 
 
 def measured(ground: TrialGround, sample: Sample, profile: Profile) -> tuple[float, str]:
-    """Bytes a second, the median of some backups, and the stage that limited one."""
+    """Bytes a second of a backup, and the stage that limited it."""
     request = BackupRequest(sample.paths, codec=profile.required(CODEC), level=profile[LEVEL])
-    trials = [ground.run(sample, request, engine_of(profile), cold=False) for _ in range(TRIALS)]
-    return median(trial.read / trial.trace.wall for trial in trials), trials[-1].trace.limiting().name
+    trial = ground.run(sample, request, engine_of(profile), cold=False)
+    return trial.read / trial.trace.wall, trial.trace.limiting().name
 
 
 def test_backups_are_about_as_fast_as_predicted(ground: TrialGround, sample: Sample, rates: Rates) -> None:
-    lines, wrong = [], []
-    for name, sets in PLANS.items():
-        profile = load(None, sets)
-        forecast = forecast_of(profile, rates)
-        real, limiting = measured(ground, sample, profile)
-        ratio = real / forecast.rate
-        lines.append(
-            f"{name:<22}{forecast.rate / MIB:8.0f}{real / MIB:8.0f}{ratio:7.2f}  {forecast.stage:<10}{limiting}"
-        )
-        if not 1 / CLOSE < ratio < CLOSE:
-            wrong.append(lines[-1])
-    print("\n".join(["", "plan                  predicted    real  ratio  predicted real", *lines]))
-    assert wrong == []
+    """Plan by plan in turns. On a busy machine all are slower, so then only how they compare is looked at."""
+    profiles = {name: load(None, sets) for name, sets in PLANS.items()}
+    forecasts = {name: forecast_of(profile, rates) for name, profile in profiles.items()}
+    real: dict[str, list[tuple[float, str]]] = {name: [] for name in PLANS}
+    busy = False
+    for _ in range(ROUNDS):
+        for name, profile in profiles.items():
+            busy = busy or os.getloadavg()[0] > usable_cores() + 1
+            real[name].append(measured(ground, sample, profile))
+    rate = {name: max(runs)[0] for name, runs in real.items()}
+    ratio = {name: rate[name] / forecasts[name].rate for name in PLANS}
+    print(f"\n{'busy' if busy else 'idle'}       MiB/s: predicted    real  ratio  predicted real")
+    for name in PLANS:
+        what = forecasts[name]
+        limits = f"{what.stage:<10}{max(real[name])[1]}"
+        print(f"{name:<22}{what.rate / MIB:8.0f}{rate[name] / MIB:8.0f}{ratio[name]:7.2f}  {limits}")
+    if not busy:
+        assert {name: found for name, found in ratio.items() if not 1 / CLOSE < found < CLOSE} == {}
+    compared = {name: ratio[name] / median(ratio.values()) for name in PLANS}
+    assert {name: found for name, found in compared.items() if not 1 / COMPARED < found < COMPARED} == {}
 
 
 def test_more_work_is_predicted_to_take_longer(rates: Rates) -> None:
@@ -93,8 +102,8 @@ def test_more_work_is_predicted_to_take_longer(rates: Rates) -> None:
 
 def test_an_upload_limit_is_kept_to_the_byte(ground: TrialGround, sample: Sample, rates: Rates) -> None:
     profile = load(None, ["executor.memory=256MiB"])  # small packs: the last of them are not most of it
-    forecast = forecast_of(profile, rates, upload=20.0 * MIB)
+    forecast = forecast_of(profile, rates, upload=10.0 * MIB)
     assert forecast.limit == LIMIT
-    with environment({"LOX_LIMIT_UPLOAD": "20MiB"}):
+    with environment({"LOX_LIMIT_UPLOAD": "10MiB"}):
         real, _ = measured(ground, sample, profile)
     assert real == pytest.approx(forecast.rate, rel=0.25)
