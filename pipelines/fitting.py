@@ -121,10 +121,10 @@ class Fitting:
         return sum(self.engine.stage(name).queue.nbytes or usual for name in begins)
 
     def _packs(self) -> int:
-        """Packs in memory at once: for each lane of encrypt one being filled, one being let go, and those under way."""
-        sealing = self.lanes["encrypt"]
-        sending = self.lanes["upload"] * (1 + self.engine.packs_under_way) if "upload" in self.begins else 0
-        return 2 * sealing + (sending or sealing * self.engine.packs_under_way)
+        """Packs in memory at once: one that each lane fills, another where it is handed over, and those under way."""
+        handed_over = "upload" in self.begins
+        sending = self.lanes["upload"] * self.engine.packs_under_way
+        return self.lanes["encrypt"] * (2 if handed_over else 1) + sending
 
     def _pack_bytes(self) -> int:
         if "encrypt" not in self.stages:

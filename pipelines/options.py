@@ -58,7 +58,7 @@ class EngineOptions:
     batch_bytes: int = BODY_MAX
     segment_bytes: int | None = None
     pack_bytes: int | None = None
-    packs_under_way: int = 1
+    packs_under_way: int = 2
     batches_open: int | None = None
 
     def __post_init__(self) -> None:

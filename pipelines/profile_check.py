@@ -34,7 +34,7 @@ def check_profile(data: bytes, file: str) -> tuple[Values, list[Fault]]:
             found[path] = value
     if not any(key.text == VERSION_KEY.path for key, _ in root.pairs):
         faults.append(Fault(root.place, "missing", "the profile has no version", f"begin with version: {VERSION}"))
-    return found, faults
+    return found, list({fault.place: fault for fault in reversed(faults)}.values())[::-1]  # one for each place
 
 
 def check_setting(text: str) -> tuple[Values, list[Fault]]:

@@ -70,7 +70,7 @@ CUT = Key("strands.cut", Names(STAGES), "Stages that begin a strand of their own
 
 SCAN_THREADS = Key("stages.scan.threads", Whole(0, 64), "Threads that look at folders ahead.", "2")
 BATCH_ITEMS = Key("stages.scan.batch.items", Whole(16, ROWS_MAX), "Entries in a batch.", str(ROWS_MAX))
-BATCH_BYTES = Key("stages.scan.batch.bytes", Size(64 * KIB, BODY_MAX), "Bytes of files in a batch; longer ones are alone.",
+BATCH_BYTES = Key("stages.scan.batch.bytes", Size(64 * KIB, BODY_MAX), "Bytes of files in a batch at most.",
                   "8MiB")  # fmt: skip
 CODEC = Key(
     "stages.compress.codec", Choice(("zstd", "lz4", "gzip", "none")), "How new data is compressed.", default="zstd"
@@ -83,7 +83,7 @@ SEGMENT = Key(
 PACK_SIZE = Key("stages.encrypt.pack_size", Size(MIB, 128 * MIB), "Bytes at which a pack is full.",
                 "8 to 64 MiB, as memory allows")  # fmt: skip
 PACKS_UNDER_WAY = Key(
-    "stages.upload.packs_under_way", Whole(1, 64), "Packs each lane may have on their way to the store.", "1"
+    "stages.upload.packs_under_way", Whole(1, 64), "Packs each lane may have on their way to the store.", "2"
 )
 
 UNREADABLE = Key("on_error.unreadable_file", Choice(("warn", "fail")),

@@ -62,18 +62,24 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
+    """One value as text, whatever it means."""
+
     text: str
     place: Place
 
 
 @dataclass(frozen=True, slots=True)
 class Items:
+    """A list."""
+
     nodes: tuple[Tree, ...]
     place: Place
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
+    """A mapping, in the order in which it is written."""
+
     pairs: tuple[tuple[Scalar, Tree], ...]
     place: Place
 

@@ -15,6 +15,7 @@ from repository.pack import HEADER_SIZE, pack_name
 from runtime.stage import Context, Stage
 from stages.access import RepositoryAccess
 
+UNDER_WAY = 2  # packs a lane may have on their way to the store while it fills the next, unless told otherwise
 HEADS_KEPT = 256  # pack heads a lane remembers
 
 
@@ -33,7 +34,7 @@ class Uploader(Stage[Sealed[R], Stored[R]], Generic[R]):
         self,
         access: RepositoryAccess,
         dry_run: bool = False,
-        under_way: int = 1,
+        under_way: int = UNDER_WAY,
         release: Release = Release.STORED,
     ) -> None:
         self.access = access
