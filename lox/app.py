@@ -38,7 +38,6 @@ COMMANDS = {
     "pipeline": "Show, check, draw, compare and make pipeline profiles.",
     "key": "List, add, remove, change, test and rotate keys.",
     "store": "Find out what a store does, or copy a repository to another.",
-    "bench": "Measure what this host can do at best, stage by stage.",
     "debug": "Tools for drills and tests.",
     "help": "Explain a topic.",
     "completion": "Print a completion script for your shell.",
