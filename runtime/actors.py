@@ -17,7 +17,6 @@ from runtime.drive import Drive
 from runtime.hands import Died, Event, Failed, Flushed, Opened, Output, Pushed
 from runtime.host import HostSetup, Raised, Reply, StrandHost
 from runtime.orders import Lane
-from runtime.placement import Labels
 from runtime.trace import LaneMeter
 
 START_SECONDS = 60.0
@@ -32,7 +31,7 @@ _MORE_ROOM = {"max_restarts": 0, "max_task_retries": 0, "enable_task_events": Fa
 class Places(Protocol):
     """Where lanes go: `Hosts`, or `OneHost`."""
 
-    def place(self, lane: Lane, name: str, labels: Labels) -> Mapping[str, Any]:
+    def place(self, lane: Lane, name: str, labels: Mapping[str, str]) -> Mapping[str, Any]:
         """Options for the actor of this lane. Raises RunFailed if there is no place for it."""
         ...
 
@@ -44,7 +43,7 @@ class Places(Protocol):
 class OneHost:
     """A private Ray has one node."""
 
-    def place(self, lane: Lane, name: str, labels: Labels) -> Mapping[str, Any]:
+    def place(self, lane: Lane, name: str, labels: Mapping[str, str]) -> Mapping[str, Any]:
         """Nothing to choose."""
         return {"scheduling_strategy": "SPREAD"}
 
@@ -54,12 +53,11 @@ class OneHost:
 
 @dataclass(frozen=True, slots=True)
 class LaneSettings:
-    """What lanes get beside their stages: `labels` of the hosts of each strand, `environment` of their processes."""
+    """What lanes get beside their stages; `environment` is that of their processes."""
 
     services: Mapping[str, Any]
     prepare: Callable[[], None]
     places: Places = field(default_factory=OneHost)
-    labels: Sequence[Labels] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -102,14 +100,13 @@ class RayHands:
     def open(self, lane: Lane) -> None:
         drive, settings = self._drive, self._settings
         strand, name = drive.strands[lane.strand], drive.lane_name(lane)
-        labels = settings.labels[lane.strand] if settings.labels else {}
-        place = settings.places.place(lane, name, labels)
+        place = settings.places.place(lane, name, strand.placement)
         setup = HostSetup(
             strand, drive.measure, lane.number, name, settings.services, settings.prepare, settings.environment
         )
         # No CPUs are reserved: the plan says how many lanes there are, and a plan with cuts has more than cores.
         handle = self._host.options(num_cpus=0, **place, **_MORE_ROOM).remote(setup)
-        self._actors[lane] = _Actor(handle, drive.meters.new_lane(lane.strand), held=self._held(lane))
+        self._actors[lane] = _Actor(handle, drive.meters.new_lane(lane.strand, lane.number), held=self._held(lane))
         self._called(lane, handle.open.remote(), None, [Opened(lane)])
 
     def push(self, lane: Lane, item: Any) -> None:
@@ -208,7 +205,7 @@ class RayHands:
     def _events_of(self, lane: Lane, call: _Call, reply: Reply) -> list[Event]:
         events: list[Event] = [Output(lane, output) for output in reply.outputs]
         if call.outputs is not None and reply.count:
-            events.append(Output(lane, call.outputs))
+            events.append(Output(lane, call.outputs, reply.nbytes))
         if isinstance(call.done[0], Opened):
             self._actors[lane].opened = reply.raised is None
         return [*events, *(call.done if reply.raised is None else [Failed(lane, reply.raised.unpack())])]

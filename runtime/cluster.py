@@ -15,7 +15,7 @@ import site
 import socket
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ import psutil
 from model.errors import ConfigError, RunFailed
 from runtime.actors import first_line
 from runtime.gate import read_token
-from runtime.placement import NO_TLS, ClusterOptions, Placement
+from runtime.joining import NO_TLS, ClusterOptions
 from runtime.private import private_directory
 from runtime.program import ROOT
 from runtime.ray_executor import ClusterExecutor, RayExecutor
@@ -207,8 +207,8 @@ def open_ray() -> Iterator[RayExecutor]:
 
 
 @contextmanager
-def open_cluster(options: ClusterOptions, placement: Placement) -> Iterator[RayExecutor]:
-    """Join a cluster, and let in the hosts that may have lanes. Nothing of it is stopped at the end.
+def open_cluster(options: ClusterOptions, placements: Sequence[Mapping[str, str]] = ()) -> Iterator[RayExecutor]:
+    """Join a cluster and let in the hosts that have one of `placements` (none: all). Nothing of it is ever stopped.
 
     Raises ConfigError for a bad token file or missing TLS files, RunFailed for a cluster that is not there, or that is
     not as docs/cluster.md wants it.
@@ -220,7 +220,7 @@ def open_cluster(options: ClusterOptions, placement: Placement) -> Iterator[RayE
             ray = _join(options)
         try:
             prepare_worker()
-            executor = ClusterExecutor(ray, directory, prepare_worker, options, token, placement)
+            executor = ClusterExecutor(ray, directory, prepare_worker, options, token, placements)
             try:
                 yield executor
             finally:

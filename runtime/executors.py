@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
@@ -13,7 +13,7 @@ from model.errors import PlanError, UsageError
 from runtime.drive import Control, Drive
 from runtime.hands import Hands
 from runtime.inline import InlineHands
-from runtime.placement import NOWHERE_IN_PARTICULAR, ClusterOptions, Placement
+from runtime.joining import ClusterOptions
 from runtime.plan import Plan, fuse
 from runtime.private import Secret
 from runtime.stage import NeverStop, Sink, StopSignal
@@ -55,7 +55,6 @@ class Executor(Protocol):
         feed: Iterable[Any],
         sink: Sink[Any],
         control: Control | None = None,
-        cuts: Collection[str] = (),
     ) -> Trace:
         """Run a plan to its end. Raises RunFailed (cause: what the stage raised), Interrupted, and what feed or sink
         raise.
@@ -81,9 +80,8 @@ class LocalExecutor:
         feed: Iterable[Any],
         sink: Sink[Any],
         control: Control | None = None,
-        cuts: Collection[str] = (),
     ) -> Trace:
-        drive = Drive(plan, fuse(plan, cuts), sink, control or Control(), self.name)
+        drive = Drive(plan, fuse(plan), sink, control or Control(), self.name)
         services = MappingProxyType(self._services)
         hands: Hands = InlineHands(drive, services) if self.name == "inline" else ThreadHands(drive, services)
         return drive.run(feed, hands)
@@ -107,27 +105,23 @@ def choose(executor: str) -> tuple[ExecutorName, str]:
 
 @contextmanager
 def open_executor(
-    executor: str = "auto", cluster: ClusterOptions | None = None, placement: Placement = NOWHERE_IN_PARTICULAR
+    executor: str = "auto", cluster: ClusterOptions | None = None, placements: Sequence[Mapping[str, str]] = ()
 ) -> Iterator[Executor]:
     """An executor by name; closed, with all it started, at the end.
 
-    With `cluster` Ray is not started but joined there, and `placement` says which hosts get which lanes. Raises
-    UsageError, PlanError, ConfigError; RunFailed if Ray does not start or cannot be joined.
+    With `cluster` Ray is not started but joined there, and hosts that have one of `placements` are let in (none: all).
+    Raises UsageError, PlanError, ConfigError; RunFailed if Ray does not start or cannot be joined.
     """
     name, _ = choose(executor)
-    if (cluster or placement) and name != "ray":
+    if cluster is not None and name != "ray":
         raise UsageError("only Ray runs on many hosts", subject=executor, hint="--executor ray")
-    if placement and cluster is None:
-        raise UsageError(
-            "hosts are chosen only in a cluster", hint="name one with --ray-address, or drop the placement"
-        )
     if name != "ray":
         yield LocalExecutor(name)
         return
     from runtime import cluster as ray_module  # the only module that needs Ray, and slow to import
 
     opened: AbstractContextManager[Executor]
-    opened = ray_module.open_ray() if cluster is None else ray_module.open_cluster(cluster, placement)
+    opened = ray_module.open_ray() if cluster is None else ray_module.open_cluster(cluster, placements)
     with opened as ray:
         yield ray
 
@@ -141,7 +135,6 @@ def run(
     services: Mapping[str, Any] = MappingProxyType({}),
     stop: StopSignal | None = None,
     window: int | None = None,
-    cuts: Collection[str] = (),
     on_tick: Callable[[Trace], None] | None = None,
 ) -> Trace:
     """Open an executor, host the services, run the plan, close. For callers that need the services themselves:
@@ -150,4 +143,4 @@ def run(
     with open_executor(executor) as opened:
         opened.host(services)
         control = Control(stop=stop or NeverStop(), window=window, on_tick=on_tick)
-        return opened.run(plan, feed, sink, control, cuts)
+        return opened.run(plan, feed, sink, control)

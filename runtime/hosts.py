@@ -17,13 +17,14 @@ from typing import Any
 
 from model.errors import ConfigError, RunFailed
 from runtime.gate import prove, token_of_this_host
+from runtime.joining import is_loopback
 from runtime.orders import Lane
-from runtime.placement import Labels, is_loopback, shown
 from runtime.program import program
 
 ASK_SECONDS = 60.0  # for a host to say what it is; its first process has to import Ray
 SHUN_SECONDS = 60.0  # a host on which a lane died gets others only if there is no other host
 
+Labels = Mapping[str, str]  # what a host must be labelled with, all of it
 NodeOption = Callable[[str], Mapping[str, Any]]  # options of Ray that bind a task or an actor to a node
 
 
@@ -176,7 +177,7 @@ class Hosts:
         gone = f"; {len(self._gone)} did not answer" if self._gone else ""
         return RunFailed(
             "no host is left for the lanes",
-            subject=shown(labels),
+            subject=", ".join(f"{key}={value}" for key, value in sorted(labels.items())) or "any host",
             why=f"the cluster has no living node with these labels and at least one CPU{gone}",
             hint="start Ray there again, then run the backup again: what was stored is found",
         )

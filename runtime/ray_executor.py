@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from runtime.actors import GROUP, LaneSettings, OneHost, RayHands, lost_errors
 from runtime.drive import Control, Drive
 from runtime.gate import Gate, NetworkGate, UnixGate
 from runtime.hosts import Hosts
-from runtime.placement import ClusterOptions, Placement, checked, cuts_of, labels_of
+from runtime.joining import ClusterOptions
 from runtime.plan import Plan, Strand, fuse
 from runtime.private import LentSecret, Secret, Vault
 from runtime.schedule import WINDOW
@@ -48,16 +48,15 @@ class RayExecutor:
         feed: Iterable[Any],
         sink: Sink[Any],
         control: Control | None = None,
-        cuts: Collection[str] = (),
     ) -> Trace:
         """See `Executor.run`."""
-        strands = fuse(plan, cuts)
+        strands = fuse(plan)
         # Between strands bodies are under way, in one strand only descriptions of work: of those a lane may have more.
         window = WINDOW if len(strands) > 1 else 2 * GROUP
         drive = Drive(plan, strands, sink, control or Control(), self.name, window)
-        return drive.run(feed, RayHands(self._ray, drive, self._settings(plan, strands)))
+        return drive.run(feed, RayHands(self._ray, drive, self._settings(strands)))
 
-    def _settings(self, plan: Plan, strands: Sequence[Strand]) -> LaneSettings:
+    def _settings(self, strands: Sequence[Strand]) -> LaneSettings:
         return LaneSettings(self._services.remote(), self._prepare, OneHost())
 
     def close(self) -> None:
@@ -75,17 +74,16 @@ class ClusterExecutor(RayExecutor):
         prepare: Callable[[], None],
         options: ClusterOptions,
         token: bytes,
-        placement: Placement,
+        placements: Sequence[Mapping[str, str]],
     ) -> None:
         gate = NetworkGate(ray.util.get_node_ip_address(), options.port, token, directory)
         super().__init__(ray, directory, prepare, gate)
         self._options = options
-        self._placement = placement
         self._vault = Vault()
         self._hosts = Hosts(ray, token, options.tls, self._bound_to, lost_errors(ray))
         try:
             self.host({"vault": self._vault})
-            self.cpus = [host.cpus for host in self._hosts.admit_all(list(placement.values()) or [{}])]
+            self.cpus = [host.cpus for host in self._hosts.admit_all(placements or [{}])]
         except BaseException:
             self.close()
             raise
@@ -102,21 +100,18 @@ class ClusterExecutor(RayExecutor):
         feed: Iterable[Any],
         sink: Sink[Any],
         control: Control | None = None,
-        cuts: Collection[str] = (),
     ) -> Trace:
-        """See `Executor.run`; strands are also cut where one stage may be on another host than the one before it."""
-        cuts = {*cuts, *cuts_of(plan, checked(self._placement, plan))}
+        """See `Executor.run`."""
         self._hosts.begin()
-        trace = super().run(plan, feed, sink, control, cuts)
+        trace = super().run(plan, feed, sink, control)
         return replace(trace, placed=tuple(self._hosts.placed))
 
-    def _settings(self, plan: Plan, strands: Sequence[Strand]) -> LaneSettings:
+    def _settings(self, strands: Sequence[Strand]) -> LaneSettings:
         lanes = sum(strand.lanes for strand in strands)
         return LaneSettings(
             self._services.remote(),
             self._prepare,
             self._hosts,
-            labels_of(strands, plan, self._placement),
             self._options.lane_environment(lanes),
         )
 

@@ -85,7 +85,7 @@ def check_sources(services: Mapping[str, Any]) -> None:
         "a host does not see what is backed up",
         subject=f"{socket.gethostname()}: {os.fsdecode(ours.path)}",
         why=f"{_text(ours)} there, {_text(other)} on the host that scans",
-        hint="mount the same file system at the same path on all hosts, or choose hosts with --place KEY=VALUE",
+        hint="mount the same file system at the same path on all hosts, or choose hosts with placement in the profile",
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime import cluster as ray_module
-from runtime.placement import ClusterOptions
+from runtime.joining import ClusterOptions
 from runtime.private import private_directory
 
 STORE_BYTES = 80 << 20  # the least Ray takes

@@ -14,10 +14,9 @@ import pytest
 from model.chunking import KIB, MIB
 from model.errors import RunFailed, UsageError
 from pipelines.backup import BackupReport, BackupRequest, backup
-from pipelines.options import EngineOptions, Progress, Watch
+from pipelines.options import EngineOptions, Progress, StageOptions, Watch
 from pipelines.restore import RestoreRequest, restore
 from repository.snapshot import load_all
-from runtime.placement import ALL
 from tests.clusters import Nodes, nodes
 from tests.pipelines.helpers import Place, differences
 
@@ -54,7 +53,8 @@ class Many:
     cluster: Nodes
 
     def backup(self, tree: Path, placement: Mapping[str, Mapping[str, str]] | None = None, **more: Any) -> BackupReport:
-        engine = EngineOptions("ray", more.pop("lanes", None), cluster=self.cluster.options, placement=placement or {})
+        stages = {stage: StageOptions(placement=labels) for stage, labels in (placement or {}).items()}
+        engine = EngineOptions("ray", more.pop("lanes", None), stages=stages, cluster=self.cluster.options)
         watch = more.pop("watch", None) or Watch()
         return backup(self.place.repository, BackupRequest((os.fsencode(tree),), **more), engine, watch)
 
@@ -94,7 +94,7 @@ def test_two_hosts_make_the_snapshot_of_one(many: Many, tree: Path, tmp_path: Pa
 
 
 def test_stages_on_different_hosts_make_it_too(many: Many, tree: Path) -> None:
-    placement = {ALL: {"site": "a"}, "upload": {"site": "b"}}
+    placement = {"read": {"site": "a"}, "upload": {"site": "b"}}
     report = many.backup(tree, placement, lanes=1)
     a, b = (node.node_id[:6] for node in many.cluster.list())
     assert {lane.partition("-")[0]: host.rpartition("/")[2] for lane, host in report.trace.placed} == {
@@ -151,8 +151,8 @@ def test_all_hosts_with_a_label_are_lost_and_the_next_run_heals(tree: Path, tmp_
         many = Many(Place(tmp_path / "repository"), cluster)
         when = When(25 * MIB, lambda: cluster.remove(lost))
         with pytest.raises(RunFailed, match="no host is left for the lanes: site=b"):
-            many.backup(tree, {ALL: {"site": "b"}}, watch=when, level=15)
+            many.backup(tree, {"read": {"site": "b"}}, watch=when, level=15)
         assert list(load_all(many.place.repository)) == []
         cluster.add(site="b")
-        report = many.backup(tree, {ALL: {"site": "b"}})
+        report = many.backup(tree, {"read": {"site": "b"}})
         same_as_on_one_host(many, tree, report)

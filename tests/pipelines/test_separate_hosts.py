@@ -69,7 +69,7 @@ def test_two_hosts_with_tls_make_one_snapshot(two: Hosts, tree: Path, tmp_path: 
     snapshot = load_all(place.repository)[0]
     assert place.restore(snapshot, tmp_path / "out").problems == []
     assert differences(tree, tmp_path / "out" / os.fspath(tree)[1:]) == ""
-    code, lines, _ = backup(two, place, tree, "--place", "net=wan", "--mode", "full")
+    code, lines, _ = backup(two, place, tree, "--set", "placement.read={net: wan}", "--mode", "full")
     assert code == 0
     assert hosts_of(lines) == {"nas2"}
     assert lines[-1]["bytes_new"] == 0
@@ -77,18 +77,18 @@ def test_two_hosts_with_tls_make_one_snapshot(two: Hosts, tree: Path, tmp_path: 
 
 def test_a_host_that_sees_another_store_ends_the_run(two: Hosts, tree: Path) -> None:
     place = Place(two.folder / "hidden" / "repository")
-    code, _, err = backup(two, place, tree, "--place", "site=b")
+    code, _, err = backup(two, place, tree, "--set", "placement.read={site: b}")
     assert code == 1
     assert "a host does not see the repository: nas2: " in err
     assert "put it where all hosts reach it" in err
     assert list(load_all(place.repository)) == []
-    code, _, err = backup(two, place, tree, "--place", "site=a")
+    code, _, err = backup(two, place, tree, "--set", "placement.read={site: a}")
     assert (code, err) == (0, "")
 
 
 def test_a_host_that_sees_another_source_ends_the_run(two: Hosts, tmp_path: Path) -> None:
     place, tree = Place(tmp_path / "repository"), planted(two.folder / "hidden" / "tree")
-    code, _, err = backup(two, place, tree, "--place", "site=b")
+    code, _, err = backup(two, place, tree, "--set", "placement.read={site: b}")
     assert code == 1
     assert f"a host does not see what is backed up: nas2: {tree}: no such file or directory there" in err
     assert "on the host that scans" in err

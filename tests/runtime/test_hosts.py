@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from model.errors import PlanError, RunFailed, UsageError
+from model.errors import RunFailed, UsageError
 from runtime.hosts import Hosts, facts
+from runtime.joining import ClusterOptions
 from runtime.orders import Lane
-from runtime.placement import ALL, ClusterOptions, checked, cuts_of, labels_by_stage
 from runtime.program import program
-from tests.contracts.executor import chain
 
 TOKEN = b"0123456789abcdef" * 4
 
@@ -180,19 +179,6 @@ def test_addresses_of_clusters() -> None:
     assert ClusterOptions("[::1]:6379", "/t").endpoint == ("::1", 6379)
     assert ClusterOptions("localhost:1", "/t").on_loopback
     assert not ClusterOptions("nas1:6379", "/t", "off").on_loopback
-
-
-def test_stages_follow_the_one_before_them_unless_they_are_placed() -> None:
-    plan = chain()
-    placement = {"read": {"fs": "nas"}, "gather": {"net": "wan"}}
-    labels = labels_by_stage(plan, placement)
-    assert labels == {"read": {"fs": "nas"}, "double": {"fs": "nas"}, "gather": {"net": "wan"}}
-    assert cuts_of(plan, placement) == {"gather"}
-    assert cuts_of(plan, {ALL: {"fs": "nas"}}) == set()
-    assert cuts_of(plan, {"double": {"net": "wan"}}) == {"double"}
-    with pytest.raises(PlanError, match="no such stage to place: raed") as caught:
-        checked({"raed": {}}, plan)
-    assert "read" in caught.value.hint
 
 
 def test_the_program_is_told_from_another_of_its_version() -> None:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from model.errors import ConfigError, RunFailed, UsageError
-from runtime.drive import Control
 from runtime.executors import Executor, open_executor
-from runtime.placement import ALL
 from runtime.plan import Flow, Plan
 from runtime.stage import Context, Stage
+from runtime.trace import Trace
 from tests.clusters import Nodes, nodes
 from tests.contracts.executor import ExecutorContract, Gatherer, Job, Ledger, Part, Reader, Revealing, Slow, jobs
 
@@ -83,19 +81,25 @@ class TestCluster(ExecutorContract):
         assert found == []
 
 
-def run_placed(cluster: Nodes, placement: dict[str, dict[str, str]], plan: Plan, **control: Any) -> tuple[Any, Ledger]:
-    sink = Ledger()
-    with open_executor("ray", cluster.options, placement) as executor:
-        return executor.run(plan, jobs(40, size=200_000), sink, Control(**control)), sink
+def placed(plan: Plan, **labels: Mapping[str, str]) -> Plan:
+    """The plan with labels for stages, by name."""
+    nodes = tuple(replace(node, placement=labels.get(node.name, {})) for node in plan.nodes)
+    return replace(plan, nodes=nodes)
+
+
+def run_on(cluster: Nodes, plan: Plan) -> tuple[Trace, Ledger]:
+    sink, wanted = Ledger(), [node.placement for node in plan.nodes if node.placement]
+    with open_executor("ray", cluster.options, wanted) as executor:
+        return executor.run(plan, jobs(40, size=200_000), sink), sink
 
 
 def test_stages_run_where_they_are_placed(cluster: Nodes) -> None:
     a, b = (node.node_id for node in cluster.list())
-    trace, _ = run_placed(cluster, {ALL: {"site": "b"}}, plan_of())
+    trace, _ = run_on(cluster, placed(plan_of(), read={"site": "b"}))
     assert {host.rpartition("/")[2] for _, host in trace.placed} == {b[:6]}
-    placement = {ALL: {"site": "a"}, "second": {"site": "b"}}
-    plan = replace_gather(plan_of())
-    trace, sink = run_placed(cluster, placement, plan)
+    plan = plan_of()
+    plan = replace(plan, nodes=plan.nodes[:-1])  # the last stage forgets where parts have been
+    trace, sink = run_on(cluster, placed(plan, read={"site": "a"}, second={"site": "b"}))
     assert sorted(sink.seen) == list(range(40))
     for part in sink.parts:
         assert bytes(part.body) == bytes([part.seqs[0] % 251]) * 200_000
@@ -106,18 +110,11 @@ def test_stages_run_where_they_are_placed(cluster: Nodes) -> None:
         assert told[second.split()[0]].endswith(b[:6])
 
 
-def replace_gather(plan: Plan) -> Plan:
-    """Without the last stage, which forgets where parts have been."""
-    return replace(plan, nodes=plan.nodes[:-1])
-
-
 def test_what_cannot_be_joined_is_told(cluster: Nodes, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="only Ray"), open_executor("threads", cluster.options):
         pass
-    with pytest.raises(UsageError, match="only in a cluster"), open_executor("ray", None, {ALL: {"site": "a"}}):
-        pass
     with pytest.raises(RunFailed, match="no host is left for the lanes: site=nowhere"):
-        run_placed(cluster, {ALL: {"site": "nowhere"}}, plan_of())
+        run_on(cluster, placed(plan_of(), read={"site": "nowhere"}))
     with (
         pytest.raises(RunFailed, match=r"no Ray cluster answers: 127\.0\.0\.1:9"),
         open_executor("ray", replace(cluster.options, address="127.0.0.1:9")),
@@ -152,8 +149,9 @@ def test_a_node_is_lost_with_all_it_held_and_a_late_one_takes_over(tmp_path: Pat
                 yield job
 
         sink, begin = Ledger(), time.monotonic()
-        with open_executor("ray", cluster.options, {ALL: {"site": "b"}}) as executor:
-            trace = executor.run(plan_of(lanes=2, seconds=0.005, gather=50), feed(), sink)
+        plan = placed(plan_of(lanes=2, seconds=0.005, gather=50), read={"site": "b"})
+        with open_executor("ray", cluster.options, [{"site": "b"}]) as executor:
+            trace = executor.run(plan, feed(), sink)
         assert sorted(sink.seen) == list(range(120))
         assert trace.deaths >= 2
         assert trace.replayed > 0

@@ -1,21 +1,13 @@
-"""Which hosts of a cluster may run which stages, and how a cluster is reached. Data only: `hosts` does the placing."""
+"""How a cluster is reached."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
-from model.errors import PlanError, UsageError
-from runtime.plan import Plan, Strand
+from model.errors import UsageError
 
-ALL = "*"  # the stages of which nothing else is said
-
-Labels = Mapping[str, str]  # what a host must be labelled with, all of it
-Placement = Mapping[str, Labels]  # by stage name, or `ALL`
-
-NOWHERE_IN_PARTICULAR: Placement = MappingProxyType({})
 NO_TLS = "off"
 
 
@@ -72,39 +64,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def checked(placement: Placement, plan: Plan) -> Placement:
-    """`placement`, if all its stages are in the plan. Raises PlanError."""
-    names = [node.name for node in plan.nodes]
-    if unknown := sorted(set(placement) - {ALL, *names}):
-        raise PlanError("no such stage to place", subject=", ".join(unknown), hint=f"one of {', '.join(names)}")
-    return placement
-
-
-def labels_by_stage(plan: Plan, placement: Placement) -> dict[str, Labels]:
-    """What the hosts of each stage must be labelled with: a stage of which nothing is said goes where the one before
-    it goes, so that bytes stay on their host."""
-    current = placement.get(ALL, {})
-    found: dict[str, Labels] = {}
-    for node in plan.nodes:
-        current = found[node.name] = placement.get(node.name, current)
-    return found
-
-
-def cuts_of(plan: Plan, placement: Placement) -> set[str]:
-    """Stages that begin a strand of their own because the one before them may be on another host."""
-    labels = labels_by_stage(plan, placement)
-    pairs = zip(plan.nodes, plan.nodes[1:], strict=False)
-    return {after.name for before, after in pairs if labels[before.name] != labels[after.name]}
-
-
-def labels_of(strands: Sequence[Strand], plan: Plan, placement: Placement) -> list[Labels]:
-    """The labels of each strand, once it is cut by `cuts_of`."""
-    labels = labels_by_stage(plan, placement)
-    return [labels[strand.nodes[0].name] for strand in strands]
-
-
-def shown(labels: Labels) -> str:
-    """For messages."""
-    return ", ".join(f"{key}={value}" for key, value in sorted(labels.items())) or "any host"
