@@ -67,14 +67,14 @@ class EngineOptions:
         """The options of a stage, or what holds for those nothing is said about."""
         return self.stages.get(name, StageOptions())
 
-    def usual_lanes(self, queues: int = 0) -> int:
+    def usual_lanes(self, queues: int = 0, each: int = 0) -> int:
         """Lanes of stages about which nothing is said: as asked, else as many as cores and memory allow.
 
-        `queues` are bytes that lie between strands.
+        `queues` are bytes that lie between strands, `each` those that a lane takes because it is cut.
         """
         if self.lanes is not None:
             return self.lanes
-        room = (self.memory - BASE_MEMORY - queues) // (LANE_BUFFERS + 2 * PACK_MIN)
+        room = (self.memory - BASE_MEMORY - queues) // (LANE_BUFFERS + 2 * PACK_MIN + each)
         return int(max(1, min(len(os.sched_getaffinity(0)), room)))
 
 
