@@ -52,7 +52,12 @@ def rows(place: Place, snapshot: Snapshot, tree: Path) -> pa.Table:
     return place.rows(snapshot, tree).drop_columns("atime")  # reading a link's target moves it
 
 
-@pytest.mark.parametrize("name", sorted(NAMES))
+SOON = {"block-image", "debug-unfused", "slow-wan"}  # the others take long enough to be left to the slow tests
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in SOON else pytest.mark.slow) for name in sorted(NAMES)]
+)
 def test_every_shipped_profile_backs_up_and_restores(name: str, tree: Path, tmp_path: Path) -> None:
     profile = load(name)
     place = Place(tmp_path / "repository", chunker=chunker_of(profile))
