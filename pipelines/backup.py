@@ -30,6 +30,7 @@ from repository.reliance import commit as commit_safely
 from repository.repository import Repository
 from repository.sessions import Session, open_session
 from repository.snapshot import Snapshot, find_parent, load_all
+from repository.store.measured import REQUESTS
 from runtime.drive import Control
 from runtime.executors import open_executor
 from runtime.plan import Flow, Plan
@@ -147,7 +148,7 @@ def _backup(
             access.secure(executor.private_directory)
         reliance = Reliance(access.index)
         claims = ClaimTable(reliance)
-        executor.host({"claims": claims, "ledger": CutLedger()})
+        executor.host({"claims": claims, "ledger": CutLedger(), "requests": REQUESTS})
         metadata = MetadataStore(repository, claims, request.dry_run, history)
         strictness = Strictness(request.unreadable_file, request.changed_while_reading, watch.problem)
         commit = Commit(
@@ -243,6 +244,7 @@ class _Progress:
             yield listing
 
     def tick(self, trace: Trace) -> None:
+        self._watch.traced(trace)
         # Rows are committed pack by pack, which looks like standing still: what was read moves steadily. The scan is
         # never more than a few batches ahead of it.
         counts, scan, known = self._counts, self._scan, self._parent.stats if self._parent else {}
@@ -283,7 +285,7 @@ def _report(
         problems=_problems(scan, counts),
         seconds=seconds,
         trace=trace,
-        bottleneck=trace.bottleneck(),
+        bottleneck=trace.bottleneck().text,
         **_stats(scan, counts),
     )
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from model.batches import BODY_MAX, ROWS_MAX
 from model.errors import UsageError
 from runtime.plan import Queue
+
+if TYPE_CHECKING:
+    from runtime.trace import Trace
 
 MIB = 1 << 20
 MEMORY = 512 * MIB  # bytes a run may take unless told otherwise
@@ -97,13 +101,15 @@ class Progress:
 class Watch:
     """What a run tells while it runs; override what you want to hear. Called from the thread that started the run.
 
-    Setting `stop` ends the run cleanly: packs under way are stored and findable, then `Interrupted` is raised.
+    Setting `stop` ends the run cleanly: packs under way are stored and findable, then `Interrupted` is raised. Each of
+    `listeners` gets the trace of the engine with every progress, and once more when the engine is done.
     """
 
     wants_items = False  # whether `item` is to be called at all: a call per entry is felt with millions of them
 
     def __init__(self) -> None:
         self.stop = threading.Event()
+        self.listeners: list[Callable[[Trace], None]] = []
 
     def problem(self, path: bytes, text: str) -> None:
         """Trouble with one entry; the run goes on."""
@@ -113,3 +119,8 @@ class Watch:
 
     def progress(self, progress: Progress) -> None:
         """Called about five times a second."""
+
+    def traced(self, trace: Trace) -> None:
+        """How far the engine is, in numbers: for `listeners`."""
+        for listener in self.listeners:
+            listener(trace)
