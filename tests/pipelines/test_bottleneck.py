@@ -33,8 +33,8 @@ STAGES = ("scan", "read", "chunk", "hash", "dedup", "compress", "encrypt", "uplo
 ENDS = ("scan", "commit")  # in the caller's thread: they have no lanes
 SECONDS = 1.6  # that a slow stage is slowed down on each of its lanes
 TOLERANCE = 0.25
-ROUNDS = 5  # at most: other work on this host can only make a run longer, so the shortest counts
-BATCH = 256 << 10  # bytes: enough batches for lanes to share
+ROUNDS = 6  # at most: other work on this host can only make a run longer, so the shortest counts
+BATCH = 512 << 10  # bytes: enough batches for lanes to share
 
 
 class Throttled(Stage[Any, Any]):
