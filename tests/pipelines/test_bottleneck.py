@@ -18,11 +18,10 @@ from typing import Any
 import pytest
 
 import pipelines.backup
-import sources.files.listings
 from model.batches import Listing
+from pipelines.backup import BackupRequest, backup
+from pipelines.options import BACKUP, EngineOptions, Watch
 from runtime.bottleneck import Bottleneck, bottleneck_of
-from runtime.executors import LocalExecutor
-from runtime.plan import Node
 from runtime.stage import Context, Stage
 from runtime.trace import Trace
 from sources.files.scan import Scanner
@@ -31,6 +30,7 @@ from tests.pipelines.helpers import Place
 
 STAGES = ("scan", "read", "chunk", "hash", "dedup", "compress", "encrypt", "upload", "commit")
 ENDS = ("scan", "commit")  # in the caller's thread: they have no lanes
+LANES = 2
 SECONDS = 1.6  # that a slow stage is slowed down on each of its lanes
 TOLERANCE = 0.25
 ROUNDS = 6  # at most: other work on this host can only make a run longer, so the shortest counts
@@ -69,26 +69,26 @@ class Lab:
     fused: bool
     runs: int = 0
 
-    @property
-    def lanes(self) -> int:
-        """Of each strand: two that hold all stages, or one for each stage."""
-        return 2 if self.fused else 1
-
     def run(self, slow: str = "", seconds: float = 0.0) -> Trace:
         """The trace of a backup; `seconds` of sleep for each item of the stage `slow`."""
         self.runs += 1
         with pytest.MonkeyPatch.context() as patch:
             self._patch(patch, slow, seconds)
-            return Place(self.folder / f"{self.runs}", lanes=self.lanes).backup(self.tree).trace
+            repository = Place(self.folder / f"{self.runs}").repository
+            return backup(repository, BackupRequest((os.fsencode(self.tree),)), self._engine(), Watch()).trace
+
+    def _engine(self) -> EngineOptions:
+        cuts = frozenset() if self.fused else frozenset(BACKUP[1:])
+        return EngineOptions(lanes=LANES, cuts=cuts, batch_bytes=BATCH)
 
     def _patch(self, patch: pytest.MonkeyPatch, slow: str, seconds: float) -> None:
         plan_of, scan = pipelines.backup.backup_plan, Scanner.__iter__
-        push, run = Commit.push, LocalExecutor.run
+        push = Commit.push
 
         def throttled_plan(*given: Any) -> Any:
             plan = plan_of(*given)
             nodes = [
-                Node(node.name, Throttled(node.stage, seconds), node.lanes) if node.name == slow else node
+                replace(node, stage=Throttled(node.stage, seconds)) if node.name == slow else node
                 for node in plan.nodes
             ]
             return replace(plan, nodes=tuple(nodes))
@@ -102,17 +102,11 @@ class Lab:
             time.sleep(seconds)
             return push(self, item)
 
-        def unfused_run(self: LocalExecutor, plan: Any, feed: Any, sink: Any, control: Any = None) -> Trace:
-            return run(self, plan, feed, sink, control, [node.name for node in plan.nodes[1:]])
-
-        patch.setattr(sources.files.listings, "BODY_MAX", BATCH)
         patch.setattr(pipelines.backup, "backup_plan", throttled_plan)
         if slow == "scan":
             patch.setattr(Scanner, "__iter__", throttled_scan)
         if slow == "commit":
             patch.setattr(Commit, "push", throttled_push)
-        if not self.fused:
-            patch.setattr(LocalExecutor, "run", unfused_run)
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +135,7 @@ def test_the_slow_stage_is_named_and_its_gain_foretold(
             if not _right(bottleneck_of(slow), slow.wall / half.wall):
                 slow = min(slow, lab.run(stage, seconds), key=lambda trace: trace.wall)
                 half = min(half, lab.run(stage, seconds / 2), key=lambda trace: trace.wall)
+        assert slow.replayed == half.replayed == 0, "nothing is done twice"
         rows.append((stage, bottleneck_of(slow), slow.wall, half.wall))
     with capsys.disabled():
         print(_table(rows, "fused" if fused else "cut at every stage", plain.wall))
