@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from lox.engine import announce, engine_of, engine_options, limit_options, limits
-from lox.opening import FROM_SECTION, open_other, open_repository, other_options
+from lox.opening import FROM_SECTION, open_other, open_repository, other_options, tell_rereads_of
 from lox.output import output_of
 from lox.settings import command as command_of
 from lox.settings import option
@@ -61,6 +61,7 @@ def command(
     engine = engine_of(executor, lanes, memory)
     ctx.with_resource(limits(limit_upload, limit_download, executor, lanes, memory))
     source = open_other(url, asked["from_password_file"], asked["from_password_command"])
+    tell_rereads_of(ctx, source)
     target = open_repository(ctx, ["pipelines.copy"])
     from lox.copying import choose_snapshots, finish_copy
     from lox.progress import Reporter

@@ -60,6 +60,7 @@ def command(
     """
     from repository.cache_dir import default_cache_dir
     from repository.repository import Repository
+    from repository.reserve import hold_reserve
     from repository.seen import remember
 
     output = output_of(ctx)
@@ -75,6 +76,7 @@ def command(
     )
     repository, recovery = Repository.init(store, password, params, encryption, related=related)
     remember(repository, default_cache_dir())
+    hold_reserve(store)
     output.event(
         "summary",
         repository=repository.id.hex(),

@@ -25,6 +25,7 @@ from repository.index import ChunkIndex
 from repository.pack import pack_name
 from repository.prune import prune
 from repository.repair import repair
+from repository.reserve import hold_reserve
 from repository.snapshot import load_all
 from repository.trash import forget, load_trash, undelete
 from tests.faults.promises import either
@@ -264,6 +265,27 @@ def test_a_prune_that_does_not_fit_loses_nothing(disk: SmallDisk, tree: Path, tm
     assert_no_phantoms(place)
     place.restore(new, tmp_path / "again")
     assert differences(tree, tmp_path / "again" / os.fspath(tree)[1:]) == ""
+
+
+@pytest.mark.parametrize("left", [0, slow(1), slow(2), slow(4), slow(8)])
+def test_a_full_disk_can_be_cleaned_up(disk: SmallDisk, tree: Path, tmp_path: Path, left: int) -> None:
+    """Not even the session of a prune fits, and nothing is forgotten yet: the reserve is given up for both."""
+    place = place_on(disk)
+    hold_reserve(place.repository.store)
+    place.backup(tree)
+    for file in [*tree.rglob("file*"), tree / "large"]:
+        file.write_bytes(random.Random(file.name).randbytes(20 * KIB))
+    place.backup(tree)
+    old, new = load_all(place.repository)
+    before = packs_of(place)
+    disk.fill(left * KIB)
+    forget(place.repository, old.id, "by name", 1)
+    report = prune(place.repository, EVERYTHING)
+    assert report.deleted and packs_of(place) < before - 2000 * KIB
+    assert hold_reserve(place.repository.store)
+    assert_no_phantoms(place)
+    place.restore(new, tmp_path / "out")
+    assert differences(tree, tmp_path / "out" / os.fspath(tree)[1:]) == ""
 
 
 def packs_of(place: Place) -> int:
