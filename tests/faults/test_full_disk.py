@@ -143,7 +143,6 @@ def test_the_commands_say_that_the_store_is_full(disk: SmallDisk, tree: Path, tm
     lox("backup", str(tree))
     disk.fill()
     for arguments in (
-        ["forget", "latest", "--allow-last"],
         ["key", "add"],
         ["key", "passwd"],
         ["tag", "--add", "x", "latest"],
@@ -152,6 +151,10 @@ def test_the_commands_say_that_the_store_is_full(disk: SmallDisk, tree: Path, tm
     lox("check", "--read-data")
     lox("restore", "latest", "--target", str(tmp_path / "out"))
     assert differences(tree, tmp_path / "out" / os.fspath(tree)[1:]) == ""
+    lox("forget", "latest", "--allow-last")  # the reserve that init held is given up
+    assert "freed" in lox("prune", "--trash", "0d", "--unfinished", "0d")
+    assert list((disk.path / "repository/gc/reserve").iterdir()), "there is room for a new one"
+    assert not [path for path in (disk.path / "repository/packs").rglob("*") if path.is_file()], "and for a backup"
 
 
 @pytest.mark.parametrize("left", [0, 400, 3000, *(slow(left) for left in (4, 40, 1600, *range(3050, 3300, 25)))])
