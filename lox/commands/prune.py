@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lox.engine import MEMORY_LEAST, limit_options, limits
+from lox.engine import limit_options, limits
 from lox.escape import safe
+from lox.metrics import Metering, metered
 from lox.opening import open_repository
 from lox.output import Output, output_of
 from lox.settings import command as command_of
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 @option("--reencrypt", is_flag=True, help="Store anew what is sealed under keys from before the last lox key rotate.")
 @limit_options
 @click.pass_context
+@metered("prune")
 def command(
     ctx: click.Context,
     /,
@@ -64,6 +66,7 @@ def command(
     reencrypt: bool,
     limit_upload: str | None,
     limit_download: str | None,
+    meter: Metering,
 ) -> ExitCode:
     """Give back the room of what no snapshot needs.
 
@@ -71,7 +74,7 @@ def command(
     mostly of no use are rewritten. May run beside backups and restores: what somebody may still rely on is deleted by
     the next run. Interrupted anywhere, it loses nothing.
     """
-    ctx.with_resource(limits(limit_upload, limit_download, "threads", None, MEMORY_LEAST))
+    ctx.with_resource(limits(limit_upload, limit_download))
     repository = open_repository(ctx, ["repository.prune"])
     from lox.progress import Reporter
     from repository.prune import PrunePolicy, prune
@@ -82,7 +85,7 @@ def command(
     with reporter, stopping(reporter.stop, quiet=output.json):
         try:
             policy = PrunePolicy(max_unused, max_rewrite, trash, unfinished)
-            report = prune(repository, policy, dry_run, reporter.step, reencrypt)
+            report = prune(repository, policy, dry_run, meter.stepping(reporter), reencrypt)
             if not dry_run:
                 hold_reserve(repository.store)
                 if reencrypt:
