@@ -11,6 +11,11 @@ from lox.settings import Group
 # Name → what the help says; imported when it is used.
 COMMANDS = {
     "space": "Show where space goes: by path, owner, extension, age, host or tag.",
+    "churn": "Show in which folders content comes and goes.",
+    "dedup": "Show where deduplication comes from.",
+    "compressibility": "Show how well each kind of file compresses.",
+    "forecast": "Forecast how many stored bytes there will be, and what a policy would leave.",
+    "what-if": "Estimate what other chunk sizes would give.",
     "export": "Write the repository as Parquet files.",
 }
 
