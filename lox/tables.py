@@ -12,6 +12,7 @@ from repository.tables.view import View
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from pipelines.run_records import RunStore
     from repository.repository import Repository
     from repository.snapshot import Snapshot
 
@@ -50,6 +51,20 @@ class Tables:
         """A row for each pack. To know what of it is live, all manifests are read: without `live` the columns that say
         so are null. Raises Damaged."""
         return packs_table(self.view, live)
+
+    def runs(self) -> pa.Table:
+        """A row for each run that this host remembers, the newest last: backups, restores and copies."""
+        return self._run_store.list()
+
+    def timeline(self, run: str = "last") -> pa.Table:
+        """What each stage of a run did, second by second. Raises NotFound, Damaged."""
+        return self._run_store.open(run).timeline
+
+    @property
+    def _run_store(self) -> RunStore:
+        from pipelines.run_records import RunStore
+
+        return RunStore(self.repository.id)
 
     def __repr__(self) -> str:
         return f"Tables({self.repository!r})"

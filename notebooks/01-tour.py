@@ -8,6 +8,7 @@
 # %%
 import duckdb
 import matplotlib.pyplot as plt
+import pyarrow.compute as pc
 from showcase import small_company
 
 case = small_company(days=10)
@@ -21,13 +22,13 @@ tables = case.open()
 # %%
 snapshots = tables.snapshots()
 duckdb.sql("""
-    select host, count(*) snapshots, max(files) files, sum(logical_bytes) logical, sum(new_bytes) new,
-           sum(stored_bytes) stored
+    select host, count(*) snapshots, max(files) files, sum(logical_bytes)::bigint logical, sum(new_bytes)::bigint new,
+           sum(stored_bytes)::bigint stored
     from snapshots group by host order by host
 """).df()
 
 # %%
-total = duckdb.sql("select sum(logical_bytes), sum(new_bytes), sum(stored_bytes) from snapshots").fetchone()
+total = duckdb.sql("select sum(logical_bytes), sum(new_bytes), sum(stored_bytes) from snapshots").fetchall()[0]
 print(
     f"{len(snapshots)} backups protect {total[0] / 1e6:.0f} MB. {total[1] / 1e6:.1f} MB of it are different, "
     f"and they take {total[2] / 1e6:.1f} MB: {total[0] / total[2]:.0f} times less."
@@ -38,10 +39,10 @@ print(
 # The entries of one snapshot come as a stream: DuckDB takes it as it is, and never holds more than a few thousand rows.
 
 # %%
-office = snapshots.filter((snapshots["host"].to_pandas() == "office").to_numpy())["snapshot"][-1].as_py()
+office = snapshots.filter(pc.field("host") == "office")["snapshot"][-1].as_py()
 entries = tables.entries(office)
 duckdb.sql("""
-    select extension, count(*) files, sum(content) logical, sum(chunks) chunks
+    select extension, count(*) files, sum(content)::bigint logical, sum(chunks)::bigint chunks
     from entries where kind = 'file' group by extension order by logical desc
 """).df()
 
@@ -66,7 +67,7 @@ plt.tight_layout()
 # %%
 entries, pairs = tables.entries(office), tables.entry_chunks(office)
 files = duckdb.sql("""
-    select e.text path, count(*) chunks, sum(c.size) logical, round(sum(c.stored)) stored,
+    select e.text path, count(*) chunks, sum(c.size)::bigint logical, sum(c.stored)::bigint stored,
            count(distinct c.pack) packs
     from entries e join pairs p using (entry) join chunks c using (chunk)
     where c.used and e.extension in ('txt', 'jpg') group by all order by logical desc limit 5
@@ -81,11 +82,12 @@ files
 # %%
 packs = tables.packs()
 duckdb.sql("""
-    select kind, count(*) packs, sum(size) stored, sum(chunks) chunks, round(sum(live_stored)) live_stored,
-           round(sum(dead_stored)) dead_stored
+    select kind, count(*) packs, sum(size)::bigint stored, sum(chunks)::bigint chunks,
+           sum(live_stored)::bigint live_stored,
+           sum(dead_stored)::bigint dead_stored
     from packs group by kind order by kind
 """).df()
 
 # %%
-stored, dead = duckdb.sql("select sum(size), sum(dead_stored) from packs").fetchone()
+stored, dead = duckdb.sql("select sum(size), sum(dead_stored) from packs").fetchall()[0]
 print(f"{dead / stored:.1%} of {stored / 1e6:.1f} MB in packs is needed by nobody.")

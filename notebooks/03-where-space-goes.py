@@ -24,7 +24,7 @@ view = case.open().view
 folders = space(view, by="path", depth=case.depth + 2).to_pandas()
 folders["name"] = [case.short(name) for name in folders["name"]]
 files = folders[folders["kind"] == "files"].set_index("name")
-files[["files", "logical", "unique", "exclusive", "shared", "freed"]].head(8)
+files[["files", "logical", "unique", "exclusive", "shared", "freed"]].astype("int64").head(8)
 
 # %%
 largest = files.head(8)[::-1]
@@ -81,11 +81,11 @@ print(
 
 # %%
 hosts = space(view, by="host").to_pandas().query("kind == 'files'").set_index("name")
-hosts[["logical", "unique", "exclusive", "shared", "stored", "freed"]]
+hosts[["logical", "unique", "exclusive", "shared", "stored", "freed"]].astype("int64")
 
 # %%
 laptop = hosts.loc["laptop"]
 print(
     f"The laptop has {laptop['unique'] / 1e6:.1f} MB of different content, but forgetting it frees "
-    f"{laptop['freed'] / 1e6:.1f} MB: nearly all of it lies on other hosts, too."
+    f"{laptop['freed'] / 1e6:.1f} MB: {laptop['shared'] / laptop['stored']:.0%} of what it takes is shared."
 )

@@ -28,9 +28,10 @@ for host, snapshot in newest:
     duckdb.sql(f"insert into has select distinct '{host}', chunk from pairs")
 chunks = tables.chunks().read_all()
 duckdb.sql("create table size as select chunk, size from chunks where used")
-duckdb.sql(
-    'select host, count(*) chunks, sum(size) as "unique" from has join size using (chunk) group by host order by host'
-).df()
+duckdb.sql("""
+    select host, count(*) chunks, sum(size)::bigint as "unique"
+    from has join size using (chunk) group by host order by host
+""").df()
 
 # %% [markdown]
 # ## Host by host
@@ -74,7 +75,7 @@ print(f"{sizes[best] / sizes[best[0], best[0]]:.0%} of {best[0]} lies on {best[1
 # %%
 alone = sum(sizes[host, host] for host in hosts)
 together = float(
-    duckdb.sql("select sum(size) from (select distinct chunk from has) join size using (chunk)").fetchone()[0]
+    duckdb.sql("select sum(size) from (select distinct chunk from has) join size using (chunk)").fetchall()[0][0]
 )
 print(
     f"Apart, the hosts have {alone / 1e6:.1f} MB of unique content; together {together / 1e6:.1f} MB: "
@@ -87,7 +88,7 @@ print(
 
 # %%
 shared = duckdb.sql("""
-    select hosts, count(*) chunks, sum(size) as "unique"
+    select hosts, count(*) chunks, sum(size)::bigint as "unique"
     from (select chunk, count(*) hosts from has group by chunk) join size using (chunk) group by hosts order by hosts
 """).df()
 shared

@@ -33,7 +33,7 @@ class Showcase:
         self.depth = len(self.folder.parts)  # names of a path up to and with the host
         self._random = np.random.default_rng(seed)
         self._words = np.array(
-            [bytes(self._random.integers(97, 123, size)) for size in range(2, 12) for _ in range(80)]
+            [bytes(self._random.integers(97, 123, size, np.uint8)) for size in range(2, 12) for _ in range(80)]
         )
         self._repository = self._init()
 
@@ -85,6 +85,11 @@ class Showcase:
         dated = replace(made, time=when, started=when, finished=when + 60 * 10**9).save(self._repository)
         self._repository.store.delete(made.name)
         return dated
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For the command line, as a process of its own."""
+        return {**os.environ, "LOX_PASSWORD": PASSWORD}
 
     def open(self):
         """The repository as tables, as it is now."""

@@ -18,7 +18,8 @@ from model.orders import Moved, Order
 from pipelines.copy_renamed import RenamedParts
 from pipelines.copy_snapshots import Manifests, SnapshotCopier
 from pipelines.copy_survey import Choice, Survey, choose_missing
-from pipelines.options import EngineOptions, Progress, Watch
+from pipelines.fitting import Fitting
+from pipelines.options import COPY, EngineOptions, Progress, Watch
 from pipelines.runs import unwrapped
 from repository.cache_dir import default_cache_dir
 from repository.claims import ClaimTable
@@ -31,6 +32,7 @@ from repository.reliance import Reliance
 from repository.repository import Repository
 from repository.sessions import Session, open_session, reading_session
 from repository.snapshot import Snapshot, load_all
+from repository.store.measured import REQUESTS
 from repository.trash import load_trash
 from runtime.drive import Control
 from runtime.executors import Executor, open_executor
@@ -41,7 +43,7 @@ from stages.encrypt import Decryptor, Encryptor
 from stages.locate import locate_chunks
 from stages.repack import Repacker, Unpacker
 from stages.settle import CopyCounts, Settle
-from stages.upload import Downloader, Uploader
+from stages.upload import Downloader, Release, Uploader
 
 ORDERS_OPEN = 1024  # orders fed and not acknowledged: they are small, and a pack of well compressed segments takes many
 
@@ -81,7 +83,7 @@ class CopyReport:
 
     @property
     def bottleneck(self) -> str:
-        return self.trace.bottleneck() if self.trace is not None else ""
+        return self.trace.bottleneck().text if self.trace is not None else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +98,18 @@ class Pair:
 
 def copy_plan(pair: Pair, request: CopyRequest, engine: EngineOptions, kind: PackKind = PackKind.DATA) -> Plan:
     """The graph of a copy, for packs of one kind."""
-    lanes = engine.resolved_lanes()
+    fitting = Fitting(engine, COPY)
+    release = Release.FLUSHED if fitting.begins_after("repack") else Release.STORED
     codec, level = by_name(request.codec or Codec.ZSTD.name.lower(), request.level)
     anew = request.codec is not None
-    return (
+    return fitting.applied(
         Flow[Order]("locate")
-        .then("download", Downloader(pair.source), lanes)
-        .then("decrypt", Decryptor(pair.source), lanes)
-        .then("unpack", Unpacker(pair.source, pair.renamed, request.verify or anew or pair.doubted), lanes)
-        .then("repack", Repacker(pair.target, pair.renamed, codec, level, anew), lanes)
-        .then("encrypt", Encryptor[Moved](pair.target, engine.pack_bytes(lanes), kind), lanes)
-        .then("upload", Uploader[Moved](pair.target), lanes)
+        .then("download", Downloader(pair.source))
+        .then("decrypt", Decryptor(pair.source))
+        .then("unpack", Unpacker(pair.source, pair.renamed, request.verify or anew or pair.doubted))
+        .then("repack", Repacker(pair.target, pair.renamed, codec, level, anew))
+        .then("encrypt", Encryptor[Moved](pair.target, fitting.pack_bytes, kind))
+        .then("upload", Uploader[Moved](pair.target, under_way=engine.packs_under_way, release=release))
         .plan("copy", sink="settle")
     )
 
@@ -250,7 +253,7 @@ class _Copy:
             if executor.private_directory is not None:
                 self._pair.source.secure(executor.private_directory)
                 self._pair.target.secure(executor.private_directory)
-            executor.host({"claims": self._claims})
+            executor.host({"claims": self._claims, "requests": REQUESTS})
             for chosen, kind in runs:
                 traces += self._passes(executor, chosen, kind, size)
         self._settle.write_index()
@@ -299,6 +302,7 @@ class _Copy:
 
     def _tick(self, trace: Trace, size: int) -> None:
         counts = self._counts
+        self._watch.traced(trace)
         self._watch.progress(
             Progress(
                 "copy",

@@ -14,8 +14,9 @@ import kernels
 from model.entries import I32, order_key
 from model.errors import Damaged, NotFound
 from model.orders import Joined, Order
+from pipelines.fitting import Fitting
 from pipelines.keeping import keeper
-from pipelines.options import EngineOptions, Progress, Watch
+from pipelines.options import RESTORE, EngineOptions, Progress, Watch
 from pipelines.runs import unwrapped
 from repository.cache_dir import default_cache_dir
 from repository.entry_table import ChunkLists
@@ -26,6 +27,7 @@ from repository.part_codec import PartRef
 from repository.repository import Repository
 from repository.sessions import reading_session
 from repository.snapshot import Snapshot
+from repository.store.measured import REQUESTS
 from runtime.drive import Control
 from runtime.executors import open_executor
 from runtime.plan import Flow, Plan
@@ -83,22 +85,23 @@ class RestoreReport:
     damaged: bool = False
 
 
-def reading_flow(access: RepositoryAccess, lanes: int) -> Flow[Joined]:
+def reading_flow(access: RepositoryAccess) -> Flow[Joined]:
     """From orders to proved content: that of a backup, backwards, up to where something is done with it."""
     return (
         Flow[Order]("locate")
-        .then("download", Downloader(access), lanes)
-        .then("decrypt", Decryptor(access), lanes)
-        .then("decompress", Expander(), lanes)
-        .then("verify", Verifier(access), lanes)
-        .then("join", Joiner(), lanes)
+        .then("download", Downloader(access))
+        .then("decrypt", Decryptor(access))
+        .then("decompress", Expander())
+        .then("verify", Verifier(access))
+        .then("join", Joiner())
     )
 
 
 def restore_plan(access: RepositoryAccess, writer: TargetWriter | None, engine: EngineOptions) -> Plan:
     """The graph of a restore."""
-    lanes = engine.resolved_lanes()
-    return reading_flow(access, lanes).then("write", Writer(writer), lanes).plan("restore", sink="finish")
+    return Fitting(engine, RESTORE).applied(
+        reading_flow(access).then("write", Writer(writer)).plan("restore", sink="finish")
+    )
 
 
 def restore(repository: Repository, request: RestoreRequest, engine: EngineOptions, watch: Watch) -> RestoreReport:
@@ -134,10 +137,11 @@ def _restore(repository: Repository, request: RestoreRequest, engine: EngineOpti
         with open_executor(engine.executor) as executor:
             if executor.private_directory is not None:
                 access.secure(executor.private_directory)
+            executor.host({"requests": REQUESTS})
             trace = unwrapped(lambda: executor.run(plan, feed, finish, control))
         target.finish()
         if request.verify and not request.dry_run:
-            _verify(access, reader, target, request)
+            _verify(access, reader, target, request, watch)
         summary = target.summary
         progress.tell_problems()
     return RestoreReport(
@@ -149,7 +153,7 @@ def _restore(repository: Repository, request: RestoreRequest, engine: EngineOpti
         notes=dict(summary.notes) | {str(error): 1 for error in index_damage},
         seconds=time.monotonic() - begin,
         trace=trace,
-        bottleneck=trace.bottleneck(),
+        bottleneck=trace.bottleneck().text,
         damaged=finish.damaged or feed.damaged or bool(index_damage),
     )
 
@@ -261,9 +265,11 @@ def content_of(
     return lists, np.repeat(np.arange(len(rows), dtype=np.int32), np.diff(lists.offsets))
 
 
-def _verify(access: RepositoryAccess, reader: ManifestReader, target: Target, request: RestoreRequest) -> None:
+def _verify(
+    access: RepositoryAccess, reader: ManifestReader, target: Target, request: RestoreRequest, watch: Watch
+) -> None:
     """Read everything that was to be restored again and compare."""
-    key = access.repository.keys.id_key
+    key, done = access.repository.keys.id_key, Progress("verify")
     for table in windows(reader, request.paths, lambda part, error: None):  # told already
         rows, sizes, extents = target.to_verify(table)
         if not len(rows):
@@ -272,6 +278,8 @@ def _verify(access: RepositoryAccess, reader: ManifestReader, target: Target, re
         paths = table["path"].take(pa.array(rows))
         check = Check(rows, target.paths_of(paths), sizes, file, lists.ids, lists.length, extents)
         target.verify(check, lambda body, start, length: kernels.hash_chunks(key, body, start, length))
+        done.files_done, done.bytes_done = done.files_done + len(rows), done.bytes_done + int(sizes.sum())
+        watch.progress(done)
 
 
 class _Progress:
@@ -293,6 +301,7 @@ class _Progress:
         self._told = len(problems)
 
     def tick(self, trace: Trace) -> None:
+        self._watch.traced(trace)
         self.tell_problems()
         self._watch.progress(
             Progress(

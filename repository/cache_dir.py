@@ -1,4 +1,4 @@
-"""Where caches of all repositories lie."""
+"""Where caches of all repositories lie, and what a host remembers of its own work."""
 
 from __future__ import annotations
 
@@ -13,5 +13,18 @@ def default_cache_dir() -> Path:
         return Path(chosen)
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "lox"
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "lox"
+    return _xdg("XDG_CACHE_HOME", ".cache")
+
+
+def default_state_dir() -> Path:
+    """`LOX_STATE_DIR`, else where the platform wants what is to be kept but is no setting (records of runs)."""
+    if chosen := os.environ.get("LOX_STATE_DIR"):
+        return Path(chosen)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "lox"
+    return _xdg("XDG_STATE_HOME", ".local/state")
+
+
+def _xdg(variable: str, fallback: str) -> Path:
+    base = os.environ.get(variable, "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / fallback) / "lox"

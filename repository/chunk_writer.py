@@ -30,6 +30,7 @@ class ChunkWriter:
         self._pack: PackWriter | None = None
         self._chunks: list[tuple[bytes, bytes]] = []  # id and bytes, of the segment under way
         self._size = 0
+        self._raw = True  # nothing of the segment under way is worth compressing
         self._taken: set[bytes] = set()
         self._receipts: list[Receipt] = []
 
@@ -44,10 +45,11 @@ class ChunkWriter:
         self.put(chunk_id, plain)
         return True
 
-    def put(self, chunk_id: bytes, plain: bytes) -> None:
-        """As `take`, of a chunk that is certainly new: it is not remembered."""
+    def put(self, chunk_id: bytes, plain: bytes, raw: bool = False) -> None:
+        """As `take`, of a chunk that is certainly new: it is not remembered. `raw`: it was not worth compressing."""
         self._chunks.append((chunk_id, plain))
         self._size += len(plain)
+        self._raw &= raw
         if self._size >= SEGMENT_BYTES:
             self._end_segment()
 
@@ -70,13 +72,13 @@ class ChunkWriter:
         if not self._chunks:
             return
         plain = b"".join([chunk for _, chunk in self._chunks])
-        codec, data = Codec.ZSTD, self._compress(plain)
+        codec, data = (Codec.NONE, plain) if self._raw else (Codec.ZSTD, self._compress(plain))
         if len(data) >= len(plain):
             codec, data = Codec.NONE, plain
         length = np.array([len(chunk) for _, chunk in self._chunks], np.uint32)
         ids = np.frombuffer(b"".join([chunk_id for chunk_id, _ in self._chunks]), np.uint8).reshape(-1, 32)
         offset = np.concatenate([[0], np.cumsum(length)[:-1]]).astype(np.uint32)
-        self._chunks, self._size = [], 0
+        self._chunks, self._size, self._raw = [], 0, True
         self._add(Segment(codec, len(plain), data, ids, offset, length), memoryview(plain), as_packed=False)
 
     def _add(self, segment: Segment, expected: memoryview, as_packed: bool) -> None:

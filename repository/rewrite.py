@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+import kernels
 from model.batches import Receipt, Segment
 from model.entries import Bool
 from model.errors import Damaged, Interrupted, Missing, StoreError, StoreFull
 from repository.chunk_writer import ChunkWriter
+from repository.codecs import Codec
 from repository.fetch import RANGE_BYTES
 from repository.index import save_index
 from repository.metadata import PACK_BYTES as META_PACK
@@ -198,18 +200,24 @@ class _Rewriter:
                 writer.take_segment(Segment(codec, plain, data, *columns))
                 self.done.segments_copied += 1
             else:
-                opened = self._repository.packs.open_segment(keys, ordinal, codec, plain, sealed)
-                self._gather(writer, receipt, chunks & wanted, opened, name)
+                raw = codec == Codec.NONE
+                opener = self._repository.packs.open_packed if raw else self._repository.packs.open_segment
+                opened = memoryview(opener(keys, ordinal, codec, plain, sealed))
+                self._gather(writer, receipt, chunks & wanted, opened, raw, name)
                 self.done.segments_repacked += 1
             self._take(writer.receipts())
 
-    def _gather(self, writer: ChunkWriter, receipt: Receipt, chunks: Bool, plain: bytes, name: str) -> None:
-        for row in np.flatnonzero(chunks).tolist():
-            at, chunk_id = int(receipt.offset[row]), receipt.ids[row].tobytes()
-            chunk = plain[at : at + int(receipt.length[row])]
-            if self._repository.keys.chunk_id(chunk) != chunk_id:
-                raise Damaged("a chunk is not what its id says", subject=f"{name}, chunk {chunk_id.hex()}")
-            writer.put(chunk_id, chunk)
+    def _gather(
+        self, writer: ChunkWriter, receipt: Receipt, chunks: Bool, plain: memoryview, raw: bool, name: str
+    ) -> None:
+        offset, length, ids = receipt.offset[chunks], receipt.length[chunks], receipt.ids[chunks]
+        if (offset.astype(np.int64) + length > len(plain)).any():
+            raise Damaged("a chunk lies behind the end of its segment", subject=name)
+        found = kernels.hash_chunks(self._repository.keys.id_key, plain, offset.astype(np.int64), length)
+        if len(wrong := np.flatnonzero((found != ids).any(axis=1))):
+            raise Damaged("a chunk is not what its id says", subject=f"{name}, chunk {ids[wrong[0]].tobytes().hex()}")
+        for at, size, chunk_id in zip(offset.tolist(), length.tolist(), ids, strict=True):
+            writer.put(chunk_id.tobytes(), bytes(plain[at : at + size]), raw)
 
     def _fetch(self, receipt: Receipt, ordinals: list[int], name: str) -> Iterator[tuple[int, memoryview]]:
         """Each of these segments as it is stored; neighbours are fetched in one range."""

@@ -6,6 +6,7 @@ What differs between executors is behind `Hands`: they do what the scheduler ord
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -15,7 +16,7 @@ from runtime.hands import Died, Event, Failed, Flushed, Hands, Opened, Output, P
 from runtime.orders import Flush, Lane, Lost, Open, Push
 from runtime.plan import Plan, Strand
 from runtime.schedule import ATTEMPTS, UNACKED_MAX, WINDOW, Scheduler
-from runtime.stage import NeverStop, Sink, StopSignal
+from runtime.stage import NeverStop, Sink, StopSignal, memory_of
 from runtime.trace import Meters, Pressure, Trace
 
 TICK_SECONDS = 0.2
@@ -24,7 +25,9 @@ POLL_SECONDS = 0.1  # how long a stop signal may go unnoticed
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """How a run is limited, stopped and watched. `on_tick` is called about 5 times a second in the caller's thread."""
+    """How a run is limited, stopped and watched. `on_tick` is called about 5 times a second in the caller's thread, and
+    once more when the run is over, however it ended.
+    """
 
     stop: StopSignal = field(default_factory=NeverStop)
     window: int | None = None  # items under way per lane; None: as many as suit the executor
@@ -57,7 +60,11 @@ class Drive:
         self.measure = plan.measure
         self._sink = sink
         self._scheduler = Scheduler(
-            [strand.lanes for strand in strands], control.window or window, control.unacked_max, control.attempts
+            [strand.lanes for strand in strands],
+            control.window or window,
+            control.unacked_max,
+            control.attempts,
+            [strand.queue for strand in strands],
         )
         self._items: dict[int, Any] = {}  # fed and not acknowledged, by ticket
         self._outputs: dict[int, Output] = {}  # waiting between strands, by number
@@ -81,9 +88,13 @@ class Drive:
             self._loop(iter(feed), hands)
         except BaseException:
             hands.close(failed=True)
+            self.meters.finish()
+            with suppress(Exception):  # why the run failed is what counts
+                self._tick()
             raise
         failure = hands.close(failed=False)
         self.meters.finish()
+        self._tick()
         if failure is not None:
             raise failure_of(failure.error, self.lane_name(failure.lane)) from failure.error
         if self._stopped:
@@ -112,12 +123,16 @@ class Drive:
         if not self._stopped and self.control.stop.is_set():
             self._stopped = True
             self._scheduler.stop()
-        if self.control.on_tick is not None and monotonic() >= self._next_tick:
-            self._next_tick = monotonic() + TICK_SECONDS
-            self.control.on_tick(self.snapshot())
+        if monotonic() >= self._next_tick:
+            self._tick()
         if len(self.strands) > 1:
             for strand, pressure in enumerate(self.pressure):
                 pressure.set(self._scheduler.held(strand))
+
+    def _tick(self) -> None:
+        self._next_tick = monotonic() + TICK_SECONDS
+        if self.control.on_tick is not None:
+            self.control.on_tick(self.snapshot())
 
     def _pull(self, feed: Any) -> None:
         meters = self.meters
@@ -137,7 +152,7 @@ class Drive:
         meters.fed += 1
         meters.fed_bytes += self.measure(item)
         self._items[ticket] = item
-        self._scheduler.fed(ticket)
+        self._scheduler.fed(ticket, memory_of(item))
 
     def _obey(self, hands: Hands) -> None:
         for order in self._scheduler.take():
@@ -163,7 +178,7 @@ class Drive:
             case Output(lane):
                 self._numbers += 1
                 self._outputs[self._numbers] = event
-                self._scheduler.output(lane, self._numbers)
+                self._scheduler.output(lane, self._numbers, event.memory())
             case Pushed(lane):
                 self._scheduler.pushed(lane)
             case Flushed(lane):

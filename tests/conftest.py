@@ -70,14 +70,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test sees the settings of the person who runs it, nor touches that person's cache."""
+    """No test sees the settings of the person who runs it, nor touches that person's cache and records."""
     for name in [name for name in os.environ if name.startswith("LOX_") and name != "LOX_KERNELS"]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("LOX_CACHE_DIR", str(_session_cache(tmp_path_factory)))
+    monkeypatch.setenv("LOX_CACHE_DIR", str(_of_session(tmp_path_factory, "lox-cache")))
+    monkeypatch.setenv("LOX_STATE_DIR", str(_of_session(tmp_path_factory, "lox-state")))
     yield
 
 
-def _session_cache(factory: pytest.TempPathFactory) -> Path:
-    cache = factory.getbasetemp() / "lox-cache"
-    cache.mkdir(mode=0o700, exist_ok=True)
-    return cache
+def _of_session(factory: pytest.TempPathFactory, name: str) -> Path:
+    folder = factory.getbasetemp() / name
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder

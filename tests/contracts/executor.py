@@ -22,6 +22,7 @@ from runtime.executors import Executor
 from runtime.plan import Flow, Plan
 from runtime.private import Secret
 from runtime.stage import Context, Stage
+from runtime.timeline import COUNTS, TIMES, Timeline
 from runtime.trace import Trace
 
 Bytes = npt.NDArray[np.uint8]
@@ -248,7 +249,7 @@ class ExecutorContract:
     @pytest.mark.parametrize("cuts", [(), ("double",), ("double", "gather")])
     def test_everything_arrives_once_and_unharmed(self, executor: Executor, cuts: tuple[str, ...]) -> None:
         sink = Ledger()
-        trace = executor.run(chain(), jobs(50, size=3000), sink, cuts=cuts)
+        trace = executor.run(chain().cut(*cuts), jobs(50, size=3000), sink)
         assert sink.seen == dict.fromkeys(range(50), 1)
         for part in sink.parts:
             assert bytes(part.body) == b"".join(bytes([seq % 251 + 1]) * 3000 for seq in part.seqs)
@@ -258,12 +259,12 @@ class ExecutorContract:
 
     def test_large_bodies_cross_between_strands(self, executor: Executor) -> None:
         sink = Ledger()
-        executor.run(chain(lanes=1), jobs(6, size=1 << 20), sink, cuts=["double"])
+        executor.run(chain(lanes=1).cut("double"), jobs(6, size=1 << 20), sink)
         assert b"".join(bytes(part.body)[:: 1 << 20] for part in sink.parts) == bytes([1, 2, 3, 4, 5, 6])
 
     def test_one_lane_keeps_the_order(self, executor: Executor) -> None:
         sink = Ledger()
-        executor.run(chain(lanes=1), jobs(30), sink, cuts=["gather"])
+        executor.run(chain(lanes=1).cut("gather"), jobs(30), sink)
         assert [seq for part in sink.parts for seq in part.seqs] == list(range(30))
 
     def test_an_empty_feed_is_a_run(self, executor: Executor) -> None:
@@ -403,6 +404,25 @@ class ExecutorContract:
         assert 0.6 <= slow.busy < 2 * trace.wall
         assert trace.stage("gather").items_out == 15
         assert trace.limiting().name == "slow"
-        assert "slow limits this run" in trace.bottleneck()
-        assert len(ticks) >= 1
+        assert trace.bottleneck().text.startswith("slow limits: ")
+        timeline = Timeline(seconds=0.1)
+        for tick in ticks:
+            timeline.tick(tick)
+        timeline.tick(trace, last=True)
+        self._adds_up(timeline, trace)
+        assert len(ticks) >= 2 and ticks[-1].acked == 30
         assert all(tick.fed <= 30 for tick in ticks)
+
+    @staticmethod
+    def _adds_up(timeline: Timeline, trace: Trace) -> None:
+        """Each interval adds up to its seconds × lanes, and all intervals to the trace."""
+        lanes = np.array([line.lanes for line in trace.stages])
+        total = np.zeros((len(lanes), len(COUNTS) + len(TIMES)))
+        for interval in timeline.intervals():
+            assert interval.values.min() >= 0
+            assert interval.values[:, len(COUNTS) :].sum(axis=1) == pytest.approx(interval.seconds * lanes)
+            total += interval.values
+        wanted = [[getattr(line, name) for name in (*COUNTS, *TIMES)] for line in trace.stages]
+        assert (total[:, : len(COUNTS)] == np.array(wanted)[:, : len(COUNTS)]).all()
+        assert total == pytest.approx(np.array(wanted), abs=0.2), "but for work that became known at the very end"
+        assert total[:, len(COUNTS) :].sum(axis=1) == pytest.approx(trace.wall * lanes)

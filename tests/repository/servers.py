@@ -27,11 +27,15 @@ SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 
 @contextlib.contextmanager
 def s3_server(
-    conditional: bool = True, delay: float = 0, lets: Callable[[dict[str, Any]], bool] = lambda request: True
+    conditional: bool = True,
+    delay: float = 0,
+    lets: Callable[[dict[str, Any]], bool] = lambda request: True,
+    line: float = 0,
 ) -> Iterator[dict[str, str]]:
     """A server on a free port with one bucket; the environment that reaches it. Not `conditional`: it overwrites.
 
-    It waits `delay` seconds before each answer, and denies access to requests that `lets` is false of.
+    It waits `delay` seconds before each answer, and denies access to requests that `lets` is false of. What all
+    requests together carry takes as long as on a line of `line` bytes a second.
     """
     pytest.importorskip("moto.server", reason="no S3 server: pip install 'moto[server]'")
     pytest.importorskip("obstore", reason="no S3 client: pip install obstore")
@@ -39,6 +43,7 @@ def s3_server(
     from werkzeug.serving import make_server
 
     application: Any = DomainDispatcherApplication(create_backend_app)
+    wire = Wire(line) if line else None
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         if not conditional:
@@ -46,7 +51,7 @@ def s3_server(
         if environ.get("HTTP_X_AMZ_CHECKSUM_SHA256") or environ.get("HTTP_X_AMZ_COPY_SOURCE"):
             # Enough for Amazon's Object Lock; moto wants it said in words.
             environ["HTTP_X_AMZ_SDK_CHECKSUM_ALGORITHM"] = "SHA256"
-        time.sleep(delay)
+        time.sleep(delay + (wire.wait(int(environ.get("CONTENT_LENGTH") or 0)) if wire else 0))
         if not lets(environ):
             start_response("403 Forbidden", [("Content-Type", "application/xml")])
             return [b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"]
@@ -66,6 +71,22 @@ def s3_server(
     finally:
         server.shutdown()
         server.server_close()
+
+
+class Wire:
+    """A line that carries one thing after the other."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._free = time.monotonic()
+        self._lock = threading.Lock()
+
+    def wait(self, size: int) -> float:
+        """Seconds from now until `size` more bytes have gone over the line."""
+        with self._lock:
+            now = time.monotonic()
+            self._free = max(self._free, now) + size / self._rate
+            return self._free - now
 
 
 @contextlib.contextmanager
