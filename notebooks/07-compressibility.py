@@ -62,7 +62,6 @@ plt.figure(figsize=(7, 3))
 plt.scatter(both["cpu_seconds_per_gb"], both["ratio"], color="steelblue")
 for _, row in both.iterrows():
     plt.annotate(row["how"], (row["cpu_seconds_per_gb"], row["ratio"]), xytext=(4, 4), textcoords="offset points")
-plt.xscale("log")
 plt.xlabel("CPU seconds for 10^9 bytes")
 plt.ylabel("compressed / logical")
 plt.tight_layout()

@@ -74,7 +74,7 @@ signals.round(3)
 # %% [markdown]
 # ## What is out of the ordinary
 # Each signal against the days before it, in units of their usual spread (the median of the distances from the median,
-# and at least a tenth of the scale). An alarm needs all three: photographs are noise and fresh, but few files change.
+# and at least 0.03). An alarm needs all three: photographs are noise and fresh, but few files change.
 
 
 # %%
