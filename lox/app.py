@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import click
 
 from lox import __version__
-from lox.settings import Group
+from lox.lazy import LazyGroup
 
 # Name → what the help says. Each is `command` in lox/commands/<name>.py, so that `lox --help` imports none of them.
 COMMANDS = {
@@ -18,7 +17,9 @@ COMMANDS = {
     "ls": "List what a snapshot holds.",
     "find": "Find files by name in all snapshots.",
     "diff": "Show what changed between two snapshots.",
+    "why": "Explain why a file is in a snapshot as it is.",
     "stats": "Show what the repository holds and saves.",
+    "analyze": "Ask where space goes, and export the repository as tables.",
     "restore": "Restore a snapshot or some of its files.",
     "copy": "Copy snapshots into another repository.",
     "dump": "Write a file, or a folder as an archive, to stdout.",
@@ -34,10 +35,9 @@ COMMANDS = {
     "runs": "List what ran on this host.",
     "run": "Show what one run did, or how two differ.",
     "top": "Show what runs now, and what limits it.",
-    "plan": "Show the graph of stages of a backup, a restore or a copy.",
+    "pipeline": "Show, check, draw, compare and make pipeline profiles.",
     "key": "List, add, remove, change, test and rotate keys.",
     "store": "Find out what a store does, or copy a repository to another.",
-    "bench": "Measure what this host can do at best, stage by stage.",
     "debug": "Tools for drills and tests.",
     "help": "Explain a topic.",
     "completion": "Print a completion script for your shell.",
@@ -48,33 +48,6 @@ EPILOG = """\b
 The repository is named by --repo or LOX_REPOSITORY. The password is taken from the
 first of LOX_PASSWORD_FILE, LOX_PASSWORD_COMMAND, LOX_PASSWORD that is set, else
 asked for. 'lox help' lists what else there is to read."""
-
-
-class LazyGroup(Group):
-    """Commands by name, imported on use."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        found = import_module(f"lox.commands.{cmd_name}").command
-        assert isinstance(found, click.Command)
-        return found
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        try:
-            return super().resolve_command(ctx, args)
-        except click.NoSuchCommand as error:
-            # The base class looks for similar names among commands it has imported: none of ours.
-            raise click.NoSuchCommand(error.command_name, possibilities=COMMANDS, ctx=ctx) from None
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
 
 
 def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -96,6 +69,8 @@ def build() -> LazyGroup:
     attributes: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
     return LazyGroup(
         "lox",
+        known=COMMANDS,
+        prefix="lox.commands.",
         params=[version],
         help="LOX Backup: deduplicated, client-side encrypted backups that tell you what limits them.",
         epilog=EPILOG,

@@ -69,6 +69,7 @@ def recorded(
     engine: EngineOptions,
     reporter: Reporter,
     paths: Sequence[bytes] = (),
+    profile: str = "",
     **settings: object,
 ) -> Iterator[Recording]:
     """Records what runs within: how it ends, and what the engine did meanwhile. Empty settings are left out.
@@ -82,6 +83,7 @@ def recorded(
         safe(repository.store.url),
         socket.gethostname(),
         paths=tuple(paths),
+        profile=profile,
         executor=engine.executor,
         settings=_texts({"executor": engine.executor, "lanes": engine.lanes, "memory": engine.memory} | settings),
     )

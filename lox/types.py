@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
-from lox.units import parse_size
+from model.sizes import parse_size
 
 _SPAN = re.compile(r"(?:(\d{1,6})w)?(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?|0", re.ASCII)
+_SECONDS = re.compile(r"(\d{1,6})([smh])", re.ASCII)
 
 CODEC_LEVELS = {"zstd": (-7, 19), "lz4": (0, 12), "gzip": (1, 9), "none": None}
 
@@ -105,6 +106,26 @@ class SpanType(click.ParamType[Any]):
             self.fail(f"{value!r} is not a span of time; write for example 7d, 12h, 2w or 0", param, ctx)
         weeks, days, hours, minutes = (int(number or 0) for number in match.groups())
         return (((weeks * 7 + days) * 24 + hours) * 60 + minutes) * 60 * 10**9
+
+
+class SecondsType(click.ParamType[Any]):
+    """``90s``, ``2m``, ``1h`` → seconds; at least `least`."""
+
+    name = "seconds"
+
+    def __init__(self, least: float = 0.0) -> None:
+        self.least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        match = _SECONDS.fullmatch(str(value).strip())
+        if match is None:
+            self.fail(f"{value!r} is not a time; write for example 90s, 2m or 1h", param, ctx)
+        seconds = int(match[1]) * {"s": 1.0, "m": 60.0, "h": 3600.0}[match[2]]
+        if seconds < self.least:
+            self.fail(f"{value!r} is too short; at least {self.least:.0f}s are needed", param, ctx)
+        return seconds
 
 
 class ShareType(PercentType):

@@ -1,57 +1,22 @@
 """Sizes, rates, durations and times as people write and read them.
 
 Text output counts in powers of two (``1.5 MiB``). ``LOX_UNITS`` changes that: ``iec`` (default), ``si`` (``1.6 MB``)
-or ``raw`` (bytes, for scripts that refuse JSON). Input accepts all of them whatever ``LOX_UNITS`` says.
+or ``raw`` (bytes, for scripts that refuse JSON). `model.sizes` reads all of them, whatever ``LOX_UNITS`` says.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from datetime import UTC, datetime
 
 _IEC = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _SI = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
-_NUMBER = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*([a-zA-Z]*)\s*\Z")
-_POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
-SIZE_LIMIT = 1 << 63
 
 
 def units() -> str:
     """The unit system of text output: ``iec``, ``si`` or ``raw``; anything else in ``LOX_UNITS`` counts as ``iec``."""
     wanted = os.environ.get("LOX_UNITS", "iec").strip().lower()
     return wanted if wanted in ("iec", "si", "raw") else "iec"
-
-
-def parse_size(text: str) -> int:
-    """Bytes in ``64KiB``, ``1M`` (= MiB), ``10MB`` (= 10**7), ``1.5g`` or ``4096``.
-
-    Raises ValueError with a sentence for the user.
-    """
-    match = _NUMBER.match(text)
-    if match is None:
-        raise ValueError(f"{text!r} is not a size; write for example 4096, 64KiB, 1.5G or 10MB")
-    number, suffix = match.group(1), match.group(2).lower()
-    power = _power_of(suffix)
-    if power is None:
-        raise ValueError(f"{match.group(2)!r} is not a unit of size; use KiB, MiB, GiB, TiB or kB, MB, GB, TB")
-    # Whole numbers stay integers: 8 EiB minus one byte must not pass through a float.
-    size = int(number) * power if number.isdigit() else round(float(number) * power)
-    if size >= SIZE_LIMIT:
-        raise ValueError(f"{text!r} is larger than any file can be")
-    return size
-
-
-def _power_of(suffix: str) -> int | None:
-    """Bytes in one unit, or None. A bare letter means the power of two, as in dd(1) and restic."""
-    letter, rest = suffix[:1], suffix[1:]
-    if suffix in ("", "b"):
-        return 1
-    if letter not in _POWER:
-        return None
-    if rest in ("", "i", "ib"):
-        return int(1024 ** _POWER[letter])
-    return int(1000 ** _POWER[letter]) if rest == "b" else None
 
 
 def format_size(size: float, system: str | None = None) -> str:

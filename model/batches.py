@@ -109,8 +109,25 @@ def _table_of(stream: pa.Buffer) -> pa.Table:
     return ipc.open_stream(stream).read_all()
 
 
+class _WithBody:
+    """What has a body, which is copied if it is to wait; `memory` is what it takes then."""
+
+    __slots__ = ()
+    body: memoryview
+
+    @property
+    def memory(self) -> int:
+        return len(self.body)
+
+
+def _own(body: memoryview, start: I64, length: I64 | U32, after: int = 0) -> memoryview:
+    """A copy of the body as far as anything lies in it, and so many bytes more."""
+    end = int((start + length).max()) + after if len(start) else 0
+    return memoryview(bytes(body[:end]))
+
+
 @dataclass(slots=True, eq=False)
-class Blocks:
+class Blocks(_WithBody):
     """Content of the fresh rows: row i lies in ``body[start[i] : start[i] + length[i]]``.
 
     Of a piece, `start` is where its own bytes begin; up to 63 bytes of the file before it and up to `OVERREAD`
@@ -124,7 +141,7 @@ class Blocks:
     after: int = 0  # bytes read past a piece
 
     def detach(self) -> Blocks:
-        return replace(self, body=memoryview(bytes(self.body)))
+        return replace(self, body=_own(self.body, self.start, self.length, self.after))
 
     @property
     def nbytes(self) -> int:
@@ -133,7 +150,7 @@ class Blocks:
 
 
 @dataclass(slots=True, eq=False)
-class Chunked:
+class Chunked(_WithBody):
     """m chunks in row order, back to back within a row: chunk j is ``body[start[j] : start[j] + length[j]]``."""
 
     listing: Listing
@@ -143,7 +160,7 @@ class Chunked:
     length: U32
 
     def detach(self) -> Chunked:
-        return replace(self, body=memoryview(bytes(self.body)))
+        return replace(self, body=_own(self.body, self.start, self.length))
 
     @property
     def nbytes(self) -> int:
@@ -152,7 +169,7 @@ class Chunked:
 
 
 @dataclass(slots=True, eq=False)
-class Hashed:
+class Hashed(_WithBody):
     """`Chunked` with the id of each chunk: ``ids`` is uint8[m, 32]."""
 
     listing: Listing
@@ -163,7 +180,7 @@ class Hashed:
     ids: U8
 
     def detach(self) -> Hashed:
-        return replace(self, body=memoryview(bytes(self.body)))
+        return replace(self, body=_own(self.body, self.start, self.length))
 
     @property
     def nbytes(self) -> int:
@@ -172,7 +189,7 @@ class Hashed:
 
 
 @dataclass(slots=True, eq=False)
-class Claimed:
+class Claimed(_WithBody):
     """`Hashed` with the answer of the index: chunk j is ours to store where ``mine[j]``."""
 
     listing: Listing
@@ -183,8 +200,8 @@ class Claimed:
     ids: U8
     mine: Bool
 
-    def detach(self) -> Claimed:
-        return replace(self, body=memoryview(bytes(self.body)))
+    def detach(self) -> Claimed:  # nobody asks for bytes that others store
+        return replace(self, body=_own(self.body, self.start[self.mine], self.length[self.mine]))
 
     @property
     def nbytes(self) -> int:
@@ -233,6 +250,10 @@ class Compressed(Generic[R]):
 
     def detach(self) -> Compressed[R]:
         return replace(self, segments=[segment.detach() for segment in self.segments])
+
+    @property
+    def memory(self) -> int:
+        return sum(len(segment.data) + len(segment.plain or b"") for segment in self.segments)
 
     @property
     def nbytes(self) -> int:

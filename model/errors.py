@@ -3,6 +3,7 @@
     LoxError                        exit 1
     ├── UsageError                  a request that makes no sense                        exit 2
     ├── ConfigError                 a setting is wrong; names the key and the file       exit 78
+    │   └── InvalidProfile          faults in a profile, each with its place
     ├── PlanError                   the graph cannot run as written
     ├── StoreError
     │   ├── Transient               may work if repeated (only the retrying wrapper repeats)
@@ -62,6 +63,19 @@ class UsageError(LoxError):
 
 class ConfigError(LoxError):
     exit_code = ExitCode.INVALID_CONFIGURATION
+
+
+class InvalidProfile(ConfigError):
+    """`faults` are all that is wrong; the texts of the error tell of the first."""
+
+    def __init__(
+        self, what: str, *, subject: str = "", why: str = "", hint: str = "", faults: tuple[object, ...] = ()
+    ) -> None:
+        super().__init__(what, subject=subject, why=why, hint=hint)
+        self.faults = faults
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (*super().__reduce__(), {"faults": self.faults})
 
 
 class PlanError(LoxError):

@@ -176,6 +176,11 @@ class Unpacked:
         return replace(self, data=[bytes(part) for part in self.data], plain=plain)
 
     @property
+    def memory(self) -> int:
+        """Bytes it takes while it waits."""
+        return sum(map(len, self.data)) + sum(len(part) for part in self.plain if part is not None)
+
+    @property
     def nbytes(self) -> int:
         """Bytes to store: plain where decompressed, else compressed."""
         return sum(len(data if plain is None else plain) for data, plain in zip(self.data, self.plain, strict=True))

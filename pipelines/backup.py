@@ -9,26 +9,22 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
-import numpy as np
-import pyarrow as pa
-
 from model import __version__
 from model.batches import Content, Listing, Receipt
-from model.entries import Bool
-from model.errors import Damaged, Interrupted, LoxError, UsageError
+from model.errors import Interrupted, LoxError, UsageError
+from pipelines.fitting import Fitting
 from pipelines.keeping import selection_of
-from pipelines.options import EngineOptions, Progress, Watch
+from pipelines.options import BACKUP, EngineOptions, Progress, Watch
 from pipelines.runs import unwrapped
+from pipelines.scanning import scanner_of
+from pipelines.strictness import CHANGED, UNREADABLE, Strictness
 from repository.cache_dir import default_cache_dir
 from repository.claims import ClaimTable
 from repository.codecs import by_name
-from repository.entry_table import chunks_of
-from repository.fetch import ChunkFetcher
 from repository.manifest import ManifestWriter
-from repository.manifest_reader import ManifestReader
 from repository.manifest_root import ManifestRoot
 from repository.metadata import MetadataStore
-from repository.own_history import OwnHistory, own_history
+from repository.own_history import own_history
 from repository.reliance import Reliance
 from repository.reliance import commit as commit_safely
 from repository.repository import Repository
@@ -39,18 +35,17 @@ from runtime.drive import Control
 from runtime.executors import open_executor
 from runtime.plan import Flow, Plan
 from runtime.trace import Trace
-from sources.files.parent import Parent
-from sources.files.scan import Scanner, ScanOptions, ScanStats
+from sources.files.scan import ScanStats
 from stages.access import RepositoryAccess
 from stages.chunk import Chunker
 from stages.commit import Commit, CommitCounts
-from stages.compress import Compressor
+from stages.compress import SEGMENT_BYTES, Compressor
 from stages.dedup import Deduplicator
 from stages.encrypt import Encryptor
 from stages.hash import Hasher
 from stages.ledger import CutLedger
 from stages.read import Reader
-from stages.upload import Uploader
+from stages.upload import Release, Uploader
 
 MODES = ("incremental", "differential", "full")
 
@@ -72,12 +67,17 @@ class BackupRequest:
     dry_run: bool = False
     codec: str = "zstd"
     level: int | None = None
+    unreadable_file: str = "warn"
+    changed_while_reading: str = "retry"
 
     def __post_init__(self) -> None:
         if not self.paths:
             raise UsageError("nothing to back up", hint="name at least one path")
         if self.mode not in MODES:
             raise UsageError("unknown backup mode", subject=self.mode, hint="use " + ", ".join(MODES))
+        if self.unreadable_file not in UNREADABLE or self.changed_while_reading not in CHANGED:
+            wish = f"{self.unreadable_file}, {self.changed_while_reading}"
+            raise UsageError("unknown error policy", subject=wish, hint="see on_error in docs/pipelines.md")
 
 
 @dataclass(slots=True)
@@ -103,17 +103,19 @@ class BackupReport:
 
 def backup_plan(access: RepositoryAccess, request: BackupRequest, engine: EngineOptions) -> Plan:
     """The graph of a backup. Everything between scan and commit is the work of lanes that share nothing but claims."""
-    lanes = engine.resolved_lanes()
+    fitting = Fitting(engine, BACKUP)
     codec, level = by_name(request.codec, request.level)
-    return (
+    in_order = "chunk" not in fitting.begins
+    release = Release.AT_ONCE if fitting.begins_after("compress") else Release.STORED
+    return fitting.applied(
         Flow[Listing]("scan")
-        .then("read", Reader(), lanes)
-        .then("chunk", Chunker(access), lanes)
-        .then("hash", Hasher(access), lanes)
-        .then("dedup", Deduplicator(), lanes)
-        .then("compress", Compressor(codec, level), lanes)
-        .then("encrypt", Encryptor[Content](access, engine.pack_bytes(lanes)), lanes)
-        .then("upload", Uploader[Content](access, request.dry_run), lanes)
+        .then("read", Reader(again=CHANGED[request.changed_while_reading]))
+        .then("chunk", Chunker(access, in_order=in_order))
+        .then("hash", Hasher(access))
+        .then("dedup", Deduplicator())
+        .then("compress", Compressor(codec, level, engine.segment_bytes or SEGMENT_BYTES))
+        .then("encrypt", Encryptor[Content](access, fitting.pack_bytes))
+        .then("upload", Uploader[Content](access, request.dry_run, engine.packs_under_way, release))
         .plan("backup", sink="commit")
     )
 
@@ -148,23 +150,25 @@ def _backup(
         claims = ClaimTable(reliance)
         executor.host({"claims": claims, "ledger": CutLedger(), "requests": REQUESTS})
         metadata = MetadataStore(repository, claims, request.dry_run, history)
+        strictness = Strictness(request.unreadable_file, request.changed_while_reading, watch.problem)
         commit = Commit(
             repository,
             claims,
             metadata,
             ManifestWriter(metadata.store),
             request.dry_run,
-            watch.problem,
+            strictness.problem,
             watch.item if watch.wants_items else None,
             lambda receipt: _note(receipt, reliance, session),
         )
-        scanner = _scanner(request, parent, access, reliance, history)
+        scanner = scanner_of(request, parent, access, reliance, history, engine)
         plan = backup_plan(access, request, engine)
         report = _Progress(watch, commit.counts, scanner.stats, parent)
-        open_max = engine.batches_open(engine.resolved_lanes())
+        open_max = Fitting(engine, BACKUP).batches_open
         control = Control(stop=watch.stop, unacked_max=open_max, on_tick=report.tick)
         try:
             trace = unwrapped(lambda: executor.run(plan, report.following(scanner), commit, control))
+            strictness.judge(scanner.stats.problems)
             root = commit.finish()
         except Interrupted:
             commit.write_index()
@@ -220,42 +224,6 @@ def _snapshot(
         program=f"lox {__version__}",
         extra=selection_of(request, [path for path, _ in scan.problems]),
     )
-
-
-def _scanner(
-    request: BackupRequest,
-    parent: Snapshot | None,
-    access: RepositoryAccess,
-    reliance: Reliance,
-    history: OwnHistory | None,
-) -> Scanner:
-    options = ScanOptions(
-        excludes=request.excludes,
-        includes=request.includes,
-        exclude_caches=request.exclude_caches,
-        one_file_system=request.one_file_system,
-        exclude_larger_than=request.exclude_larger_than,
-    )
-    if parent is None:
-        return Scanner(request.paths, options)
-    fetch = ChunkFetcher(access.repository, access.reading_index).fetch if history is None else history.fetch
-    try:
-        reader = ManifestReader(parent.root, fetch, parent.name)
-    except Damaged as error:  # a damaged parent costs time, not the backup
-        scanner = Scanner(request.paths, options)
-        scanner.stats.parent_trouble = error
-        return scanner
-
-    def stored(rows: pa.Table) -> Bool:
-        """Rows whose content is all in the index: a file with a lost chunk is read again, which heals it."""
-        whole = np.ones(rows.num_rows, dtype=bool)
-        lists = reader.content(rows, lambda row, _: whole.__setitem__(row, False))
-        for held in (lists, chunks_of(rows)):  # the content, and what lists the content of long files
-            lost = np.flatnonzero(~reliance.contains(held.ids))
-            whole[np.searchsorted(held.offsets, lost, side="right") - 1] = False
-        return whole
-
-    return Scanner(request.paths, options, Parent(iter(reader), parent.started, stored))
 
 
 class _Progress:

@@ -18,7 +18,8 @@ from model.orders import Moved, Order
 from pipelines.copy_renamed import RenamedParts
 from pipelines.copy_snapshots import Manifests, SnapshotCopier
 from pipelines.copy_survey import Choice, Survey, choose_missing
-from pipelines.options import EngineOptions, Progress, Watch
+from pipelines.fitting import Fitting
+from pipelines.options import COPY, EngineOptions, Progress, Watch
 from pipelines.runs import unwrapped
 from repository.cache_dir import default_cache_dir
 from repository.claims import ClaimTable
@@ -42,7 +43,7 @@ from stages.encrypt import Decryptor, Encryptor
 from stages.locate import locate_chunks
 from stages.repack import Repacker, Unpacker
 from stages.settle import CopyCounts, Settle
-from stages.upload import Downloader, Uploader
+from stages.upload import Downloader, Release, Uploader
 
 ORDERS_OPEN = 1024  # orders fed and not acknowledged: they are small, and a pack of well compressed segments takes many
 
@@ -97,17 +98,18 @@ class Pair:
 
 def copy_plan(pair: Pair, request: CopyRequest, engine: EngineOptions, kind: PackKind = PackKind.DATA) -> Plan:
     """The graph of a copy, for packs of one kind."""
-    lanes = engine.resolved_lanes()
+    fitting = Fitting(engine, COPY)
+    release = Release.FLUSHED if fitting.begins_after("repack") else Release.STORED
     codec, level = by_name(request.codec or Codec.ZSTD.name.lower(), request.level)
     anew = request.codec is not None
-    return (
+    return fitting.applied(
         Flow[Order]("locate")
-        .then("download", Downloader(pair.source), lanes)
-        .then("decrypt", Decryptor(pair.source), lanes)
-        .then("unpack", Unpacker(pair.source, pair.renamed, request.verify or anew or pair.doubted), lanes)
-        .then("repack", Repacker(pair.target, pair.renamed, codec, level, anew), lanes)
-        .then("encrypt", Encryptor[Moved](pair.target, engine.pack_bytes(lanes), kind), lanes)
-        .then("upload", Uploader[Moved](pair.target), lanes)
+        .then("download", Downloader(pair.source))
+        .then("decrypt", Decryptor(pair.source))
+        .then("unpack", Unpacker(pair.source, pair.renamed, request.verify or anew or pair.doubted))
+        .then("repack", Repacker(pair.target, pair.renamed, codec, level, anew))
+        .then("encrypt", Encryptor[Moved](pair.target, fitting.pack_bytes, kind))
+        .then("upload", Uploader[Moved](pair.target, under_way=engine.packs_under_way, release=release))
         .plan("copy", sink="settle")
     )
 

@@ -4,48 +4,82 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from model.batches import BODY_MAX, ROWS_MAX
 from model.errors import UsageError
+from runtime.plan import Queue
 
 if TYPE_CHECKING:
     from runtime.trace import Trace
 
 MIB = 1 << 20
+MEMORY = 512 * MIB  # bytes a run may take unless told otherwise
+MEMORY_LEAST = 256 * MIB  # the interpreter and its libraries take most of it
 BASE_MEMORY = 200 * MIB  # interpreter, libraries, allocator and page tables, measured; the rest is for batches
 PACK_MIN, PACK_MAX = 8 * MIB, 64 * MIB
 BATCH_ROWS = MIB  # what a full batch of rows takes while it waits for its turn in the manifest
-LANE_BUFFERS = 32 * MIB  # what a lane holds beside its packs: body, segment, compressed, read back
+LANE_BUFFERS = 32 * MIB  # what a lane of all stages holds beside its packs: body, segment, compressed, read back
+LANES_MAX = 1024
+
+BACKUP = ("read", "chunk", "hash", "dedup", "compress", "encrypt", "upload")
+RESTORE = ("download", "decrypt", "decompress", "verify", "join", "write")
+COPY = ("download", "decrypt", "unpack", "repack", "encrypt", "upload")
+"""The stages of each graph, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageOptions:
+    """How one stage is run. `lanes` None: as many as the run has. `placement`: labels its hosts must have."""
+
+    lanes: int | None = None
+    queue: Queue = field(default_factory=Queue)
+    placement: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """How the graph is run. `lanes` None: one for each core. `memory` bytes bound the whole process."""
+    """How the graph is run. None: what suits the host and `memory`, the bytes that bound the whole process.
+
+    `stages` are by name, of all graphs; those at which to begin a strand are in `cuts`. A batch has at most
+    `batch_rows` rows and `batch_bytes` bytes of small files. `packs_under_way`: on their way to the store, for each
+    lane of upload. `batches_open`: batches read and not in the manifest yet.
+    """
 
     executor: str = "auto"
     lanes: int | None = None
-    memory: int = 512 * MIB
+    memory: int = MEMORY
+    stages: Mapping[str, StageOptions] = field(default_factory=dict)
+    cuts: frozenset[str] = frozenset()
+    scan_threads: int = 2
+    batch_rows: int = ROWS_MAX
+    batch_bytes: int = BODY_MAX
+    segment_bytes: int | None = None
+    pack_bytes: int | None = None
+    packs_under_way: int = 2
+    batches_open: int | None = None
 
-    def resolved_lanes(self) -> int:
-        """Lanes to run: as asked, else as many as this process's cores and memory allow."""
+    def __post_init__(self) -> None:
+        for lanes in (self.lanes, *(stage.lanes for stage in self.stages.values())):
+            if lanes is not None and not 1 <= lanes <= LANES_MAX:
+                hint = f"use 1 to {LANES_MAX}"
+                raise UsageError("the number of lanes is out of range", subject=str(lanes), hint=hint)
+
+    def stage(self, name: str) -> StageOptions:
+        """The options of a stage, or what holds for those nothing is said about."""
+        return self.stages.get(name, StageOptions())
+
+    def usual_lanes(self, queues: int = 0) -> int:
+        """Lanes of stages about which nothing is said: as asked, else as many as cores and memory allow.
+
+        `queues` are bytes that lie between strands.
+        """
         if self.lanes is not None:
-            if not 1 <= self.lanes <= 1024:
-                raise UsageError("the number of lanes is out of range", subject=str(self.lanes), hint="use 1 to 1024")
             return self.lanes
-        room = (self.memory - BASE_MEMORY) // (LANE_BUFFERS + 2 * PACK_MIN)
+        room = (self.memory - BASE_MEMORY - queues) // (LANE_BUFFERS + 2 * PACK_MIN)
         return int(max(1, min(len(os.sched_getaffinity(0)), room)))
-
-    def pack_bytes(self, lanes: int) -> int:
-        """Size of a pack: every lane holds one being filled and two on their way to the store."""
-        share = (self.memory - BASE_MEMORY) // lanes - LANE_BUFFERS
-        return int(max(PACK_MIN, min(PACK_MAX, share // 3)))
-
-    def batches_open(self, lanes: int) -> int:
-        """Batches that may be under way at once. Rows leave in order: while the first waits for its pack to fill,
-        those of all others wait behind it, so from this many on the packs are closed early."""
-        return int(max(16 * lanes, (self.memory - BASE_MEMORY) // 3 // BATCH_ROWS))
 
 
 @dataclass(slots=True)

@@ -5,22 +5,20 @@ from __future__ import annotations
 import pipelines.backup
 import pipelines.copy
 import pipelines.restore
-from pipelines.options import EngineOptions
+from pipelines.profile import Profile, engine_of, request_fields
 from runtime.plan import Plan
 from stages.access import RepositoryAccess
 
-
-def backup_plan(engine: EngineOptions) -> Plan:
-    """The graph of a backup on this host with this engine."""
-    return pipelines.backup.backup_plan(RepositoryAccess(None), pipelines.backup.BackupRequest((b"/",)), engine)
+GRAPHS = ("backup", "restore", "copy")
 
 
-def restore_plan(engine: EngineOptions) -> Plan:
-    """The graph of a restore on this host with this engine."""
-    return pipelines.restore.restore_plan(RepositoryAccess(None), None, engine)
-
-
-def copy_plan(engine: EngineOptions) -> Plan:
-    """The graph of a copy to a repository that names chunks alike, on this host with this engine."""
-    pair = pipelines.copy.Pair(RepositoryAccess(None), RepositoryAccess(None), renamed=False)
+def plan_of(graph: str, profile: Profile) -> Plan:
+    """The graph of this name as the profile has it on this host."""
+    engine, nowhere = engine_of(profile), RepositoryAccess(None)
+    if graph == "backup":
+        request = pipelines.backup.BackupRequest((b"/",), **request_fields(profile))
+        return pipelines.backup.backup_plan(nowhere, request, engine)
+    if graph == "restore":
+        return pipelines.restore.restore_plan(nowhere, None, engine)
+    pair = pipelines.copy.Pair(nowhere, RepositoryAccess(None), renamed=False)
     return pipelines.copy.copy_plan(pair, pipelines.copy.CopyRequest(()), engine)

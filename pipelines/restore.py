@@ -14,8 +14,9 @@ import kernels
 from model.entries import I32, order_key
 from model.errors import Damaged, NotFound
 from model.orders import Joined, Order
+from pipelines.fitting import Fitting
 from pipelines.keeping import keeper
-from pipelines.options import EngineOptions, Progress, Watch
+from pipelines.options import RESTORE, EngineOptions, Progress, Watch
 from pipelines.runs import unwrapped
 from repository.cache_dir import default_cache_dir
 from repository.entry_table import ChunkLists
@@ -84,22 +85,23 @@ class RestoreReport:
     damaged: bool = False
 
 
-def reading_flow(access: RepositoryAccess, lanes: int) -> Flow[Joined]:
+def reading_flow(access: RepositoryAccess) -> Flow[Joined]:
     """From orders to proved content: that of a backup, backwards, up to where something is done with it."""
     return (
         Flow[Order]("locate")
-        .then("download", Downloader(access), lanes)
-        .then("decrypt", Decryptor(access), lanes)
-        .then("decompress", Expander(), lanes)
-        .then("verify", Verifier(access), lanes)
-        .then("join", Joiner(), lanes)
+        .then("download", Downloader(access))
+        .then("decrypt", Decryptor(access))
+        .then("decompress", Expander())
+        .then("verify", Verifier(access))
+        .then("join", Joiner())
     )
 
 
 def restore_plan(access: RepositoryAccess, writer: TargetWriter | None, engine: EngineOptions) -> Plan:
     """The graph of a restore."""
-    lanes = engine.resolved_lanes()
-    return reading_flow(access, lanes).then("write", Writer(writer), lanes).plan("restore", sink="finish")
+    return Fitting(engine, RESTORE).applied(
+        reading_flow(access).then("write", Writer(writer)).plan("restore", sink="finish")
+    )
 
 
 def restore(repository: Repository, request: RestoreRequest, engine: EngineOptions, watch: Watch) -> RestoreReport:

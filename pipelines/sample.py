@@ -12,7 +12,8 @@ import pyarrow as pa
 from model.entries import STAT, Kind
 from model.errors import Damaged
 from model.orders import Joined, Order
-from pipelines.options import EngineOptions
+from pipelines.fitting import Fitting
+from pipelines.options import RESTORE, EngineOptions
 from pipelines.restore import content_of, reading_flow
 from pipelines.runs import unwrapped
 from repository.cache_dir import default_cache_dir
@@ -45,7 +46,7 @@ class SampleReport:
 
 def sample_plan(access: RepositoryAccess, engine: EngineOptions) -> Plan:
     """The graph of a restore without its last stage."""
-    return reading_flow(access, engine.resolved_lanes()).plan("sample", sink="compare")
+    return Fitting(engine, RESTORE[:-1]).applied(reading_flow(access).plan("sample", sink="compare"))
 
 
 def restore_sample(

@@ -170,7 +170,7 @@ class RayHands:
     def _events_of(self, lane: Lane, call: _Call, reply: Reply) -> list[Event]:
         events: list[Event] = [Output(lane, output) for output in reply.outputs]
         if call.outputs is not None and reply.count:
-            events.append(Output(lane, call.outputs))
+            events.append(Output(lane, call.outputs, reply.nbytes))
         if isinstance(call.done[0], Opened):
             self._actors[lane].opened = reply.raised is None
         return [*events, *(call.done if reply.raised is None else [Failed(lane, reply.raised.unpack())])]

@@ -13,7 +13,7 @@ import signal
 import site
 import sys
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -215,10 +215,9 @@ class RayExecutor:
         feed: Iterable[Any],
         sink: Sink[Any],
         control: Control | None = None,
-        cuts: Collection[str] = (),
     ) -> Trace:
         """See `Executor.run`."""
-        strands = fuse(plan, cuts)
+        strands = fuse(plan)
         # Between strands bodies are under way, in one strand only descriptions of work: of those a lane may have more.
         window = WINDOW if len(strands) > 1 else 2 * GROUP
         drive = Drive(plan, strands, sink, control or Control(), self.name, window)

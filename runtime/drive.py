@@ -16,7 +16,7 @@ from runtime.hands import Died, Event, Failed, Flushed, Hands, Opened, Output, P
 from runtime.orders import Flush, Lane, Lost, Open, Push
 from runtime.plan import Plan, Strand
 from runtime.schedule import ATTEMPTS, UNACKED_MAX, WINDOW, Scheduler
-from runtime.stage import NeverStop, Sink, StopSignal
+from runtime.stage import NeverStop, Sink, StopSignal, memory_of
 from runtime.trace import Meters, Pressure, Trace
 
 TICK_SECONDS = 0.2
@@ -60,7 +60,11 @@ class Drive:
         self.measure = plan.measure
         self._sink = sink
         self._scheduler = Scheduler(
-            [strand.lanes for strand in strands], control.window or window, control.unacked_max, control.attempts
+            [strand.lanes for strand in strands],
+            control.window or window,
+            control.unacked_max,
+            control.attempts,
+            [strand.queue for strand in strands],
         )
         self._items: dict[int, Any] = {}  # fed and not acknowledged, by ticket
         self._outputs: dict[int, Output] = {}  # waiting between strands, by number
@@ -148,7 +152,7 @@ class Drive:
         meters.fed += 1
         meters.fed_bytes += self.measure(item)
         self._items[ticket] = item
-        self._scheduler.fed(ticket)
+        self._scheduler.fed(ticket, memory_of(item))
 
     def _obey(self, hands: Hands) -> None:
         for order in self._scheduler.take():
@@ -174,7 +178,7 @@ class Drive:
             case Output(lane):
                 self._numbers += 1
                 self._outputs[self._numbers] = event
-                self._scheduler.output(lane, self._numbers)
+                self._scheduler.output(lane, self._numbers, event.memory())
             case Pushed(lane):
                 self._scheduler.pushed(lane)
             case Flushed(lane):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
@@ -48,7 +48,6 @@ class Executor(Protocol):
         feed: Iterable[Any],
         sink: Sink[Any],
         control: Control | None = None,
-        cuts: Collection[str] = (),
     ) -> Trace:
         """Run a plan to its end. Raises RunFailed (cause: what the stage raised), Interrupted, and what feed or sink
         raise.
@@ -73,9 +72,8 @@ class LocalExecutor:
         feed: Iterable[Any],
         sink: Sink[Any],
         control: Control | None = None,
-        cuts: Collection[str] = (),
     ) -> Trace:
-        drive = Drive(plan, fuse(plan, cuts), sink, control or Control(), self.name)
+        drive = Drive(plan, fuse(plan), sink, control or Control(), self.name)
         services = MappingProxyType(self._services)
         hands: Hands = InlineHands(drive, services) if self.name == "inline" else ThreadHands(drive, services)
         return drive.run(feed, hands)
@@ -120,7 +118,6 @@ def run(
     services: Mapping[str, Any] = MappingProxyType({}),
     stop: StopSignal | None = None,
     window: int | None = None,
-    cuts: Collection[str] = (),
     on_tick: Callable[[Trace], None] | None = None,
 ) -> Trace:
     """Open an executor, host the services, run the plan, close. For callers that need the services themselves:
@@ -129,4 +126,4 @@ def run(
     with open_executor(executor) as opened:
         opened.host(services)
         control = Control(stop=stop or NeverStop(), window=window, on_tick=on_tick)
-        return opened.run(plan, feed, sink, control, cuts)
+        return opened.run(plan, feed, sink, control)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from runtime.orders import Lane
+from runtime.stage import memory_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +18,18 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Something left the strand. For the sink: an item. For a later strand: whatever `Hands.push` takes there."""
+    """Something left the strand. For the sink: an item. For a later strand: whatever `Hands.push` takes there.
+
+    `nbytes` is the memory it takes, if it is not the item itself that is at hand.
+    """
 
     lane: Lane
     item: Any
+    nbytes: int | None = None
+
+    def memory(self) -> int:
+        """Bytes of memory it takes, here or on another host."""
+        return memory_of(self.item) if self.nbytes is None else self.nbytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from runtime.lane import LaneWork
 from runtime.plan import Measure, Strand
-from runtime.stage import Context
+from runtime.stage import Context, memory_of
 from runtime.trace import LaneMeter
 
 LANE_NICENESS = 10  # lanes fill every core: the driver, which they wait for, goes first
@@ -59,13 +59,16 @@ class Raised:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came of one call: outputs (or how many, if they go their own way), counters so far, or an error."""
+    """What came of one call: outputs (or how many and how large, if they go their own way), counters so far, or an
+    error.
+    """
 
     outputs: Sequence[Any]
     count: int
     meter: tuple[Any, ...]
     idle: float  # seconds this lane has waited for calls
     raised: Raised | None = None
+    nbytes: int = 0  # memory of outputs that go their own way
 
 
 class StrandHost:
@@ -131,4 +134,5 @@ class StrandHost:
 
     @staticmethod
     def _counted(reply: Reply, outputs: list[Any]) -> tuple[Reply, list[Any]]:
-        return Reply((), len(outputs), reply.meter, reply.idle, reply.raised), outputs
+        size = sum(map(memory_of, outputs))
+        return Reply((), len(outputs), reply.meter, reply.idle, reply.raised, size), outputs

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from model.errors import PlanError
@@ -17,12 +17,30 @@ Measure = Callable[[Any], int]
 
 
 @dataclass(frozen=True, slots=True)
+class Queue:
+    """What may have been handed to a strand and not worked off yet, where another strand stands before it.
+
+    `items` bounds those that wait (None: as many as keep the lanes on both sides busy); `nbytes` the memory of those
+    that wait, are worked on, or are about to come (None: not looked at). One item may always come, however large.
+    """
+
+    items: int | None = None
+    nbytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
-    """A stage at its place in a plan; `lanes` copies of it work at once."""
+    """A stage at its place in a plan; `lanes` copies of it work at once.
+
+    `queue` counts if the stage begins a strand. `placement` are labels that a host must have to run it; executors
+    of one host do not look at it.
+    """
 
     name: str
     stage: Stage[Any, Any]
     lanes: int
+    queue: Queue = Queue()
+    placement: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +54,31 @@ class Strand:
     def lanes(self) -> int:
         return self.nodes[0].lanes
 
+    @property
+    def queue(self) -> Queue:
+        return self.nodes[0].queue
+
+    def text(self) -> str:
+        """Its lanes, what may wait before it and where it runs, in words."""
+        words = ["1 lane" if self.lanes == 1 else f"{self.lanes} lanes"]
+        if self.queue.items is not None:
+            words.append(f"at most {self.queue.items} waiting")
+        if self.queue.nbytes is not None:
+            words.append(f"at most {self.queue.nbytes / (1 << 20):.0f} MiB before it")
+        return ", ".join([*words, *(f"{label}={value}" for label, value in self.placement.items())])
+
+    @property
+    def placement(self) -> dict[str, str]:
+        """The labels of all its stages; `fuse` sees to it that they do not contradict each other."""
+        return {label: value for node in self.nodes for label, value in node.placement.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A chain of stages between a source that is fed and a sink, both in the caller's thread.
 
-    `measure` gives the bytes of an item for the trace; it must be importable to be used on other processes.
+    `measure` gives the bytes of an item for the trace; it must be importable to be used on other processes. Stages
+    named in `cuts` begin a strand of their own.
     """
 
     name: str
@@ -49,25 +86,29 @@ class Plan:
     source: str = "feed"
     sink: str = "sink"
     measure: Measure = nbytes_of
+    cuts: frozenset[str] = frozenset()
 
-    def text(self, cuts: Collection[str] = ()) -> str:
+    def cut(self, *stages: str) -> Plan:
+        """The plan with these stages, too, at the beginning of a strand."""
+        return replace(self, cuts=self.cuts.union(stages))
+
+    def text(self) -> str:
         """One line a stage, grouped by strand."""
-        strands = fuse(self, cuts)
+        strands = fuse(self)
         width = max(len(node.name) for node in self.nodes)
         lines = [f"{self.name}: {' → '.join([self.source, *(node.name for node in self.nodes), self.sink])}"]
         lines.append(f"  {self.source:<{width}}  caller")
         for strand in strands:
             for node in strand.nodes:
-                lanes = "1 lane" if node.lanes == 1 else f"{node.lanes} lanes"
-                lines.append(f"  {node.name:<{width}}  {strand.name}, {lanes}: {type(node.stage).__name__}")
+                lines.append(f"  {node.name:<{width}}  {strand.name}, {strand.text()}: {type(node.stage).__name__}")
         lines.append(f"  {self.sink:<{width}}  caller")
         return "\n".join(lines)
 
-    def mermaid(self, cuts: Collection[str] = ()) -> str:
+    def mermaid(self) -> str:
         """A Mermaid flowchart; strands are boxes around their stages."""
         lines = ["flowchart LR", f'  source(["{self.source}"])']
         numbers = iter(range(len(self.nodes)))
-        for position, strand in enumerate(fuse(self, cuts)):
+        for position, strand in enumerate(fuse(self)):
             lines.append(f'  subgraph strand{position}["{strand.name} x {strand.lanes}"]')
             lines += [f'    n{next(numbers)}["{node.name}"]' for node in strand.nodes]
             lines.append("  end")
@@ -76,15 +117,17 @@ class Plan:
         lines.append("  " + " --> ".join(chain))
         return "\n".join(lines)
 
-    def json(self, cuts: Collection[str] = ()) -> str:
+    def json(self) -> str:
         """The same as a JSON object."""
         strands = [
             {
                 "name": strand.name,
                 "lanes": strand.lanes,
+                "queue": {"items": strand.queue.items, "bytes": strand.queue.nbytes},
+                "placement": strand.placement,
                 "stages": [{"name": node.name, "stage": type(node.stage).__qualname__} for node in strand.nodes],
             }
-            for strand in fuse(self, cuts)
+            for strand in fuse(self)
         ]
         return json.dumps({"name": self.name, "source": self.source, "strands": strands, "sink": self.sink}, indent=2)
 
@@ -121,20 +164,32 @@ class Flow(Generic[T]):
         return Plan(name, self._nodes, self._source, sink, measure)
 
 
-def fuse(plan: Plan, cuts: Collection[str] = ()) -> tuple[Strand, ...]:
-    """Gather neighbours with equal lanes into strands; a stage named in `cuts` begins a strand of its own."""
-    unknown = set(cuts) - {node.name for node in plan.nodes}
+def fuse(plan: Plan) -> tuple[Strand, ...]:
+    """Gather neighbours with equal lanes, and labels that do not contradict each other, into strands.
+
+    A stage at which the plan is cut begins a strand of its own. PlanError if there is no such stage.
+    """
+    unknown = plan.cuts - {node.name for node in plan.nodes}
     if unknown:
         raise PlanError("no such stage to cut at", subject=", ".join(sorted(unknown)))
     groups: list[list[Node]] = []
     for node in plan.nodes:
-        if groups and groups[-1][-1].lanes == node.lanes and node.name not in cuts:
+        if groups and node.name not in plan.cuts and _fit(groups[-1], node):
             groups[-1].append(node)
         else:
             groups.append([node])
     if len(groups) == 1:
         return (Strand(plan.name, tuple(groups[0])),)
     return tuple(Strand(_span(group), tuple(group)) for group in groups)
+
+
+def _fit(group: Iterable[Node], node: Node) -> bool:
+    """Whether the node can do its work on the lanes of the group."""
+    return all(
+        other.lanes == node.lanes
+        and all(other.placement.get(label, value) == value for label, value in node.placement.items())
+        for other in group
+    )
 
 
 def _span(group: list[Node]) -> str:

@@ -86,6 +86,12 @@ def nbytes_of(item: object) -> int:
     return size if isinstance(size, int) else 0
 
 
+def memory_of(item: object) -> int:
+    """Bytes of memory an item takes while it waits between strands: its `memory`, or else what `nbytes_of` says."""
+    size = getattr(item, "memory", None)
+    return size if isinstance(size, int) else nbytes_of(item)
+
+
 def detached(item: Any) -> Any:
     """The item, free of buffers that its stage is going to reuse."""
     detach = getattr(item, "detach", None)

@@ -21,7 +21,9 @@ from sources.files.trouble import REPLACED, describe
 from stages.access import RepositoryAccess
 from stages.ledger import UNKNOWN
 
+KEPT = 2  # pieces a lane keeps that came before their turn
 PATIENCE = 5.0  # seconds to wait for the neighbour before doing its work
+SHORT_PATIENCE = 0.25  # where the neighbour may be waiting behind this very piece
 
 
 class Ledger(Protocol):
@@ -33,24 +35,49 @@ class Ledger(Protocol):
 
 
 class Chunker(Stage[Blocks, Chunked]):
-    """Cuts whole files in one kernel call per batch, and pieces of large files in step with their neighbours."""
+    """Cuts whole files in one kernel call per batch, and pieces of large files in step with their neighbours.
 
-    def __init__(self, access: RepositoryAccess, root: bytes = b"/") -> None:
+    Unless pieces come `in_order`, as they do from the lane that read them, one that comes too early is kept: the piece
+    before it may be next on this very lane.
+    """
+
+    def __init__(self, access: RepositoryAccess, root: bytes = b"/", in_order: bool = True) -> None:
         self.access = access
         self.root = root
+        self.in_order = in_order
 
     def open(self, context: Context) -> None:
         repository = self.access.repository
         self._params: ChunkerParams = repository.chunker
         self._table = kernels.gear_table(repository.keys.chunker_key)
         self._ledger: Ledger = context.services["ledger"]
+        self._kept: list[tuple[Piece, Blocks]] = []
 
     def push(self, item: Blocks) -> Iterator[Chunked]:
         piece = item.listing.piece
         if piece is None or self._params.kind == "fixed":
             yield self._cut_files(item)
-        else:
+        elif self.in_order or self._is_next(piece):
             yield self._cut_piece(item, piece)
+        else:
+            self._kept.append((piece, item.detach()))
+        yield from self._kept_ones(KEPT)
+
+    def flush(self) -> Iterator[Chunked]:
+        yield from self._kept_ones(0)
+
+    def _kept_ones(self, most: int) -> Iterator[Chunked]:
+        """Those kept whose turn it is, and the first ones whether it is or not, until at most so many are left."""
+        self._kept.sort(key=lambda kept: (kept[0].file, kept[0].index))
+        while self._kept:
+            turn = next((n for n, (piece, _) in enumerate(self._kept) if self._is_next(piece)), 0)
+            if len(self._kept) <= most and not self._is_next(self._kept[turn][0]):
+                return
+            piece, blocks = self._kept.pop(turn)
+            yield self._cut_piece(blocks, piece)
+
+    def _is_next(self, piece: Piece) -> bool:
+        return self._ledger.start_of(piece.file, piece.index) != UNKNOWN
 
     def _cut_files(self, blocks: Blocks) -> Chunked:
         ends, counts = kernels.cut_files(blocks.body, blocks.start, blocks.length, self._table, self._params)
@@ -105,7 +132,7 @@ class Chunker(Stage[Blocks, Chunked]):
 
     def _begin(self, listing: Listing, piece: Piece) -> int:
         """Content offset where this piece's first chunk begins; waits for the neighbour, or does its work."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + (PATIENCE if self.in_order else SHORT_PATIENCE)
         while (start := self._ledger.start_of(piece.file, piece.index)) == UNKNOWN:
             if time.monotonic() > deadline:
                 return self._begin_alone(listing, piece)

@@ -8,21 +8,25 @@ from collections.abc import Iterator
 from model.batches import BODY_MAX, OVERREAD, Blocks, Listing
 from model.chunking import WINDOW
 from runtime.stage import Context, Stage
-from sources.files.read import read_listing
+from sources.files.read import AGAIN, read_listing
 
 
 class Reader(Stage[Listing, Blocks]):
-    """Reads the fresh files of a listing into one body that is used again for the next listing."""
+    """Reads the fresh files of a listing into one body that is used again for the next listing.
 
-    def __init__(self, root: bytes = b"/") -> None:
+    A file that changes meanwhile is read up to so often `again`.
+    """
+
+    def __init__(self, root: bytes = b"/", again: int = AGAIN) -> None:
         self.root = root
+        self.again = again
 
     def open(self, context: Context) -> None:
         self._root = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._body = bytearray(BODY_MAX + OVERREAD + WINDOW)
 
     def push(self, item: Listing) -> Iterator[Blocks]:
-        yield read_listing(self._root, item, self._body)
+        yield read_listing(self._root, item, self._body, self.again)
 
     def close(self) -> None:
         os.close(self._root)

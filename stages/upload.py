@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from enum import Enum, auto
 from typing import Generic
 
 from model.batches import PackBytes, R, Receipt, Sealed, Stored
@@ -14,19 +15,35 @@ from repository.pack import HEADER_SIZE, pack_name
 from runtime.stage import Context, Stage
 from stages.access import RepositoryAccess, RequestsTold
 
-UNDER_WAY = 2  # packs a lane may have on their way to the store while it fills the next
+UNDER_WAY = 2  # packs a lane may have on their way to the store while it fills the next, unless told otherwise
 HEADS_KEPT = 256  # pack heads a lane remembers
 
 
-class Uploader(Stage[Sealed[R], Stored[R]], Generic[R]):
-    """Stores packs beside the lane's other work and passes rows on once all their new chunks are durable."""
+class Release(Enum):
+    """When rows pass on. A lane that did not seal the packs itself cannot know which of them the rows need."""
 
-    def __init__(self, access: RepositoryAccess, dry_run: bool = False) -> None:
+    STORED = auto()  # once the packs they need are stored; compress to upload are one strand
+    AT_ONCE = auto()  # the sink finds out itself what is stored
+    FLUSHED = auto()  # when all lanes are flushed
+
+
+class Uploader(Stage[Sealed[R], Stored[R]], Generic[R]):
+    """Stores packs beside the lane's other work, `under_way` at once, and passes rows on as `release` says."""
+
+    def __init__(
+        self,
+        access: RepositoryAccess,
+        dry_run: bool = False,
+        under_way: int = UNDER_WAY,
+        release: Release = Release.STORED,
+    ) -> None:
         self.access = access
         self.dry_run = dry_run
+        self.under_way = under_way
+        self.release = release
 
     def open(self, context: Context) -> None:
-        self._pool = ThreadPoolExecutor(UNDER_WAY, thread_name_prefix="upload")
+        self._pool = ThreadPoolExecutor(self.under_way, thread_name_prefix="upload")
         self._under_way: deque[tuple[Future[None], Receipt, int]] = deque()
         self._held: deque[tuple[int, R]] = deque()
         self._stored = 0  # this lane's segments that lie in stored packs
@@ -45,9 +62,9 @@ class Uploader(Stage[Sealed[R], Stored[R]], Generic[R]):
             yield stored
 
     def flush(self) -> Iterator[Stored[R]]:
-        receipts = self._collect(room_for=UNDER_WAY)
+        receipts = self._collect(room_for=self.under_way)
         self._requests.tell(last=True)
-        if stored := self._release(receipts):
+        if stored := self._release(receipts, flushed=True):
             yield stored
 
     def close(self) -> None:
@@ -65,7 +82,7 @@ class Uploader(Stage[Sealed[R], Stored[R]], Generic[R]):
         receipts = []
         while self._under_way:
             future, receipt, sealed = self._under_way[0]
-            if not future.done() and len(self._under_way) + room_for <= UNDER_WAY:
+            if not future.done() and len(self._under_way) + room_for <= self.under_way:
                 break
             future.result()
             self._under_way.popleft()
@@ -73,16 +90,21 @@ class Uploader(Stage[Sealed[R], Stored[R]], Generic[R]):
             receipts.append(receipt)
         return receipts
 
-    def _release(self, receipts: list[Receipt]) -> Stored[R] | None:
+    def _release(self, receipts: list[Receipt], flushed: bool = False) -> Stored[R] | None:
         contents = []
         waiting: deque[tuple[int, R]] = deque()
         for needs, content in self._held:
-            if needs <= self._stored:
+            if self._may_go(needs, flushed):
                 contents.append(content)
             else:
                 waiting.append((needs, content))
         self._held = waiting
         return Stored(contents, receipts) if contents or receipts else None
+
+    def _may_go(self, needs: int, flushed: bool) -> bool:
+        if self.release is Release.STORED:
+            return needs <= self._stored
+        return needs == 0 or flushed or self.release is Release.AT_ONCE
 
 
 class Downloader(Stage[Order, Fetched]):

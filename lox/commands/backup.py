@@ -6,11 +6,11 @@ import os
 import socket
 import stat
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lox.engine import announce, engine_of, engine_options, limit_options, limits
+from lox.engine import Asked, announce, applied, engine_options, limit_options
 from lox.escape import shown
 from lox.metrics import Metering, metered
 from lox.opening import open_repository
@@ -18,8 +18,11 @@ from lox.output import Output, output_of
 from lox.settings import command as command_of
 from lox.settings import option
 from lox.signals import stopping
-from lox.types import BytesType, Compression, CompressionType, SizeType
+from lox.types import BytesType, CompressionType, SizeType
 from model.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipelines.backup import BackupRequest
 
 PATTERN_SECTION = "What is taken"
 PATTERN_FILE_MAX = 16 << 20  # bytes
@@ -45,8 +48,8 @@ UNCHANGED = frozenset({"unchanged", "carried"})
         help="What is read: changes since the last snapshot, all, or changes since the last full one.")  # fmt: skip
 @option("--host", default=socket.gethostname, show_default="this host", help="Name of the host in the snapshot.")
 @option("--tag", "tags", multiple=True, help="A tag of the snapshot; may be repeated.")
-@option("--compression", type=CompressionType(), metavar="CODEC[:LEVEL]", default="zstd", show_default=True,
-        help="zstd, lz4, gzip or none.")  # fmt: skip
+@option("--compression", type=CompressionType(), metavar="CODEC[:LEVEL]",
+        help="zstd, lz4, gzip or none. [default: zstd, or as the profile says]")  # fmt: skip
 @option("--mirror", "mirrors", multiple=True, metavar="URL",
         help="Store everything there as well; may be repeated. [env: LOX_MIRROR]")  # fmt: skip
 @option("--dry-run", "-n", is_flag=True, help="Read and compare, but store nothing.")
@@ -55,8 +58,7 @@ UNCHANGED = frozenset({"unchanged", "carried"})
 @click.pass_context
 @metered("backup")
 def command(
-    ctx: click.Context, /, executor: str, lanes: int | None, memory: int, limit_upload: str | None,
-    limit_download: str | None, meter: Metering, **asked: Any,
+    ctx: click.Context, /, asked_engine: Asked, meter: Metering, **asked: Any
 ) -> int:  # fmt: skip
     """Back up files and folders into a new snapshot.
 
@@ -66,9 +68,9 @@ def command(
     """
     output = output_of(ctx, needed=False)
     mirrors = asked.pop("mirrors") or os.environ.get("LOX_MIRROR", "").split()
+    profile = asked_engine.with_compression(asked.pop("compression")).resolved()
     fields = _fields(asked, output)
-    engine = engine_of(executor, lanes, memory)
-    ctx.with_resource(limits(limit_upload, limit_download, executor, lanes, memory))
+    ctx.with_resource(applied(profile))
     repository = open_repository(ctx, ["pipelines.mirrors"], only_writes=True)
     from lox.counting import BackgroundCount
     from lox.progress import Reporter
@@ -76,13 +78,16 @@ def command(
     from lox.reports import finish_backup
     from pipelines.backup import BackupRequest
     from pipelines.mirrors import mirrored_backup
+    from pipelines.profile import engine_of, request_fields
     from repository.store import open_store
 
-    request = BackupRequest(**fields)
+    engine = engine_of(profile)
+    request = BackupRequest(**fields, **request_fields(profile))
     reporter = Reporter(output, UNCHANGED, BackgroundCount(request))
-    announce(output, executor)
+    announce(output, engine.executor)
     watch = meter.watching(reporter)
-    with recorded(output, "backup", repository, engine, reporter, request.paths, **_settings(fields)) as record:
+    told = _settings(request)
+    with recorded(output, "backup", repository, engine, reporter, request.paths, profile.name, **told) as record:
         with reporter, stopping(reporter.stop, quiet=output.json):
             report, followed = mirrored_backup(
                 repository, [open_store(url) for url in mirrors], request, engine, watch, meter.stepping(reporter)
@@ -94,7 +99,6 @@ def command(
 
 def _fields(asked: dict[str, Any], output: Output) -> dict[str, Any]:
     """The fields of the request: checked before the password is asked for, without importing the pipeline."""
-    compression: Compression = asked["compression"]
     return {
         "paths": absolute_paths(asked["paths"], output),
         "excludes": (*asked["excludes"], *_patterns(asked["exclude_files"])),
@@ -107,16 +111,13 @@ def _fields(asked: dict[str, Any], output: Output) -> dict[str, Any]:
         "user": user_name(),
         "tags": tuple(checked_name("tag", tag) for tag in asked["tags"]),
         "dry_run": asked["dry_run"],
-        "codec": compression.codec,
-        "level": compression.level,
     }
 
 
-def _settings(fields: dict[str, Any]) -> dict[str, object]:
+def _settings(request: BackupRequest) -> dict[str, object]:
     """What the record of the run tells of the request."""
-    codec, level = fields["codec"], fields["level"]
-    told = {name: fields[name] for name in ("mode", "one_file_system", "exclude_larger_than", "dry_run")}
-    return told | {"compression": codec if level is None else f"{codec}:{level}"}
+    told = {name: getattr(request, name) for name in ("mode", "one_file_system", "exclude_larger_than", "dry_run")}
+    return told | {"compression": request.codec if request.level is None else f"{request.codec}:{request.level}"}
 
 
 def absolute_paths(paths: Iterable[bytes], output: Output) -> tuple[bytes, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lox.engine import announce, engine_of, engine_options, limit_options, limits
+from lox.engine import Asked, announce, applied, engine_options, limit_options
 from lox.escape import safe
 from lox.metrics import Metering, metered
 from lox.opening import FROM_SECTION, open_other, open_repository, other_options
@@ -43,8 +43,7 @@ _CHOICE = "Which snapshots"
 @click.pass_context
 @metered("copy")
 def command(
-    ctx: click.Context, /, snapshots: tuple[str, ...], executor: str, lanes: int | None, memory: int,
-    limit_upload: str | None, limit_download: str | None, meter: Metering, **asked: Any,
+    ctx: click.Context, /, snapshots: tuple[str, ...], asked_engine: Asked, meter: Metering, **asked: Any
 ) -> int:  # fmt: skip
     """Copy snapshots into another repository.
 
@@ -61,23 +60,25 @@ def command(
     filters = {name: asked[name] for name in ("hosts", "paths", "tags", "latest")}
     if snapshots and any(filters.values()):
         raise UsageError("name snapshots or choose them by options, not both", hint="leave out one of the two")
-    engine = engine_of(executor, lanes, memory)
-    ctx.with_resource(limits(limit_upload, limit_download, executor, lanes, memory))
+    profile = asked_engine.resolved()
+    ctx.with_resource(applied(profile))
     source = open_other(url, asked["from_password_file"], asked["from_password_command"])
     target = open_repository(ctx, ["pipelines.copy"])
     from lox.copying import choose_snapshots, finish_copy
     from lox.progress import Reporter
     from lox.recording import recorded
     from pipelines.copy import CopyRequest, copy
+    from pipelines.profile import engine_of
 
     chosen, unreadable = choose_snapshots(source, snapshots, **filters)
     compression: Compression | None = asked["compression"]
     codec, level = (compression.codec, compression.level) if compression else (None, None)
     request = CopyRequest(chosen, asked["verify"], asked["dry_run"], codec, level)
+    engine = engine_of(profile)
     reporter = Reporter(output)
-    announce(output, executor)
+    announce(output, engine.executor)
     settings = {"from": safe(source.store.url), "verify": asked["verify"], "dry_run": asked["dry_run"]}
-    with recorded(output, "copy", target, engine, reporter, **settings, compression=codec) as record:
+    with recorded(output, "copy", target, engine, reporter, (), profile.name, **settings, compression=codec) as record:
         with reporter, stopping(reporter.stop, quiet=output.json):
             report = copy(source, target, request, engine, meter.watching(reporter))
         record.of_copy(report)

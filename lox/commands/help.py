@@ -21,6 +21,7 @@ ENVIRONMENT = {
     "LOX_FROM_PASSWORD[_FILE|_COMMAND]": "its password, in the same order; also for 'lox init --copy-chunker-from'",
     "LOX_MIRROR": "further stores 'lox backup' goes to, separated by spaces, unless --mirror names them",
     "LOX_LIMIT_UPLOAD, LOX_LIMIT_DOWNLOAD": "rates such as 50Mbit, unless the options --limit-... say others",
+    "LOX_PROFILE": "the pipeline profile, unless --profile names it",
     "AWS_*, GOOGLE_*, AZURE_*": "credentials and endpoints of object stores; SFTP reads ~/.ssh and asks the agent",
     "LOX_PROGRESS_INTERVAL": "seconds between lines of progress where there is no terminal (30)",
     "LOX_METRICS_LISTEN, LOX_METRICS_TEXTFILE, LOX_METRICS_EVERY": "as the options --metrics-...; see docs/metrics.md",
@@ -32,6 +33,7 @@ ENVIRONMENT = {
 TOPICS = {
     "exit-codes": "what the exit status of every command means",
     "environment": "variables that are read, among them where the password comes from",
+    "configuration": "every key of a pipeline profile, what it does and what may be written",
 }
 
 
@@ -41,7 +43,7 @@ TOPICS = {
 def command(ctx: click.Context, /, topic: str | None) -> None:
     """Explain a topic.
 
-    TOPIC is exit-codes, environment, or the name of a command.
+    TOPIC is exit-codes, environment, configuration, or the name of a command.
     """
     from lox.app import COMMANDS
 
@@ -51,6 +53,8 @@ def command(ctx: click.Context, /, topic: str | None) -> None:
         _exit_codes(ctx)
     elif topic == "environment":
         _environment(ctx)
+    elif topic == "configuration":
+        _configuration(ctx)
     elif topic in COMMANDS:
         _command_help(ctx, topic)
     else:
@@ -77,6 +81,24 @@ def _environment(ctx: click.Context, /) -> None:
     output.events("variable", [{"name": name, "about": about} for name, about in ENVIRONMENT.items()])
     output.lines(table(("VARIABLE", "SAYS"), ENVIRONMENT.items()))
     output.line("The password is the first of the three that is set, else it is asked for on the terminal.")
+
+
+def _configuration(ctx: click.Context, /) -> None:
+    from pipelines.profile_schema import reference
+
+    output = output_of(ctx)
+    for section, about, rows in reference():
+        for path, meaning, usual, bounds in rows:
+            output.event("key", path=path, meaning=meaning, default=usual, bounds=bounds)
+        output.line(
+            f"{section}: {about}" if section else "A profile is a YAML file; see lox pipeline list, lox pipeline show."
+        )
+        for path, meaning, usual, bounds in rows:
+            output.line(f"  {path}")
+            output.line(f"      {meaning}")
+            output.line(f"      {bounds}{f'; if left out {usual}' if usual else ''}")
+        output.line()
+    output.line("Numbers may also be auto. Sizes have units. STAGE is one of the stages that lox pipeline graph shows.")
 
 
 def _command_help(ctx: click.Context, name: str) -> None:

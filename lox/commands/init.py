@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lox import passwords
+from lox.engine import named, profile_options
 from lox.opening import open_other, other_options, store_of
 from lox.output import Output, output_of
 from lox.settings import command as command_of
@@ -48,10 +49,12 @@ CHUNKER_SECTION = "Chunker options (fixed once the repository exists)"
     help="Cut and name chunks as the repository there does: copies from one to the other need not decompress anything.",
 )
 @other_options
+@profile_options
 @click.pass_context
 def command(
     ctx: click.Context, /, encryption: str, chunk_average: str | None, chunker: str | None,
     copy_chunker_from: str | None, from_password_file: str | None, from_password_command: str | None,
+    profile: str | None, sets: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Create a repository.
 
@@ -65,14 +68,12 @@ def command(
     output = output_of(ctx)
     if copy_chunker_from and (chunk_average or chunker):
         raise UsageError("--copy-chunker-from says all about chunks", hint="leave out --chunk-average and --chunker")
+    params = _params(profile, sets, chunker, chunk_average)
     store = store_of(settings_of(ctx))
     _refuse_existing(store)
     related = open_other(copy_chunker_from, from_password_file, from_password_command) if copy_chunker_from else None
     password = _password(encryption)
     _probe(output, store)
-    params = ChunkerParams(
-        kind=chunker or "gear", average=AVERAGES[chunk_average] if chunk_average else ChunkerParams().average
-    )
     repository, recovery = Repository.init(store, password, params, encryption, related=related)
     remember(repository, default_cache_dir())
     output.event(
@@ -85,6 +86,19 @@ def command(
         exit_code=0,
     )
     _tell(output, store.url, repository.id.hex(), recovery)
+
+
+def _params(profile: str | None, sets: tuple[str, ...], chunker: str | None, average: str | None) -> ChunkerParams:
+    """How the repository is to cut: as the profile says, but for what the options say."""
+    from pipelines import profile_keys as keys
+    from pipelines.profile import chunker_of, load
+
+    options: dict[str, tuple[Any, str]] = {}
+    if chunker is not None:
+        options[keys.CHUNKER.path] = chunker, "--chunker"
+    if average is not None:
+        options[keys.AVERAGE.path] = AVERAGES[average], "--chunk-average"
+    return chunker_of(load(named(None, profile), sets, options))
 
 
 def _refuse_existing(store: Store) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lox.engine import announce, engine_of, engine_options, limit_options, limits
+from lox.engine import Asked, announce, applied, engine_options, limit_options
 from lox.escape import shown
 from lox.metrics import Metering, metered
 from lox.opening import open_repository
@@ -38,8 +38,7 @@ IN_PLACE = b"/"
 @click.pass_context
 @metered("restore")
 def command(
-    ctx: click.Context, /, executor: str, lanes: int | None, memory: int, limit_upload: str | None,
-    limit_download: str | None, meter: Metering, **asked: Any,
+    ctx: click.Context, /, asked_engine: Asked, meter: Metering, **asked: Any
 ) -> int:  # fmt: skip
     """Restore a snapshot or some of its files.
 
@@ -49,12 +48,13 @@ def command(
     output = output_of(ctx, needed=False)
     target = _target(asked["target"], asked["in_place"])
     paths = tuple(snapshot_path(path) for path in asked["paths"])
-    engine = engine_of(executor, lanes, memory)
-    ctx.with_resource(limits(limit_upload, limit_download, executor, lanes, memory))
+    profile = asked_engine.resolved()
+    ctx.with_resource(applied(profile))
     repository = open_repository(ctx, ["pipelines.restore"])
     from lox.progress import Reporter
     from lox.recording import recorded
     from lox.reports import finish_restore
+    from pipelines.profile import engine_of
     from pipelines.restore import RestoreRequest, restore
     from repository.cache_dir import default_cache_dir
     from repository.snapshot import resolve
@@ -71,10 +71,11 @@ def command(
         dry_run=asked["dry_run"],
         verify=asked["verify"],
     )
+    engine = engine_of(profile)
     reporter = Reporter(output, frozenset({"skipped", "unchanged"}))
-    announce(output, executor)
+    announce(output, engine.executor)
     settings = {name: asked[name] for name in ("overwrite", "delete", "dry_run", "verify")}
-    with recorded(output, "restore", repository, engine, reporter, (target,), **settings) as record:
+    with recorded(output, "restore", repository, engine, reporter, (target,), profile.name, **settings) as record:
         with reporter, stopping(reporter.stop, quiet=output.json):
             report = restore(repository, request, engine, meter.watching(reporter))
         record.of_restore(report, found.id)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lox.engine import MEMORY_LEAST, limit_options, limits
+from lox.engine import limit_options, limits
 from lox.escape import safe
 from lox.output import Output, output_of, table
 from lox.settings import Group, option, settings_of
@@ -84,7 +84,7 @@ def sync_stores(
     from repository.mirror import require_whole, sync
     from repository.store import open_store
 
-    ctx.with_resource(limits(limit_upload, limit_download, "threads", None, MEMORY_LEAST))
+    ctx.with_resource(limits(limit_upload, limit_download))
     output = output_of(ctx)
     reporter = Reporter(output)
     stores = open_store(source), open_store(target)

@@ -49,6 +49,12 @@ class Bucket:
         with self._lock:
             self._limit = limit
 
+    @property
+    def rate(self) -> float | None:
+        """Bytes a second that may move just now; None: no limit."""
+        with self._lock:
+            return self._rate(self._clock())
+
     def take(self, nbytes: int) -> None:
         """Returns once `nbytes` may move; at once where there is no limit now."""
         while nbytes > 0:

@@ -20,7 +20,7 @@ from sources.files.trouble import describe
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Up to `ROWS_MAX` neighbouring rows of the scan, compared with the parent."""
+    """Some neighbouring rows of the scan, at most `ROWS_MAX`, compared with the parent."""
 
     paths: Paths
     stat: Stats
@@ -32,10 +32,14 @@ class Batch:
 
 
 class Lister:
-    """Makes listings; counts them, the large files and the hard links that were met."""
+    """Makes listings; counts them, the large files and the hard links that were met.
 
-    def __init__(self, root_fd: int) -> None:
+    Files are gathered up to `batch_bytes`; one that is longer, but not as long as to be cut in pieces, is alone.
+    """
+
+    def __init__(self, root_fd: int, batch_bytes: int = BODY_MAX) -> None:
         self._root_fd = root_fd
+        self._batch_bytes = batch_bytes
         self._listings = 0
         self._large_files = 0
         self._links = LinkGroups()
@@ -54,7 +58,8 @@ class Lister:
         begin = first = 0  # of what is not listed yet: row, and row among the fresh ones
         while begin < rows:
             before = int(ends[first - 1]) if first else 0
-            last = int(np.searchsorted(ends, before + BODY_MAX, side="right"))  # the first that has no room
+            last = int(np.searchsorted(ends, before + self._batch_bytes, side="right"))  # the first that has no room
+            last = min(max(last, first + 1), len(at))
             next_large = int(large[large >= first][0]) if len(large) and large[-1] >= first else len(at)
             last = min(last, next_large)
             end = int(at[last]) if last < len(at) else rows

@@ -23,18 +23,19 @@ from sources.files.extents import data_extents, may_be_sparse, ranges_of
 from sources.files.opening import NotRegularError, open_regular, stat_row
 from sources.files.trouble import CHANGED, REPLACED, describe
 
-ATTEMPTS = 3  # to read a file by itself until it stands still
+AGAIN = 3  # times a file is read by itself until it stands still, unless told otherwise
 _VERSION = ("size", "mtime", "ctime", "ino")
 
 
-def read_listing(root_fd: int, listing: Listing, body: bytearray) -> Blocks:
+def read_listing(root_fd: int, listing: Listing, body: bytearray, again: int = AGAIN) -> Blocks:
     """Read what `listing` asks for into `body`, which must have room for ``BODY_MAX + OVERREAD + WINDOW`` bytes.
 
+    A file that moves meanwhile is read by itself, up to so often `again`.
     The answer holds a listing of its own, whose fresh rows tell what was read; `listing` stays as it is. Trouble
     with a file is its row's problem; nothing is raised for it.
     """
     fresh = _own(listing.fresh)
-    reading = _Reading(root_fd, fresh, memoryview(body))
+    reading = _Reading(root_fd, fresh, memoryview(body), again)
     if listing.piece is not None:
         after = reading.piece(listing.piece)
     else:
@@ -76,8 +77,9 @@ class _Whole:
 class _Reading:
     """The rows of one listing while they are read: where in the body each lies, and how much of the body is used."""
 
-    def __init__(self, root_fd: int, fresh: Fresh, view: memoryview) -> None:
+    def __init__(self, root_fd: int, fresh: Fresh, view: memoryview, again: int) -> None:
         self._root_fd = root_fd
+        self._again = again
         self._fresh = fresh
         self.view = view
         self.start = np.zeros(len(fresh), dtype=np.int64)
@@ -95,7 +97,11 @@ class _Reading:
         for row in np.flatnonzero(readable & sparse).tolist():
             self._read_alone(row)
         for row in changed:
-            self._read_alone(row)
+            if self._again:
+                self._read_alone(row)
+            else:
+                fresh.problems[row] = CHANGED
+                fresh.stat["size"][row] = self.length[row]
 
     def _read_at_once(self, rows: I64) -> list[int]:
         """Read `rows` in one call; those that changed meanwhile are the answer."""
@@ -127,7 +133,7 @@ class _Reading:
         limit = int(self._listed[row])
         try:
             whole = _read_whole(self._root_fd, path, room, limit)
-            for _ in range(ATTEMPTS - 1):
+            for _ in range(self._again - 1):
                 if whole.steady:
                     break
                 whole = _read_whole(self._root_fd, path, room, limit)

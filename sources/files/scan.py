@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import kernels
-from model.batches import ROWS_MAX, Listing
+from model.batches import BODY_MAX, ROWS_MAX, Listing
 from model.entries import I32, U32, Kind, Paths, Stats, kinds_of
 from model.errors import LoxError, UsageError
 from sources.files import columns
@@ -37,6 +37,8 @@ class ScanOptions:
     exclude_caches: bool = False
     one_file_system: bool = False
     exclude_larger_than: int | None = None  # bytes; regular files longer than this
+    batch_rows: int = ROWS_MAX  # entries in a listing at most
+    batch_bytes: int = BODY_MAX  # bytes of files in a listing at most; a longer file is alone in one
     threads: int = 2  # that look at directories ahead; more where each look takes long, 0: only the caller's
 
 
@@ -87,9 +89,9 @@ class Scanner:
         try:
             rules = self._rules(self._present(root_fd))
             cursor = ParentCursor(self._parent) if self._parent is not None else None
-            lister = Lister(root_fd)
+            lister = Lister(root_fd, self._options.batch_bytes)
             walk = stretches(Walker(root_fd, rules), self._options.threads)
-            for paths, stat, borders in _of_good_length(self._counted(walk)):
+            for paths, stat, borders in _of_good_length(self._counted(walk), self._options.batch_rows):
                 yield from self._listed(paths, stat, borders, cursor, lister)
             if cursor is not None:
                 self.stats.gone += cursor.left()
@@ -178,19 +180,19 @@ class Scanner:
         )
 
 
-def _of_good_length(walk: Iterator[Stretch]) -> Iterator[tuple[Paths, Stats, I32]]:
-    """Rows, their stat and borders, `ROWS_MAX` at a time."""
+def _of_good_length(walk: Iterator[Stretch], most: int) -> Iterator[tuple[Paths, Stats, I32]]:
+    """Rows, their stat and borders, `most` at a time."""
     held: list[tuple[Paths, Stats, I32]] = []
     rows = 0
     for stretch in walk:
         held.append((stretch.paths, stretch.stat, stretch.borders))
         rows += len(stretch.stat)
-        if rows < ROWS_MAX:
+        if rows < most:
             continue
         paths, stat, borders = _joined(held)
-        for begin in range(0, rows - ROWS_MAX + 1, ROWS_MAX):
-            yield _part(paths, stat, borders, begin, begin + ROWS_MAX)
-        begin = rows - rows % ROWS_MAX
+        for begin in range(0, rows - most + 1, most):
+            yield _part(paths, stat, borders, begin, begin + most)
+        begin = rows - rows % most
         held, rows = [_part(paths, stat, borders, begin, rows)], rows - begin
     if rows:
         yield _joined(held)

@@ -249,7 +249,7 @@ class ExecutorContract:
     @pytest.mark.parametrize("cuts", [(), ("double",), ("double", "gather")])
     def test_everything_arrives_once_and_unharmed(self, executor: Executor, cuts: tuple[str, ...]) -> None:
         sink = Ledger()
-        trace = executor.run(chain(), jobs(50, size=3000), sink, cuts=cuts)
+        trace = executor.run(chain().cut(*cuts), jobs(50, size=3000), sink)
         assert sink.seen == dict.fromkeys(range(50), 1)
         for part in sink.parts:
             assert bytes(part.body) == b"".join(bytes([seq % 251 + 1]) * 3000 for seq in part.seqs)
@@ -259,12 +259,12 @@ class ExecutorContract:
 
     def test_large_bodies_cross_between_strands(self, executor: Executor) -> None:
         sink = Ledger()
-        executor.run(chain(lanes=1), jobs(6, size=1 << 20), sink, cuts=["double"])
+        executor.run(chain(lanes=1).cut("double"), jobs(6, size=1 << 20), sink)
         assert b"".join(bytes(part.body)[:: 1 << 20] for part in sink.parts) == bytes([1, 2, 3, 4, 5, 6])
 
     def test_one_lane_keeps_the_order(self, executor: Executor) -> None:
         sink = Ledger()
-        executor.run(chain(lanes=1), jobs(30), sink, cuts=["gather"])
+        executor.run(chain(lanes=1).cut("gather"), jobs(30), sink)
         assert [seq for part in sink.parts for seq in part.seqs] == list(range(30))
 
     def test_an_empty_feed_is_a_run(self, executor: Executor) -> None:

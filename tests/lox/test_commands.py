@@ -301,16 +301,6 @@ def test_stats_add_up(shell: Shell, tree: Path) -> None:
     assert "by deduplication" in shell("stats").ok().out
 
 
-@pytest.mark.parametrize("what", ["backup", "restore"])
-def test_plans_are_shown_without_a_repository(what: str, empty: Shell) -> None:
-    assert "encrypt" in empty("plan", "backup").ok().out
-    assert empty("plan", what, "--format", "mermaid").ok().out.startswith("flowchart")
-    plan = json.loads(empty("plan", what, "--format", "json", "--lanes", "3").ok().out)
-    (line,) = empty.json("plan", what, "--lanes", "3")
-    assert line["strands"] == plan["strands"]
-    assert plan["name"] == what and plan["strands"][0]["lanes"] == 3
-
-
 def test_a_signal_ends_a_backup_cleanly_and_the_next_one_goes_on(shell: Shell, tmp_path: Path) -> None:
     source = tmp_path / "large"
     source.mkdir()
@@ -395,15 +385,4 @@ def test_the_repository_may_lie_in_an_odd_place(tmp_path: Path, tree: Path) -> N
     assert spawn("--repo", place, "backup", str(tree), env=environment).returncode == 0
     done = spawn("--repo", place, "snapshots", "--json", env=environment)
     assert len(done.stdout.splitlines()) == 1
-    assert lox.open(os.fsdecode(place), PASSWORD).encrypted
-
-
-def test_bench_tells_the_roofline_and_how_close_a_run_came(empty: Shell, tree: Path, tmp_path: Path) -> None:
-    (tree / "text").write_bytes(b"some words that compress " * 100_000)
-    rows = empty.json("bench", "--source", tree, "--work", tmp_path)
-    kernels = [row["name"] for row in rows if row["type"] == "kernel"]
-    assert kernels == ["read", "chunk", "hash", "compress", "encrypt", "verify", "write"]
-    roofline, run = rows[-2:]
-    assert roofline["type"] == "roofline" and roofline["bytes_per_second"] > 1_000_000
-    assert run["type"] == "run" and run["best_seconds"] > 0 and run["bytes_read"] == rows[0]["bytes"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["tree"]
+    assert lox.open(os.fsdecode(place), PASSWORD).repository.encrypted

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lox import units
+from model.sizes import parse_size, write_size
 
 
 @pytest.mark.parametrize(
@@ -27,13 +28,18 @@ from lox import units
     ],
 )
 def test_sizes_are_understood(text: str, size: int) -> None:
-    assert units.parse_size(text) == size
+    assert parse_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "K", "-1", "1e9", "1.2.3M", "5 parsecs", "1KiBB", "999999999999G", "١", "1M\n2"])
 def test_nonsense_is_refused_with_a_sentence(text: str) -> None:
     with pytest.raises(ValueError, match=r"size|file can be"):
-        units.parse_size(text)
+        parse_size(text)
+
+
+@given(st.integers(0, (1 << 63) - 1))
+def test_a_written_size_is_read_as_what_it_was(size: int) -> None:
+    assert parse_size(write_size(size)) == size
 
 
 @given(st.integers(0, (1 << 63) - 1))

@@ -59,7 +59,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def foreign(tmp_path: Path) -> Iterator[Path]:
     """A folder in which every one of our names is taken by somebody else's code, which would not survive being run."""
     folder = tmp_path / "foreign"
-    for name in project.packages():
+    for name in [*project.packages(), "configs"]:
         (folder / name).mkdir(parents=True)
         (folder / name / "__init__.py").write_text("raise SystemExit('imported the foreign package')\n")
     yield folder
@@ -93,7 +93,7 @@ def round_trip(command: Path, foreign: Path, work: Path, executor: str) -> None:
     (source / "random").write_bytes(os.urandom(3 << 20))
     target.mkdir()
     run(command, foreign, work, "init")
-    run(command, foreign, work, "backup", "--executor", executor, source)
+    run(command, foreign, work, "backup", "--profile", "low-memory", "--executor", executor, source)
     run(command, foreign, work, "restore", "--executor", executor, "latest", "--target", target)
     restored = target / source.relative_to("/")
     assert trees.compare(os.fsencode(source), os.fsencode(restored), owner=os.geteuid() == 0) == []

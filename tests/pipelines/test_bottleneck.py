@@ -88,7 +88,7 @@ class Lab:
             return Place(self.folder / f"{self.runs}", lanes=LANES).backup(self.tree).trace
 
     def _patch(self, patch: pytest.MonkeyPatch, slow: str, seconds: float) -> None:
-        plan_of, scanner_of = pipelines.backup.backup_plan, pipelines.backup._scanner
+        plan_of, scanner_of = pipelines.backup.backup_plan, pipelines.backup.scanner_of
         push, run = Commit.push, LocalExecutor.run
 
         def throttled_plan(*given: Any) -> Any:
@@ -104,11 +104,11 @@ class Lab:
             return push(self, item)
 
         def unfused_run(self: LocalExecutor, plan: Any, feed: Any, sink: Any, control: Any = None) -> Trace:
-            return run(self, plan, feed, sink, control, [node.name for node in plan.nodes[1:]])
+            return run(self, plan.cut(*(node.name for node in plan.nodes[1:])), feed, sink, control)
 
         patch.setattr(pipelines.backup, "backup_plan", throttled_plan)
         if slow == "scan":
-            patch.setattr(pipelines.backup, "_scanner", lambda *given: ThrottledScan(scanner_of(*given), seconds))
+            patch.setattr(pipelines.backup, "scanner_of", lambda *given: ThrottledScan(scanner_of(*given), seconds))
         if slow == "commit":
             patch.setattr(Commit, "push", throttled_push)
         if not self.fused:

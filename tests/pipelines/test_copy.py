@@ -17,7 +17,7 @@ import pytest
 
 from model.chunking import KIB, MIB, ChunkerParams
 from model.errors import Interrupted, Refused, UsageError
-from pipelines import options
+from pipelines import fitting
 from pipelines.copy import CopyReport, CopyRequest, copy
 from pipelines.options import Progress, Watch
 from repository.annotations import Changes, Pin, annotate, load_annotations
@@ -257,7 +257,7 @@ def stored_ids(place: Place) -> np.ndarray:
 def test_a_stopped_copy_commits_nothing_and_stores_nothing_twice(
     make: Make, encryption: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(options, "PACK_MAX", 8 * MIB)
+    monkeypatch.setattr(fitting, "PACK_MAX", 8 * MIB)
     tree = noise(tmp_path / "tree", 60)
     source = Place(tmp_path / "source", encryption=encryption)
     take(source, tree)

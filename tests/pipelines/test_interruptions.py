@@ -15,7 +15,7 @@ import pytest
 
 from model.chunking import KIB, MIB
 from model.errors import Interrupted, Refused, StoreFull
-from pipelines import options
+from pipelines import fitting
 from pipelines.options import Progress, Watch
 from repository.index import ChunkIndex
 from repository.snapshot import load_all
@@ -85,7 +85,7 @@ def test_a_full_store_fails_the_run_and_commits_nothing(tmp_path: Path) -> None:
 def test_what_a_failed_run_stored_is_not_sent_again(
     prefix: str, skip: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(options, "PACK_MAX", 8 * MIB)
+    monkeypatch.setattr(fitting, "PACK_MAX", 8 * MIB)
     tree = noise(tmp_path / "tree", 30, 2 * MIB)
     place = Place(tmp_path / "repository", lanes=1)
     whole = place.repository.store

@@ -11,7 +11,7 @@ import pytest
 
 from model.chunking import KIB, MIB, ChunkerParams
 from model.errors import LoxError, Refused, StoreFull, UsageError
-from pipelines import options
+from pipelines import fitting
 from pipelines.backup import BackupReport, BackupRequest
 from pipelines.mirrors import MirrorReport, mirrored_backup
 from pipelines.options import Watch
@@ -48,7 +48,7 @@ def assert_alone(place: Place, store: Store, tree: Path, out: Path) -> None:
 
 @pytest.mark.parametrize("executor", ["inline", "threads", pytest.param("ray", marks=pytest.mark.ray)])
 def test_two_mirrors_restore_alone(executor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(options, "PACK_MAX", 8 * MIB)
+    monkeypatch.setattr(fitting, "PACK_MAX", 8 * MIB)
     place = Place(tmp_path / "repository", executor)
     mirrors = [LocalStore(str(tmp_path / name)) for name in ("one", "two")]
     for seed in (1, 2):
@@ -82,7 +82,7 @@ def test_a_new_mirror_gets_what_was_there_before(tmp_path: Path) -> None:
 def test_a_mirror_that_fails_costs_the_run_nothing_and_catches_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(options, "PACK_MAX", 8 * MIB)
+    monkeypatch.setattr(fitting, "PACK_MAX", 8 * MIB)
     place = Place(tmp_path / "repository")
     mirror = MemoryStore()
     for seed, (prefix, skip) in enumerate([("packs/", 1), ("index/", 0), ("snapshots/", 0), ("", 0)]):

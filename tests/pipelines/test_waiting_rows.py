@@ -11,8 +11,8 @@ import pytest
 
 from model.batches import Content, Stored
 from pipelines.backup import BackupRequest, backup
-from pipelines.options import MIB, EngineOptions, Watch
-from sources.files import scan
+from pipelines.fitting import Fitting
+from pipelines.options import BACKUP, MIB, EngineOptions, Watch
 from stages.commit import Commit
 from tests.pipelines.helpers import Place, differences
 
@@ -22,13 +22,12 @@ ROWS = 16
 def test_one_new_file_before_many_unchanged_ones_holds_up_a_bounded_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scan, "ROWS_MAX", ROWS)
     tree = tmp_path / "tree"
     tree.mkdir()
     for number in range(100 * ROWS):
         os.mknod(tree / f"file{number:05}")
     time.sleep(0.1)  # or they are too young to be trusted unread
-    place, engine = Place(tmp_path / "repository"), EngineOptions("threads", lanes=2, memory=256 * MIB)
+    place, engine = Place(tmp_path / "repository"), EngineOptions("threads", 2, 256 * MIB, batch_rows=ROWS)
     request = BackupRequest((os.fsencode(tree),))
     backup(place.repository, request, engine, Watch())
     (tree / "a").write_bytes(b"its pack is never full")
@@ -43,6 +42,6 @@ def test_one_new_file_before_many_unchanged_ones_holds_up_a_bounded_number(
     monkeypatch.setattr(Commit, "push", watched)
     report = backup(place.repository, request, engine, Watch())
     assert report.files_unchanged == 100 * ROWS and report.snapshot is not None
-    assert ROWS < max(held) <= engine.batches_open(2) * ROWS < 100 * ROWS
+    assert ROWS < max(held) <= Fitting(engine, BACKUP).batches_open * ROWS < 100 * ROWS
     place.restore(report.snapshot, tmp_path / "out")
     assert differences(tree, tmp_path / "out" / os.fspath(tree)[1:]) == ""

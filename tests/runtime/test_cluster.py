@@ -132,7 +132,7 @@ def test_a_worker_killed_further_down_loses_nothing(executor: Executor, journal:
         os.kill(processes(journal, "second")[0], signal.SIGKILL)
 
     sink = Ledger()
-    trace = executor.run(mortal_plan(lanes=1), feed_and(kill, {50}, 100), sink, cuts=["mortal2"])
+    trace = executor.run(mortal_plan(lanes=1).cut("mortal2"), feed_and(kill, {50}, 100), sink)
     assert sorted(sink.seen) == list(range(100))
     assert trace.deaths == 1
     assert sink.losses == ["mortal2..gather-0#1", "read..slow-0#1"]

@@ -24,8 +24,8 @@ class TestInline(ExecutorContract):
 
     def test_two_runs_do_the_same_in_the_same_order(self, executor: Executor) -> None:
         first, second = Ledger(), Ledger()
-        executor.run(chain(), jobs(40), first, cuts=["gather"])
-        executor.run(chain(), jobs(40), second, cuts=["gather"])
+        executor.run(chain().cut("gather"), jobs(40), first)
+        executor.run(chain().cut("gather"), jobs(40), second)
         assert [part.seqs for part in first.parts] == [part.seqs for part in second.parts]
 
     def test_no_thread_is_started(self, executor: Executor) -> None:

@@ -30,7 +30,7 @@ def plan(*lanes: int) -> Plan:
 
 
 def names(plan: Plan, *cuts: str) -> list[tuple[str, int, list[str]]]:
-    return [(strand.name, strand.lanes, [node.name for node in strand.nodes]) for strand in fuse(plan, cuts)]
+    return [(strand.name, strand.lanes, [node.name for node in strand.nodes]) for strand in fuse(plan.cut(*cuts))]
 
 
 def test_equal_lanes_fuse() -> None:
@@ -53,7 +53,7 @@ def test_a_cut_begins_a_strand() -> None:
 
 def test_a_cut_at_no_stage_is_an_error() -> None:
     with pytest.raises(PlanError, match="no such stage to cut at: hash"):
-        fuse(plan(1), ["hash"])
+        fuse(plan(1).cut("hash"))
 
 
 def test_plans_that_make_no_sense_are_refused() -> None:
@@ -90,7 +90,7 @@ def test_text_shows_strands_lanes_and_classes() -> None:
 
 
 def test_mermaid_draws_strands_as_boxes() -> None:
-    assert plan(2).mermaid(["stars0"]) == (
+    assert plan(2).cut("stars0").mermaid() == (
         "flowchart LR\n"
         '  source(["words"])\n'
         '  subgraph strand0["length0 x 2"]\n'
@@ -112,6 +112,8 @@ def test_json_says_the_same() -> None:
             {
                 "name": "wall",
                 "lanes": 3,
+                "queue": {"items": None, "bytes": None},
+                "placement": {},
                 "stages": [{"name": "length0", "stage": "Length"}, {"name": "stars0", "stage": "Stars"}],
             }
         ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.orders import Flush, Lane, Lost, Open, Push
+from runtime.plan import Queue
 from runtime.schedule import BARREN_DEATHS, FRUITLESS_DEATHS, Scheduler
 
 Atom = tuple[int, int]  # ticket, half: every fed item has two halves, and both must arrive
@@ -41,9 +43,20 @@ class Worker:
 class World:
     """Obeys the scheduler and lets random things happen."""
 
-    def __init__(self, lanes: list[int], kinds: list[str], items: int, rng: random.Random, **limits: int) -> None:
+    def __init__(
+        self,
+        lanes: list[int],
+        kinds: list[str],
+        items: int,
+        rng: random.Random,
+        queues: Sequence[Queue] = (),
+        **limits: int,
+    ) -> None:
         self.lanes, self.kinds, self.items, self.rng = lanes, kinds, items, rng
-        self.scheduler = Scheduler(lanes, **limits)
+        self.scheduler = Scheduler(lanes, queues=queues, **limits)
+        weigh = random.Random(items)  # not the one that says what happens
+        self.weights = [weigh.randint(0, 12) for _ in range(items)]
+        self.waits_for: dict[int, int] = {}  # output → the strand it is for
         self.workers: dict[Lane, Worker] = {}
         self.outputs: dict[int, Load] = {}
         self.fed = 0
@@ -72,6 +85,7 @@ class World:
 
     def load_of(self, push: Push) -> Load:
         if push.lane.strand > 0:
+            del self.waits_for[push.item]
             return self.outputs.pop(push.item)
         return frozenset([(push.item, 0), (push.item, 1)])
 
@@ -97,7 +111,7 @@ class World:
             self.scheduler.exhausted()
         else:
             self.fed += 1
-            self.scheduler.fed(self.fed - 1)
+            self.scheduler.fed(self.fed - 1, 2 * self.weights[self.fed - 1])
             assert self.scheduler.unacked <= self.scheduler.unacked_max
 
     def work(self, lane: Lane) -> None:
@@ -107,11 +121,23 @@ class World:
             if lane.strand + 1 < len(self.lanes):
                 self.numbers += 1
                 self.outputs[self.numbers] = load
-                self.scheduler.output(lane, self.numbers)
+                self.waits_for[self.numbers] = lane.strand + 1
+                self.scheduler.output(lane, self.numbers, self.weight(load))
             else:
                 self.deliver(load)
             self.obey()
         (self.scheduler.flushed if job is None else self.scheduler.pushed)(lane)
+
+    def weight(self, load: Load) -> int:
+        return sum(self.weights[ticket] for ticket, _ in load)
+
+    def lies_before(self, strand: int) -> int:
+        """Bytes that wait for a strand, are worked on by it, or are about to come out of the one before it."""
+        waiting = sum(self.weight(self.outputs[number]) for number, where in self.waits_for.items() if where == strand)
+        jobs = [
+            job for lane, worker in self.workers.items() for job in worker.jobs if lane.strand in (strand - 1, strand)
+        ]
+        return waiting + sum(self.weight(job) for job in jobs if job is not None)
 
     def deliver(self, load: Load) -> None:
         for atom in load:
@@ -149,7 +175,7 @@ graphs = st.lists(st.tuples(st.integers(1, 4), st.sampled_from(["pass", "split",
 
 
 def world(graph: list[tuple[int, str]], items: int, seed: int, **limits: int) -> World:
-    return World([n for n, _ in graph], [kind for _, kind in graph], items, random.Random(seed), **limits)
+    return World([n for n, _ in graph], [kind for _, kind in graph], items, random.Random(seed), (), **limits)
 
 
 def everything(items: int) -> set[Atom]:
@@ -212,6 +238,42 @@ def test_queues_between_strands_are_bounded(lanes: list[int], seed: int, window:
         run.step()
         longest = max(longest, len(run.outputs))
     assert longest <= sum(window * (a + b) for a, b in pairwise(lanes))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.integers(1, 60), st.integers(1, 9)), min_size=2, max_size=4),
+    st.integers(),
+    st.integers(0, 3),
+)
+def test_bytes_and_items_between_strands_are_bounded_as_asked(
+    strands: list[tuple[int, int, int]], seed: int, deaths: int
+) -> None:
+    queues = [Queue(items, nbytes) for _, nbytes, items in strands]
+    lanes = [count for count, _, _ in strands]
+    run = World(lanes, ["pass"] * len(lanes), 60, random.Random(seed), queues, attempts=10)
+    heaviest = 2 * max(run.weights)
+    while not run.scheduler.finished:
+        if deaths and run.rng.random() < 0.02:
+            deaths -= 1
+            run.kill(run.rng.choice(list(run.workers)))
+        run.step()
+        for strand in range(1, len(lanes)):
+            assert run.lies_before(strand) <= max(queues[strand].nbytes or 0, heaviest)
+            assert sum(where == strand for where in run.waits_for.values()) <= (queues[strand].items or 0)
+    assert not run.scheduler.failure and run.acked == set(range(60))
+
+
+@settings(max_examples=200, deadline=None)
+@given(graphs, st.integers(0, 60), st.integers(), st.integers(1, 30), st.integers(0, 4))
+def test_narrow_queues_lose_nothing_and_never_get_stuck(
+    graph: list[tuple[int, str]], items: int, seed: int, nbytes: int, deaths: int
+) -> None:
+    lanes, queues = [n for n, _ in graph], [Queue(1, nbytes)] * len(graph)
+    run = World(lanes, [kind for _, kind in graph], items, random.Random(seed), queues, attempts=10)
+    run.run(deaths=deaths)
+    if "while starting" not in run.scheduler.failure:
+        assert not run.scheduler.failure and run.acked == set(range(items))
 
 
 @settings(max_examples=100, deadline=None)

@@ -20,7 +20,7 @@ from model.batches import BODY_MAX, OVERREAD, Listing
 from model.chunking import WINDOW
 from model.entries import STAT, Fresh, Paths
 from sources.files.extents import EXTENTS_MAX, data_extents, ranges_of
-from sources.files.read import ATTEMPTS, read_listing, read_range
+from sources.files.read import AGAIN, read_listing, read_range
 from tests.sources.harness import as_nobody, contents, problems, public_directory, read, scan
 
 
@@ -193,8 +193,8 @@ def test_a_file_that_moves_with_every_look_is_kept_with_a_problem(
     monkeypatch.setattr(os, "preadv", growing)
     (block,) = read(tmp_path, listings)
     found = contents([block])[b"log"]
-    assert len(attempts) == ATTEMPTS and problems([block]) == {b"log": "changed while reading"}
-    assert found == b"0" * 10 + b"1" * ATTEMPTS
+    assert len(attempts) == AGAIN and problems([block]) == {b"log": "changed while reading"}
+    assert found == b"0" * 10 + b"1" * AGAIN
     assert int(block.listing.fresh.stat["size"][0]) == holes + len(found)
 
 

@@ -1,0 +1,172 @@
+"""How fast a backup will be, reckoned from what each stage costs alone; nothing is run here.
+
+The model. Whatever works on a backup takes some seconds for a byte that is read, and the slowest sets the pace:
+
+- each strand: the sum of its stages, divided by its lanes, as a lane does one stage after the other;
+- the caller's thread: scan and commit;
+- the processor: what all stages take of it, divided by the cores;
+- the store: what is stored, at the pace measured with as many packs under way as there are cores;
+- a limit of the upload, if there is one.
+
+So more lanes than cores help only as far as lanes wait for something else than a processor. What the model leaves out
+(start and end of a run, the interpreter's lock, caches that lanes share) makes real runs slower: how much is told in
+docs/decisions/024-prediction-and-tuning.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pipelines.rates import Cost, Packing, Rates
+from runtime.plan import Strand
+
+CALLER, PROCESSOR, STORE, LIMIT = "caller", "processor", "store", "upload limit"
+NO_COST = Cost(0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Something that sets a pace: `seconds` for a byte read, and how they come about by stage."""
+
+    name: str
+    seconds: float
+    stages: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StageForecast:
+    """One stage: bytes a second of what is read, alone on one lane and on all of its lanes; None: not measured."""
+
+    name: str
+    strand: str
+    lanes: int
+    alone: float | None
+    rate: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """A prediction. `rate`: bytes read a second. `limit`: what sets it; `stage`: the stage that gains it most; twice as
+    fast it makes the run `gain` times as fast, then `then` limits. `idle`: cores that have nothing to do."""
+
+    rate: float
+    limit: str
+    stage: str
+    gain: float
+    then: str
+    idle: float
+    cores: int
+    loads: tuple[Load, ...]
+    stages: tuple[StageForecast, ...]
+
+    @property
+    def text(self) -> str:
+        """What limits, as one sentence."""
+        if self.limit == LIMIT:
+            return "the upload limit sets the pace: no stage gains anything"
+        where = {
+            PROCESSOR: f"all {self.cores} cores are busy" if self.cores > 1 else "the core is busy",
+            CALLER: "it has the caller's thread to itself",
+            STORE: "the store takes no more",
+        }.get(self.limit, f"its lanes are busy, {self.idle:.1f} of {self.cores} cores idle")
+        worth = (
+            f"doubling it is worth up to {self.gain:.1f} times" if self.gain >= 1.05 else "doubling it is worth nothing"
+        )
+        then = "it still limits then" if self.then == self.stage else f"then {self.then} limits"
+        return f"{self.stage} limits: {where}; {worth}, {then}"
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a prediction is for. `new`: the part of the bytes read that is new; `upload`: bytes a second the store is
+    sent at most."""
+
+    cores: int
+    new: float = 1.0
+    upload: float | None = None
+
+
+def predict(strands: Sequence[Strand], rates: Rates, packing: Packing, conditions: Conditions) -> Forecast:
+    """What a backup with these strands will do on a host with these rates."""
+    costs = _costs(rates, packing, conditions.new)
+    loads = _loads(strands, costs, packing, conditions)
+    slowest = max(loads, key=lambda load: load.seconds)
+    stage, after = _limiting(strands, costs, packing, conditions, slowest)
+    next_loads = _loads(strands, _halved(costs, stage), packing, conditions)
+    next_slowest = max(next_loads, key=lambda load: load.seconds)
+    then, _ = _limiting(strands, _halved(costs, stage), packing, conditions, next_slowest)
+    cpu = sum(cost.cpu for cost in costs.values())
+    return Forecast(
+        rate=1.0 / max(slowest.seconds, 1e-15),
+        limit=slowest.name,
+        stage=stage,
+        gain=slowest.seconds / max(after, 1e-15),
+        then=then if next_slowest.name != LIMIT else LIMIT,
+        idle=max(0.0, conditions.cores - cpu / max(slowest.seconds, 1e-15)),
+        cores=conditions.cores,
+        loads=loads,
+        stages=tuple(_stages(strands, costs)),
+    )
+
+
+def _costs(rates: Rates, packing: Packing, new: float) -> dict[str, Cost]:
+    """Seconds for a byte read of each stage."""
+    costs = {name: cost for name, cost in rates.stages.items() if name != "upload"}
+    costs["compress"] = _scaled(packing.compress, new)
+    costs["encrypt"] = _scaled(packing.encrypt, new)
+    costs["upload"] = _scaled(rates.stages.get("upload", NO_COST), new * packing.stored)
+    return costs
+
+
+def _loads(
+    strands: Sequence[Strand], costs: Mapping[str, Cost], packing: Packing, conditions: Conditions
+) -> tuple[Load, ...]:
+    loads = []
+    for strand in strands:
+        # Packs are sent by a thread beside the lane: that is the load of the store.
+        parts = {node.name: costs.get(node.name, NO_COST).wall / strand.lanes for node in strand.nodes}
+        parts.pop("upload", None)
+        loads.append(Load(strand.name, sum(parts.values()), parts))
+    caller = {name: costs.get(name, NO_COST).wall for name in ("scan", "commit")}
+    loads.append(Load(CALLER, sum(caller.values()), caller))
+    cpu = {name: cost.cpu / conditions.cores for name, cost in costs.items()}
+    loads.append(Load(PROCESSOR, sum(cpu.values()), cpu))
+    loads.append(Load(STORE, costs["upload"].wall, {"upload": costs["upload"].wall}))
+    if conditions.upload:
+        loads.append(Load(LIMIT, conditions.new * packing.stored / conditions.upload))
+    return tuple(loads)
+
+
+def _limiting(
+    strands: Sequence[Strand], costs: Mapping[str, Cost], packing: Packing, conditions: Conditions, slowest: Load
+) -> tuple[str, float]:
+    """The stage of which the run gains most if it is twice as fast, and the seconds for a byte then."""
+    best, after = "", slowest.seconds
+    for stage in slowest.stages:
+        loads = _loads(strands, _halved(costs, stage), packing, conditions)
+        seconds = max(load.seconds for load in loads)
+        if not best or (seconds, -slowest.stages[stage]) < (after, -slowest.stages[best]):
+            best, after = stage, seconds
+    return best or slowest.name, after
+
+
+def _stages(strands: Sequence[Strand], costs: Mapping[str, Cost]) -> list[StageForecast]:
+    rows = [("scan", CALLER, 1), *((node.name, one.name, one.lanes) for one in strands for node in one.nodes)]
+    rows.append(("commit", CALLER, 1))
+    found = []
+    for name, strand, lanes in rows:
+        wall = costs.get(name, NO_COST).wall
+        alone = 1.0 / wall if wall > 0 else None
+        # The rate of the store was measured with several packs under way: it is that of all lanes together.
+        both = alone if name == "upload" or alone is None else alone * lanes
+        found.append(StageForecast(name, strand, lanes, alone, both))
+    return found
+
+
+def _halved(costs: Mapping[str, Cost], stage: str) -> dict[str, Cost]:
+    return {name: _scaled(cost, 0.5) if name == stage else cost for name, cost in costs.items()}
+
+
+def _scaled(cost: Cost, factor: float) -> Cost:
+    return Cost(cost.wall * factor, cost.cpu * factor)

@@ -1,0 +1,109 @@
+"""What is predicted from stages measured alone is compared with real backups: different plans, codecs and limits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from statistics import median
+
+import pytest
+
+from pipelines.backup import BackupRequest, backup_plan
+from pipelines.bench import Bench
+from pipelines.draw import Sample, make_up
+from pipelines.predict import LIMIT, Conditions, Forecast, predict
+from pipelines.profile import Profile, engine_of, load
+from pipelines.profile_keys import CODEC, LEVEL
+from pipelines.rates import Rates, usable_cores
+from pipelines.trials import TrialGround, environment, trial_ground
+from repository.codecs import by_name
+from runtime.plan import fuse
+from stages.access import RepositoryAccess
+
+MIB = 1 << 20
+PLANS = {
+    "default": [],
+    "one lane": ["executor.lanes=1"],
+    "four lanes": ["executor.lanes=4"],
+    "one reader": ["stages.read.lanes=1", "executor.lanes=2"],
+    "every stage a strand": ["executor.lanes=1", "strands.cut=all"],
+    "zstd level 9": ["stages.compress.level=9"],
+    "lz4": ["stages.compress.codec=lz4"],
+    "not compressed": ["stages.compress.codec=none"],
+}
+PACKINGS = [("zstd", 2), ("zstd", 9), ("lz4", 0), ("none", 0)]
+CLOSE = 1.6  # times too fast or too slow, if nothing else runs
+COMPARED = 2.5  # the same for one plan compared with another, whatever else runs
+ROUNDS = 3
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrialGround]:
+    with trial_ground(str(tmp_path_factory.mktemp("work"))) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
+    return make_up(str(tmp_path_factory.mktemp("files")), 128 * MIB)
+
+
+@pytest.fixture(scope="module")
+def rates(ground: TrialGround, sample: Sample) -> Rates:
+    return Bench(ground, sample).run(PACKINGS, "made up")
+
+
+def forecast_of(profile: Profile, rates: Rates, upload: float | None = None) -> Forecast:
+    codec, level = profile.required(CODEC), by_name(profile.required(CODEC), profile[LEVEL])[1]
+    plan = backup_plan(RepositoryAccess(None), BackupRequest((b"/",)), engine_of(profile))
+    packing = rates.packing(codec, level)
+    assert packing is not None
+    return predict(fuse(plan), rates, packing, Conditions(usable_cores(), rates.new, upload))
+
+
+def measured(ground: TrialGround, sample: Sample, profile: Profile) -> tuple[float, str]:
+    """Bytes a second of a backup, and the stage that limited it."""
+    request = BackupRequest(sample.paths, codec=profile.required(CODEC), level=profile[LEVEL])
+    trial = ground.run(sample, request, engine_of(profile), cold=False)
+    return trial.read / trial.trace.wall, trial.trace.limiting().name
+
+
+def test_backups_are_about_as_fast_as_predicted(ground: TrialGround, sample: Sample, rates: Rates) -> None:
+    """Plan by plan in turns. On a busy machine all are slower, so then only how they compare is looked at."""
+    profiles = {name: load(None, sets) for name, sets in PLANS.items()}
+    forecasts = {name: forecast_of(profile, rates) for name, profile in profiles.items()}
+    real: dict[str, list[tuple[float, str]]] = {name: [] for name in PLANS}
+    busy = False
+    for _ in range(ROUNDS):
+        for name, profile in profiles.items():
+            busy = busy or os.getloadavg()[0] > usable_cores() + 1
+            real[name].append(measured(ground, sample, profile))
+    rate = {name: max(runs)[0] for name, runs in real.items()}
+    ratio = {name: rate[name] / forecasts[name].rate for name in PLANS}
+    print(f"\n{'busy' if busy else 'idle'}       MiB/s: predicted    real  ratio  predicted real")
+    for name in PLANS:
+        what = forecasts[name]
+        limits = f"{what.stage:<10}{max(real[name])[1]}"
+        print(f"{name:<22}{what.rate / MIB:8.0f}{rate[name] / MIB:8.0f}{ratio[name]:7.2f}  {limits}")
+    if not busy:
+        assert {name: found for name, found in ratio.items() if not 1 / CLOSE < found < CLOSE} == {}
+    compared = {name: ratio[name] / median(ratio.values()) for name in PLANS}
+    assert {name: found for name, found in compared.items() if not 1 / COMPARED < found < COMPARED} == {}
+
+
+def test_more_work_is_predicted_to_take_longer(rates: Rates) -> None:
+    """What a forecast is for: to say which of two profiles is faster."""
+    rate = {name: forecast_of(load(None, sets), rates).rate for name, sets in PLANS.items()}
+    assert rate["zstd level 9"] < rate["default"] and rate["one lane"] <= rate["default"]
+    assert rate["zstd level 9"] < rate["lz4"] and rate["zstd level 9"] < rate["not compressed"]
+
+
+def test_an_upload_limit_is_kept_to_the_byte(ground: TrialGround, sample: Sample, rates: Rates) -> None:
+    profile = load(None, ["executor.memory=256MiB"])  # small packs: the last of them are not most of it
+    forecast = forecast_of(profile, rates, upload=10.0 * MIB)
+    assert forecast.limit == LIMIT
+    with environment({"LOX_LIMIT_UPLOAD": "10MiB"}):
+        real, _ = measured(ground, sample, profile)
+    assert real == pytest.approx(forecast.rate, rel=0.25)

@@ -1,0 +1,79 @@
+"""The prediction follows the model: the slowest of strands, caller, processor, store and limit sets the pace."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pipelines.predict import CALLER, LIMIT, PROCESSOR, STORE, Conditions, predict
+from pipelines.rates import Cost, Packing, Rates, host_facts
+from runtime.plan import Node, Strand
+from runtime.stage import Stage
+
+NS = 1e-9
+STAGES = ("read", "chunk", "hash", "dedup", "compress", "encrypt", "upload")
+
+
+def rates(**wall: float) -> Rates:
+    """Costs in ns for a byte; a stage that is not named costs next to nothing."""
+    costs = {name: Cost(wall.get(name, 0.01) * NS, wall.get(name, 0.01) * NS) for name in ("scan", *STAGES, "commit")}
+    return Rates("made up", 1, 1, 1.0, costs, (), host_facts(), 0.0)
+
+
+def packing(compress: float = 0.01, stored: float = 0.5) -> Packing:
+    return Packing("zstd", 2, Cost(compress * NS, compress * NS), Cost(0.01 * NS, 0.01 * NS), stored)
+
+
+def strands(lanes: int, *groups: tuple[str, ...]) -> list[Strand]:
+    return [Strand("+".join(group), tuple(Node(name, Stage(), lanes) for name in group)) for group in groups]
+
+
+def test_one_strand_does_one_thing_after_the_other() -> None:
+    forecast = predict(strands(2, STAGES), rates(read=2.0, hash=3.0), packing(5.0), Conditions(cores=8))
+    assert forecast.rate == pytest.approx(2 / (10 * NS), rel=0.02)
+    assert (forecast.stage, forecast.limit) == ("compress", "+".join(STAGES))
+    assert forecast.gain == pytest.approx(10 / 7.5, rel=0.02)
+    assert forecast.idle == pytest.approx(6.0, abs=0.1)
+
+
+def test_strands_of_their_own_work_at_once() -> None:
+    cut = strands(1, ("read", "chunk", "hash", "dedup"), ("compress", "encrypt", "upload"))
+    forecast = predict(cut, rates(read=4.0), packing(5.0), Conditions(cores=8))
+    assert forecast.rate == pytest.approx(1 / (5 * NS), rel=0.02)
+    assert (forecast.stage, forecast.then) == ("compress", "read")
+    assert forecast.gain == pytest.approx(5 / 4, rel=0.02)
+
+
+def test_more_lanes_than_cores_are_worth_nothing_to_the_processor() -> None:
+    two, many = (predict(strands(n, STAGES), rates(hash=3.0), packing(5.0), Conditions(cores=2)) for n in (2, 16))
+    assert many.rate == pytest.approx(two.rate)
+    assert many.limit == PROCESSOR and "all 2 cores are busy" in many.text
+
+
+def test_more_lanes_than_cores_help_who_waits() -> None:
+    """A network file system: reading takes long and no processor."""
+    slow = rates()
+    slow = replace(slow, stages={**slow.stages, "read": Cost(20 * NS, 0.1 * NS)})
+    two, many = (predict(strands(n, STAGES), slow, packing(), Conditions(cores=2)) for n in (2, 16))
+    assert many.rate == pytest.approx(8 * two.rate, rel=0.01) and two.stage == many.stage == "read"
+
+
+def test_a_slow_store_limits_and_a_limit_does() -> None:
+    forecast = predict(strands(2, STAGES), rates(upload=40.0), packing(stored=0.25), Conditions(cores=2))
+    assert (forecast.limit, forecast.stage) == (STORE, "upload")
+    assert forecast.rate == pytest.approx(1 / (10 * NS))
+    limited = predict(strands(2, STAGES), rates(), packing(stored=0.25), Conditions(cores=2, upload=1e6))
+    assert limited.limit == LIMIT and limited.rate == pytest.approx(4e6)
+    assert "upload limit" in limited.text
+
+
+def test_the_caller_has_one_thread() -> None:
+    forecast = predict(strands(16, STAGES), rates(commit=3.0), packing(), Conditions(cores=16))
+    assert (forecast.limit, forecast.stage) == (CALLER, "commit")
+
+
+def test_what_is_not_new_is_not_compressed() -> None:
+    conditions = Conditions(cores=8, new=0.1)
+    forecast = predict(strands(1, STAGES), rates(read=1.0), packing(10.0), conditions)
+    assert forecast.rate == pytest.approx(1 / (2 * NS), rel=0.05)
