@@ -88,9 +88,11 @@ def test_explain_tells_values_origins_memory_and_a_prediction(empty: Shell, sour
 
 
 def test_explain_warns_of_what_has_no_effect(empty: Shell) -> None:
-    sets = ("--set", "stages.hash.queue.items=3", "--set", "executor.memory=256MiB", "--set", "stages.read.lanes=64")
+    sets = ("--set", "stages.hash.queue.items=3", "--memory", "256MiB", "--set", "stages.read.lanes=64")
     told = empty.json("pipeline", "explain", "--no-measure", *sets)[0]
     assert told["forecast"] is None
+    memory = next(row for row in told["values"] if row["key"] == "executor.memory")
+    assert (memory["value"], memory["origin"]) == ("256MiB", "--memory")
     assert any("stages.hash.queue.items" in text and "no effect" in text for text in told["warnings"])
     assert any("more than the budget of 256 MiB" in text for text in told["warnings"])
     assert empty.json("pipeline", "explain", "--no-measure")[0]["warnings"] == []
