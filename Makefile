@@ -12,9 +12,10 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard kernels/*.c kernels/*.h)
 USER_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
+NOTEBOOK_STAMP := $(VENV)/.installed-notebook
 ARGS ?=
 
-.PHONY: help demo test test-all lint types bench coverage format clean
+.PHONY: help demo test test-all lint types bench notebooks notebooks-write coverage format clean
 
 help:
 	@echo "make demo    back up, restore and compare a system folder (asks nothing, cleans up)"
@@ -23,6 +24,7 @@ help:
 	@echo "make lint    ruff (rules and format), import-linter"
 	@echo "make types   mypy --strict"
 	@echo "make bench   the table of numbers against peers found on PATH (long; see tests/bench)"
+	@echo "make notebooks  run all notebooks, compare them with their twins (notebooks-write: and write them)"
 	@echo "make coverage | format | clean"
 
 $(BIN)/python:
@@ -43,6 +45,10 @@ $(USER_STAMP): $(SOURCES) | $(BIN)/python
 $(DEV_STAMP): $(SOURCES) | $(BIN)/python
 	$(call install,--editable '.[dev]')
 	@touch $@ $(USER_STAMP)
+
+$(NOTEBOOK_STAMP): $(SOURCES) | $(BIN)/python
+	$(call install,--editable '.[dev,notebook]')
+	@touch $@ $(DEV_STAMP) $(USER_STAMP)
 
 demo: $(USER_STAMP)
 	@PATH="$(abspath $(BIN)):$$PATH" "$(BIN)/python" -m tests.demo $(ARGS)
@@ -67,6 +73,13 @@ types: $(DEV_STAMP)
 
 bench: $(DEV_STAMP)
 	@PATH="$(abspath $(BIN)):$$PATH" "$(BIN)/python" -m tests.bench $(ARGS)
+
+notebooks: $(NOTEBOOK_STAMP)
+	@"$(BIN)/python" -m pytest tests/notebooks $(ARGS)
+	@"$(BIN)/python" -m pytest --nbmake --nbmake-timeout=120 notebooks/*.ipynb $(ARGS)
+
+notebooks-write: $(NOTEBOOK_STAMP)
+	@"$(BIN)/python" -m tests.notebooks.twins $(ARGS)
 
 format: $(DEV_STAMP)
 	@"$(BIN)/ruff" check --fix --quiet . || true

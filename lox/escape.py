@@ -1,28 +1,13 @@
-r"""Names as text that is safe to print.
-
-A name in a file system is any bytes but ``/`` and NUL: newlines that forge a line of output, escape sequences that
-repaint the terminal, letters that turn the reading direction around. `shown` makes one readable, unambiguous line of
-it: printable UTF-8 stays, everything else becomes ``\n``, ``\t``, ``\x1b``, ``\u202e``, and a backslash is doubled, so
-that different names always look different. Bytes that are not UTF-8 become ``\xff``.
-"""
+"""Names as text and as JSON: what a terminal shows of them (`model.names`), what programs read, how wide they are."""
 
 from __future__ import annotations
 
 import base64
-import re
 import unicodedata
 
-_PLAIN = re.compile(rb"[ -\[\]-~]*\Z")
-_SPECIAL = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-# Control, format (bidi overrides, zero-width joiners), unassigned, private, surrogates, line and paragraph separators.
-_UNSEEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
+from model.names import shown, visible
 
-
-def shown(name: bytes) -> str:
-    """`name` as one printable line; different names give different lines."""
-    if _PLAIN.match(name):
-        return name.decode("ascii")
-    return "".join([_one(letter, double=True) for letter in name.decode("utf-8", "surrogateescape")])
+__all__ = ["columns_of", "path_fields", "safe", "shorten", "shown", "shown_path"]
 
 
 def shown_path(path: bytes) -> str:
@@ -37,23 +22,7 @@ def safe(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join([_one(letter, double=False) for letter in text])
-
-
-def _one(letter: str, *, double: bool) -> str:
-    code = ord(letter)
-    if letter == "\\":
-        return "\\\\" if double else letter
-    if letter in _SPECIAL:
-        return _SPECIAL[letter]
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, as surrogateescape keeps it
-        return f"\\x{code - 0xDC00:02x}"
-    if unicodedata.category(letter) not in _UNSEEN:
-        return letter
-    if code < 0x80:
-        return f"\\x{code:02x}"
-    # \u even below 0x100: \x80 is taken by the single byte that is no UTF-8.
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return "".join([visible(letter, double=False) for letter in text])
 
 
 def path_fields(path: bytes, key: str = "path") -> dict[str, str]:

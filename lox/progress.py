@@ -99,6 +99,7 @@ class Reporter(Watch):
         self.wants_items = bool(output.verbose)
         self._count = count
         self.problems_seen = 0
+        self.latest: Progress | None = None
         self._output = output
         self._ordinary = ordinary
         self._clock = clock
@@ -144,7 +145,7 @@ class Reporter(Watch):
     def progress(self, progress: Progress) -> None:
         now = self._clock()
         self._noun = progress.noun
-        progress = self._with_totals(progress, now)
+        self.latest = progress = self._with_totals(progress, now)
         if progress.phase != self._phase:
             # Another phase works at another speed: estimates of the last one say nothing about it.
             self._phase, self._pace = progress.phase, Pace(now)

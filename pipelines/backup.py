@@ -30,6 +30,7 @@ from repository.reliance import commit as commit_safely
 from repository.repository import Repository
 from repository.sessions import Session, open_session
 from repository.snapshot import Snapshot, find_parent, load_all
+from repository.store.measured import REQUESTS
 from runtime.drive import Control
 from runtime.executors import open_executor
 from runtime.plan import Flow, Plan
@@ -147,7 +148,7 @@ def _backup(
             access.secure(executor.private_directory)
         reliance = Reliance(access.index)
         claims = ClaimTable(reliance)
-        executor.host({"claims": claims, "ledger": CutLedger()})
+        executor.host({"claims": claims, "ledger": CutLedger(), "requests": REQUESTS})
         metadata = MetadataStore(repository, claims, request.dry_run, history)
         strictness = Strictness(request.unreadable_file, request.changed_while_reading, watch.problem)
         commit = Commit(
@@ -284,7 +285,7 @@ def _report(
         problems=_problems(scan, counts),
         seconds=seconds,
         trace=trace,
-        bottleneck=trace.bottleneck(),
+        bottleneck=trace.bottleneck().text,
         **_stats(scan, counts),
     )
 

@@ -32,6 +32,7 @@ from repository.reliance import Reliance
 from repository.repository import Repository
 from repository.sessions import Session, open_session, reading_session
 from repository.snapshot import Snapshot, load_all
+from repository.store.measured import REQUESTS
 from repository.trash import load_trash
 from runtime.drive import Control
 from runtime.executors import Executor, open_executor
@@ -82,7 +83,7 @@ class CopyReport:
 
     @property
     def bottleneck(self) -> str:
-        return self.trace.bottleneck() if self.trace is not None else ""
+        return self.trace.bottleneck().text if self.trace is not None else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +253,7 @@ class _Copy:
             if executor.private_directory is not None:
                 self._pair.source.secure(executor.private_directory)
                 self._pair.target.secure(executor.private_directory)
-            executor.host({"claims": self._claims})
+            executor.host({"claims": self._claims, "requests": REQUESTS})
             for chosen, kind in runs:
                 traces += self._passes(executor, chosen, kind, size)
         self._settle.write_index()
@@ -301,6 +302,7 @@ class _Copy:
 
     def _tick(self, trace: Trace, size: int) -> None:
         counts = self._counts
+        self._watch.traced(trace)
         self._watch.progress(
             Progress(
                 "copy",

@@ -40,6 +40,33 @@ def selection_of(request: BackupRequest, unlisted: Sequence[bytes] = ()) -> Mapp
     return {SELECTION: selection} if selection else {}
 
 
+def left_out(snapshot: Snapshot, path: bytes, is_directory: bool, size: int = 0) -> str | None:
+    """By which of its rules a backup left out `path` (relative to ``/``; `size` bytes), None if by none it remembers.
+
+    Caches and other file systems are left out by what was there then, which nobody remembers.
+    """
+    selection: Any = snapshot.extra.get(SELECTION) or {}
+    roots = [root.strip(b"/") for root in snapshot.paths]
+    if not any(not root or path == root or path.startswith(root + b"/") for root in roots):
+        return "it is not below the paths that were backed up"
+    for above in (b64decode(text) for text in selection.get("unlisted", ())):
+        if not above or path.startswith(above + b"/"):
+            return "a folder above it could not be listed"
+    includes = [b64decode(line) for line in selection.get("includes", ())]
+    patterns = Patterns.compile(snapshot.excludes, includes, roots)
+    parts = path.split(b"/")
+    for depth in range(1, len(parts)):
+        above = b"/".join(parts[:depth])
+        if above not in roots and patterns.excludes(above, True):
+            return "a folder above it was excluded"
+    if path not in roots and patterns.excludes(path, is_directory):
+        return "it was excluded"
+    largest = selection.get("exclude_larger_than")
+    if not is_directory and largest is not None and size > largest:
+        return "it was too large (--exclude-larger-than)"
+    return None
+
+
 def keeper(snapshot: Snapshot, target: bytes, repository_url: str) -> Callable[[bytes, bool], bool]:
     """``keep(path, is_directory)`` for `RestoreOptions`: paths are relative to `target`."""
     selection: Any = snapshot.extra.get(SELECTION) or {}

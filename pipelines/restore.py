@@ -27,6 +27,7 @@ from repository.part_codec import PartRef
 from repository.repository import Repository
 from repository.sessions import reading_session
 from repository.snapshot import Snapshot
+from repository.store.measured import REQUESTS
 from runtime.drive import Control
 from runtime.executors import open_executor
 from runtime.plan import Flow, Plan
@@ -136,10 +137,11 @@ def _restore(repository: Repository, request: RestoreRequest, engine: EngineOpti
         with open_executor(engine.executor) as executor:
             if executor.private_directory is not None:
                 access.secure(executor.private_directory)
+            executor.host({"requests": REQUESTS})
             trace = unwrapped(lambda: executor.run(plan, feed, finish, control))
         target.finish()
         if request.verify and not request.dry_run:
-            _verify(access, reader, target, request)
+            _verify(access, reader, target, request, watch)
         summary = target.summary
         progress.tell_problems()
     return RestoreReport(
@@ -151,7 +153,7 @@ def _restore(repository: Repository, request: RestoreRequest, engine: EngineOpti
         notes=dict(summary.notes) | {str(error): 1 for error in index_damage},
         seconds=time.monotonic() - begin,
         trace=trace,
-        bottleneck=trace.bottleneck(),
+        bottleneck=trace.bottleneck().text,
         damaged=finish.damaged or feed.damaged or bool(index_damage),
     )
 
@@ -263,9 +265,11 @@ def content_of(
     return lists, np.repeat(np.arange(len(rows), dtype=np.int32), np.diff(lists.offsets))
 
 
-def _verify(access: RepositoryAccess, reader: ManifestReader, target: Target, request: RestoreRequest) -> None:
+def _verify(
+    access: RepositoryAccess, reader: ManifestReader, target: Target, request: RestoreRequest, watch: Watch
+) -> None:
     """Read everything that was to be restored again and compare."""
-    key = access.repository.keys.id_key
+    key, done = access.repository.keys.id_key, Progress("verify")
     for table in windows(reader, request.paths, lambda part, error: None):  # told already
         rows, sizes, extents = target.to_verify(table)
         if not len(rows):
@@ -274,6 +278,8 @@ def _verify(access: RepositoryAccess, reader: ManifestReader, target: Target, re
         paths = table["path"].take(pa.array(rows))
         check = Check(rows, target.paths_of(paths), sizes, file, lists.ids, lists.length, extents)
         target.verify(check, lambda body, start, length: kernels.hash_chunks(key, body, start, length))
+        done.files_done, done.bytes_done = done.files_done + len(rows), done.bytes_done + int(sizes.sum())
+        watch.progress(done)
 
 
 class _Progress:
@@ -295,6 +301,7 @@ class _Progress:
         self._told = len(problems)
 
     def tick(self, trace: Trace) -> None:
+        self._watch.traced(trace)
         self.tell_problems()
         self._watch.progress(
             Progress(

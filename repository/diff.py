@@ -12,11 +12,12 @@ import pyarrow as pa
 
 import kernels
 from model.entries import I64, Bool, order_key
-from repository.entry_table import ChunkLists, chunks_of, column, paths_of
+from repository.entry_table import ENTRY_SCHEMA, ChunkLists, chunks_of, column, paths_of
 from repository.manifest_reader import ManifestReader
 
 _NUMBERS = ("mode", "uid", "gid", "mtime", "flags", "rdev")  # ctime, atime, inode: nothing a user changed
 _VALUES = ("user", "group", "target", "xattrs")
+_EMPTY = ENTRY_SCHEMA.empty_table()
 
 
 class ChangeKind(StrEnum):
@@ -73,6 +74,15 @@ class _Cursor:
 
 def diff(old: ManifestReader, new: ManifestReader) -> Iterator[Change]:
     """Changes from `old` to `new` in manifest order. Raises Damaged."""
+    for a, b in windows(old, new):
+        yield from _compare(a, b)
+
+
+def windows(old: ManifestReader, new: ManifestReader) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Rows of both between the same two paths, window after window; parts that both have are left out. Raises Damaged.
+
+    A path that both have is in both tables of one window; a table may be empty.
+    """
     left, right = _Cursor(old), _Cursor(new)
     while True:
         if left.next_id is not None and left.next_id == right.next_id:
@@ -83,26 +93,24 @@ def diff(old: ManifestReader, new: ManifestReader) -> Iterator[Change]:
         if a is None or b is None:
             if a is None and b is None:
                 return
-            yield from _one_sided(a, b)
+            yield a if a is not None else _EMPTY, b if b is not None else _EMPTY
             for cursor, rows in ((left, a), (right, b)):
                 if rows is not None:
                     cursor.take(rows.num_rows)
             continue
         taken_a, taken_b = _common(a, b)
-        yield from _compare(a.slice(0, taken_a), b.slice(0, taken_b))
+        yield a.slice(0, taken_a), b.slice(0, taken_b)
         if taken_a:
             left.take(taken_a)
         if taken_b:
             right.take(taken_b)
 
 
-def _one_sided(a: pa.Table | None, b: pa.Table | None) -> Iterator[Change]:
-    if a is not None:
-        for path, size in zip(a["path"].to_pylist(), a["size"].to_pylist(), strict=True):
-            yield Change(path, ChangeKind.REMOVED, old_size=size)
-    if b is not None:
-        for path, size in zip(b["path"].to_pylist(), b["size"].to_pylist(), strict=True):
-            yield Change(path, ChangeKind.ADDED, new_size=size)
+def _one_sided(a: pa.Table, b: pa.Table) -> Iterator[Change]:
+    for path, size in zip(a["path"].to_pylist(), a["size"].to_pylist(), strict=True):
+        yield Change(path, ChangeKind.REMOVED, old_size=size)
+    for path, size in zip(b["path"].to_pylist(), b["size"].to_pylist(), strict=True):
+        yield Change(path, ChangeKind.ADDED, new_size=size)
 
 
 def _common(a: pa.Table, b: pa.Table) -> tuple[int, int]:
@@ -125,11 +133,15 @@ def _rows_up_to(table: pa.Table, path: bytes) -> int:
     return low
 
 
-def _compare(a: pa.Table, b: pa.Table) -> Iterator[Change]:
+def matched(a: pa.Table, b: pa.Table) -> I64:
+    """For each row of `a` the row of `b` with the same path, -1 if there is none."""
     if a.num_rows and b.num_rows:
-        match = kernels.join_sorted(paths_of(a["path"]), paths_of(b["path"]))[0].astype(np.int64)
-    else:
-        match = np.full(a.num_rows, -1, np.int64)
+        return kernels.join_sorted(paths_of(a["path"]), paths_of(b["path"]))[0].astype(np.int64)
+    return np.full(a.num_rows, -1, np.int64)
+
+
+def _compare(a: pa.Table, b: pa.Table) -> Iterator[Change]:
+    match = matched(a, b)
     in_both = np.flatnonzero(match >= 0)
     added = np.ones(b.num_rows, dtype=bool)
     added[match[in_both]] = False
@@ -143,7 +155,7 @@ def _changed(a: pa.Table, b: pa.Table) -> Iterator[Change]:
     if not a.num_rows:
         return
     kind = column(a, "kind") != column(b, "kind")
-    content = _content_differs(a, b)
+    content = content_differs(a, b)
     metadata = np.zeros(a.num_rows, dtype=bool)
     for name in _NUMBERS:
         metadata |= column(a, name) != column(b, name)
@@ -154,8 +166,8 @@ def _changed(a: pa.Table, b: pa.Table) -> Iterator[Change]:
         yield Change(a["path"][row].as_py(), how, a["size"][row].as_py(), b["size"][row].as_py())
 
 
-def _content_differs(a: pa.Table, b: pa.Table) -> Bool:
-    """Rows with other chunks, size, or places of them."""
+def content_differs(a: pa.Table, b: pa.Table) -> Bool:
+    """Rows with other chunks, size, or places of them, in tables with the same paths row by row."""
     one, other = chunks_of(a), chunks_of(b)
     counts, others = np.diff(one.offsets), np.diff(other.offsets)
     differs: Bool = (counts != others) | (one.depth != other.depth)

@@ -44,7 +44,7 @@ Records = npt.NDArray[np.void]
 
 _VERSION = 1
 _COUNTS = struct.Struct("<IIIIQQ")  # version zero packs segments chunks zero
-_CHUNK_SIZE = ID_SIZE + 3 * 4
+CHUNK_BYTES = ID_SIZE + 3 * 4  # of one chunk in an index object
 assert (_COUNTS.size, PACK.itemsize, SEGMENT.itemsize) == (32, 24, 24)
 
 

@@ -149,7 +149,7 @@ class ManifestReader:
         flawed = table["problem"].is_valid().to_numpy()
         for row in long:
             try:
-                ids, length = self._expand(*lists.row(row))
+                ids, length = self.expand(*lists.row(row))
                 if int(length.sum(dtype=np.int64)) != int(wanted[row]) and not flawed[row]:
                     raise self._damaged("the chunks of a long file do not add up to its size")
             except Damaged as error:
@@ -161,7 +161,8 @@ class ManifestReader:
         settled = lists.settled()
         return ChunkLists(settled.offsets, settled.ids, settled.length, np.zeros_like(settled.depth))
 
-    def _expand(self, ids: U8, length: U32) -> tuple[U8, U32]:
+    def expand(self, ids: U8, length: U32) -> tuple[U8, U32]:
+        """Ids and lengths of the chunks in the lists of chunks `ids`, `length` bytes each. Raises Damaged."""
         if int(length.sum(dtype=np.int64)) > LIST_CHUNKS_MAX * RECORD.itemsize or np.any(length % RECORD.itemsize):
             raise self._damaged("the list of a long file has an impossible length")
         plains = self._fetch([row.tobytes() for row in ids])

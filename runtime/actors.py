@@ -71,7 +71,7 @@ class RayHands:
         setup = HostSetup(strand, drive.measure, lane.number, drive.lane_name(lane), self._services, self._prepare)
         # No CPUs are reserved: the plan says how many lanes there are, and a plan with cuts has more than cores.
         handle = self._host.options(num_cpus=0, scheduling_strategy="SPREAD", **_MORE_ROOM).remote(setup)
-        self._actors[lane] = _Actor(handle, drive.meters.new_lane(lane.strand), held=self._held(lane))
+        self._actors[lane] = _Actor(handle, drive.meters.new_lane(lane.strand, lane.number), held=self._held(lane))
         self._called(lane, handle.open.remote(), None, [Opened(lane)])
 
     def push(self, lane: Lane, item: Any) -> None:

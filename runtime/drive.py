@@ -6,6 +6,7 @@ What differs between executors is behind `Hands`: they do what the scheduler ord
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -24,7 +25,9 @@ POLL_SECONDS = 0.1  # how long a stop signal may go unnoticed
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """How a run is limited, stopped and watched. `on_tick` is called about 5 times a second in the caller's thread."""
+    """How a run is limited, stopped and watched. `on_tick` is called about 5 times a second in the caller's thread, and
+    once more when the run is over, however it ended.
+    """
 
     stop: StopSignal = field(default_factory=NeverStop)
     window: int | None = None  # items under way per lane; None: as many as suit the executor
@@ -85,9 +88,13 @@ class Drive:
             self._loop(iter(feed), hands)
         except BaseException:
             hands.close(failed=True)
+            self.meters.finish()
+            with suppress(Exception):  # why the run failed is what counts
+                self._tick()
             raise
         failure = hands.close(failed=False)
         self.meters.finish()
+        self._tick()
         if failure is not None:
             raise failure_of(failure.error, self.lane_name(failure.lane)) from failure.error
         if self._stopped:
@@ -116,12 +123,16 @@ class Drive:
         if not self._stopped and self.control.stop.is_set():
             self._stopped = True
             self._scheduler.stop()
-        if self.control.on_tick is not None and monotonic() >= self._next_tick:
-            self._next_tick = monotonic() + TICK_SECONDS
-            self.control.on_tick(self.snapshot())
+        if monotonic() >= self._next_tick:
+            self._tick()
         if len(self.strands) > 1:
             for strand, pressure in enumerate(self.pressure):
                 pressure.set(self._scheduler.held(strand))
+
+    def _tick(self) -> None:
+        self._next_tick = monotonic() + TICK_SECONDS
+        if self.control.on_tick is not None:
+            self.control.on_tick(self.snapshot())
 
     def _pull(self, feed: Any) -> None:
         meters = self.meters

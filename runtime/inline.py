@@ -25,7 +25,8 @@ class InlineHands:
     def open(self, lane: Lane) -> None:
         drive = self._drive
         context = Context(self._services, lane.number, drive.lane_name(lane), drive.control.stop)
-        work = LaneWork(drive.strands[lane.strand], context, drive.measure, drive.meters.new_lane(lane.strand))
+        meter = drive.meters.new_lane(lane.strand, lane.number)
+        work = LaneWork(drive.strands[lane.strand], context, drive.measure, meter)
         self._works[lane] = work
         self._do(lane, Opened(lane), work.open)
 

@@ -66,6 +66,13 @@ class LaneWork:
         """Where the work is just now, for error messages."""
         return f"in stage {self._nodes[self._at].name}, lane {self._context.lane_name}"
 
+    def failed(self) -> None:
+        """The call under way raised: it is over."""
+        if self._meter.now is not None:
+            stage, since = self._meter.now
+            self._meter.now = None
+            self._meter.busy[stage] += perf_counter() - since
+
     def _named(self, position: int) -> _Named:
         self._at = position
         return _Named(self)
@@ -80,9 +87,11 @@ class LaneWork:
         busy = meter.busy
         self._at = position
         begin = perf_counter()
+        meter.now = position, begin
         outputs: Iterator[Any] = iter(work(*given))
         while True:
             output = next(outputs, _END)
+            meter.now = None
             busy[position] += perf_counter() - begin
             if output is _END:
                 return
@@ -95,6 +104,7 @@ class LaneWork:
                 self._enter(position + 1, output, size, emit)
             self._at = position
             begin = perf_counter()
+            meter.now = position, begin
 
 
 class _Named:
@@ -110,4 +120,5 @@ class _Named:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None:
+            self._work.failed()
             error.add_note(self._work.place())

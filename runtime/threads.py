@@ -21,6 +21,7 @@ from runtime.stage import Context, StopSignal
 
 OUTBOX = 4
 SWITCH_SECONDS = 0.001  # after which a thread lets others run Python: lanes want the lock often and only for moments
+COUNT_SECONDS = 0.25  # a lane that waits says so as often as this, so that the trace is never far behind
 JOIN_SECONDS = 60.0  # after a failure: how long a lane may take to come out of the item it is working on
 
 
@@ -108,7 +109,7 @@ class _LaneThread(threading.Thread):
         self._lane = lane
         self._events = events
         self._abort = abort
-        self._meter = drive.meters.new_lane(lane.strand)
+        self._meter = drive.meters.new_lane(lane.strand, lane.number)
         self._held = (drive.pressure[lane.strand], drive.meters.sinking)
         context = Context(services, lane.number, name, _AnyStop(drive.control.stop, abort))
         self._work = LaneWork(drive.strands[lane.strand], context, drive.measure, self._meter)
@@ -144,10 +145,14 @@ class _LaneThread(threading.Thread):
             return self.inbox.get_nowait()
         except Empty:
             pass
-        begin, held = perf_counter(), self._held_seconds()
-        job = self.inbox.get()
-        self._meter.blocked += min(perf_counter() - begin, self._held_seconds() - held)
-        return job
+        while True:
+            begin, held = perf_counter(), self._held_seconds()
+            try:
+                return self.inbox.get(timeout=COUNT_SECONDS)
+            except Empty:
+                pass
+            finally:
+                self._meter.blocked += min(perf_counter() - begin, self._held_seconds() - held)
 
     def _held_seconds(self) -> float:
         behind, sinking = self._held
@@ -155,9 +160,11 @@ class _LaneThread(threading.Thread):
 
     def _emit(self, item: Any) -> None:
         if not self.room.acquire(blocking=False):
-            begin = perf_counter()
-            self.room.acquire()
-            self._meter.blocked += perf_counter() - begin
+            has_room = False
+            while not has_room:
+                begin = perf_counter()
+                has_room = self.room.acquire(timeout=COUNT_SECONDS)
+                self._meter.blocked += perf_counter() - begin
         if self._abort.is_set():
             raise _Aborted
         self._events.put(Output(self._lane, item))

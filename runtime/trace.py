@@ -11,11 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
+from runtime.bottleneck import CALLER, Bottleneck, bottleneck_of
+from runtime.cores import CoreMeter
+
 
 class LaneMeter:
-    """Counters of one lane, one place a stage. Written by the lane, read by anybody."""
+    """Counters of one lane, one place a stage. Written by the lane, read by anybody.
 
-    __slots__ = ("blocked", "busy", "bytes_in", "bytes_out", "items_in", "items_out")
+    `now` is the stage that runs just now and since when: a call that takes long counts before it is over.
+    """
+
+    __slots__ = ("blocked", "busy", "bytes_in", "bytes_out", "items_in", "items_out", "now")
 
     def __init__(self, stages: int) -> None:
         self.items_in = [0] * stages
@@ -24,6 +30,7 @@ class LaneMeter:
         self.bytes_out = [0] * stages
         self.busy = [0.0] * stages
         self.blocked = 0.0  # the whole lane waited for room
+        self.now: tuple[int, float] | None = None
 
     def state(self) -> tuple[list[int], list[int], list[int], list[int], list[float]]:
         """What the lane itself counts, to be sent to another process."""
@@ -56,7 +63,10 @@ class Pressure:
 
 @dataclass(frozen=True, slots=True)
 class StageTrace:
-    """One line of a trace. `strand` groups stages that share lanes; the source and the sink have none of their own."""
+    """One line of a trace. `strand` groups stages that share lanes; the source and the sink have none of their own.
+
+    `lane_busy` is `busy` lane by lane.
+    """
 
     name: str
     strand: str
@@ -68,11 +78,16 @@ class StageTrace:
     busy: float = 0.0
     starved: float = 0.0
     blocked: float = 0.0
+    lane_busy: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A run so far: source first, sink last. `fed` and `acked` count items, `deaths` workers, `replayed` items."""
+    """A run so far: source first, sink last. `fed` and `acked` count items, `deaths` workers, `replayed` items.
+
+    `began` tells runs apart and is when this one did, by `time.perf_counter`. Of the `cores` this process may use,
+    `idle_cores` had nothing to do on the average (None: unknown).
+    """
 
     executor: str
     wall: float
@@ -81,6 +96,9 @@ class Trace:
     acked: int = 0
     deaths: int = 0
     replayed: int = 0
+    began: float = 0.0
+    cores: int = 0
+    idle_cores: float | None = None
 
     def stage(self, name: str) -> StageTrace:
         """The line of one stage. KeyError if there is none."""
@@ -90,23 +108,12 @@ class Trace:
         raise KeyError(name)
 
     def limiting(self) -> StageTrace:
-        """The stage that limits the run: the busiest one on the busiest lanes."""
-        loads = self._loads()
-        strand = max(loads, key=lambda name: loads[name])
-        return max((line for line in self.stages if line.strand == strand), key=lambda line: line.busy)
+        """The stage that limits the run, or comes nearest to it; the source if nothing has worked yet."""
+        return self.stage(self.bottleneck().busiest or self.stages[0].name)
 
-    def bottleneck(self) -> str:
+    def bottleneck(self) -> Bottleneck:
         """Which stage limits the run, how much, and what making it twice as fast is worth."""
-        line = self.limiting()
-        load = self._loads()[line.strand]
-        if self.wall <= 0 or line.busy <= 0:
-            return "nothing has limited this run: there was no work"
-        share = line.busy / (self.wall * line.lanes)
-        lanes = "" if line.lanes == 1 else f" of its {line.lanes} lanes"
-        text = f"{line.name} limits this run: busy {share:.0%} of the time{lanes}"
-        if load < 0.5:
-            return f"{text}; nothing is saturated, the lanes wait for each other or for the machine"
-        return f"{text}; twice as fast it would save about {self._gain(line):.0%}"
+        return bottleneck_of(self)
 
     def table(self) -> str:
         """Aligned text, a line a stage."""
@@ -116,24 +123,7 @@ class Trace:
             f"{line.bytes_out / 1e6:>10.1f} {line.busy:>7.2f}s {line.starved:>7.2f}s {line.blocked:>7.2f}s"
             for line in self.stages
         ]
-        return "\n".join([head, *rows, f"{self.executor}, {self.wall:.2f} s: {self.bottleneck()}"])
-
-    def _loads(self) -> dict[str, float]:
-        """Share of the time that the lanes of each strand worked; source and sink share the caller's thread."""
-        loads: dict[str, float] = {}
-        for line in self.stages:
-            loads[line.strand] = loads.get(line.strand, 0.0) + line.busy / (max(self.wall, 1e-9) * line.lanes)
-        return loads
-
-    def _gain(self, line: StageTrace) -> float:
-        """Share of the run saved by halving the stage, as far as the next busiest lanes let it."""
-        loads = self._loads()
-        own = loads.pop(line.strand)
-        after = own - line.busy / (self.wall * line.lanes) / 2
-        return max(0.0, own - max([after, *loads.values()]))
-
-
-CALLER = "caller"  # the "strand" of source and sink
+        return "\n".join([head, *rows, f"{self.executor}, {self.wall:.2f} s: {self.bottleneck().text}"])
 
 
 @dataclass(slots=True)
@@ -144,7 +134,7 @@ class Meters:
     source: str
     sink: str
     strands: Sequence[tuple[str, Sequence[str], int]]  # name, stage names, lanes
-    lanes: list[tuple[int, LaneMeter]] = field(default_factory=list)  # strand and meter, also of dead lanes
+    lanes: list[tuple[int, int, LaneMeter]] = field(default_factory=list)  # strand, number, meter; of dead lanes too
     begin: float = field(default_factory=perf_counter)
     end: float = 0.0
     feeding: float = 0.0
@@ -153,11 +143,12 @@ class Meters:
     delivered: int = 0
     fed_bytes: int = 0
     delivered_bytes: int = 0
+    cores: CoreMeter = field(default_factory=CoreMeter)
 
-    def new_lane(self, strand: int) -> LaneMeter:
-        """A meter for one more life of a lane of this strand."""
+    def new_lane(self, strand: int, number: int) -> LaneMeter:
+        """A meter for one more life of this lane of this strand."""
         meter = LaneMeter(len(self.strands[strand][1]))
-        self.lanes.append((strand, meter))
+        self.lanes.append((strand, number, meter))
         return meter
 
     def finish(self) -> None:
@@ -166,37 +157,52 @@ class Meters:
 
     def snapshot(self, acked: int = 0, deaths: int = 0, replayed: int = 0) -> Trace:
         """The trace up to now, or up to the end if the run has one."""
-        wall = (self.end or perf_counter()) - self.begin
+        now = self.end or perf_counter()
+        wall = now - self.begin
         feeding, sinking = min(self.feeding, wall), min(self.sinking.seconds(), wall)
         lines = [
             StageTrace(self.source, CALLER, 1, 0, self.fed, 0, self.fed_bytes, feeding, 0.0, wall - feeding),
-            *(line for number in range(len(self.strands)) for line in self._strand(number, wall)),
+            *(line for number in range(len(self.strands)) for line in self._strand(number, now)),
             StageTrace(self.sink, CALLER, 1, self.delivered, 0, self.delivered_bytes, 0, sinking, wall - sinking, 0.0),
         ]
-        return Trace(self.executor, wall, tuple(lines), self.fed, acked, deaths, replayed)
+        cores = self.cores.allowed, self.cores.idle(wall)
+        return Trace(self.executor, wall, tuple(lines), self.fed, acked, deaths, replayed, self.begin, *cores)
 
-    def _strand(self, number: int, wall: float) -> list[StageTrace]:
+    def _strand(self, number: int, now: float) -> list[StageTrace]:
         name, stages, lanes = self.strands[number]
-        mine = [meter for strand, meter in self.lanes if strand == number]
-        total = wall * lanes
-        busy = [sum(meter.busy[i] for meter in mine) for i in range(len(stages))]
-        waited = min(sum(meter.blocked for meter in mine), max(0.0, total - sum(busy)))
+        mine = [(lane, meter) for strand, lane, meter in self.lanes if strand == number]
+        wall, total = now - self.begin, (now - self.begin) * lanes
+        lane_busy = [[0.0] * lanes for _ in stages]
+        for lane, meter in mine:
+            for i, seconds in enumerate(_busy(meter, now)):
+                lane_busy[i][lane] += seconds
+        busy = [sum(min(seconds, wall) for seconds in of_lanes) for of_lanes in lane_busy]
+        waited = min(sum(meter.blocked for _, meter in mine), max(0.0, total - sum(busy)))
         lines = []
         for i, stage in enumerate(stages):
-            blocked = min(waited + sum(busy[i + 1 :]), max(0.0, total - busy[i]))
-            own = min(busy[i], total)
+            blocked = min(waited + sum(busy[i + 1 :]), total - busy[i])
             lines.append(
                 StageTrace(
                     stage,
                     name,
                     lanes,
-                    sum(meter.items_in[i] for meter in mine),
-                    sum(meter.items_out[i] for meter in mine),
-                    sum(meter.bytes_in[i] for meter in mine),
-                    sum(meter.bytes_out[i] for meter in mine),
-                    own,
-                    total - own - blocked,
+                    sum(meter.items_in[i] for _, meter in mine),
+                    sum(meter.items_out[i] for _, meter in mine),
+                    sum(meter.bytes_in[i] for _, meter in mine),
+                    sum(meter.bytes_out[i] for _, meter in mine),
+                    busy[i],
+                    total - busy[i] - blocked,
                     blocked,
+                    tuple(lane_busy[i]),
                 )
             )
         return lines
+
+
+def _busy(meter: LaneMeter, now: float) -> list[float]:
+    """Busy seconds of a lane by stage, with those of the call that is under way."""
+    busy, running = list(meter.busy), meter.now
+    if running is not None:
+        stage, since = running
+        busy[stage] += max(0.0, now - since)
+    return busy

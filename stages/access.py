@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from typing import Any
 
 from repository.cache_dir import default_cache_dir
@@ -12,10 +13,13 @@ from repository.credentials import Credentials
 from repository.index import ChunkIndex
 from repository.repository import Repository
 from repository.store import open_store
+from repository.store.measured import REQUESTS
 from repository.store.mirrored import Mirror, MirroredStore
 from repository.verified import VerifiedLog
+from runtime.stage import Context
 
 SECRET_MAX = 1 << 20  # bytes; a credentials file is a few hundred
+TELL_SECONDS = 1.0  # between two reports of a lane
 
 _opened: dict[tuple[str, tuple[str, ...], str], Repository] = {}
 _opening = threading.Lock()
@@ -104,3 +108,20 @@ def _attach(url: str, mirrors: tuple[str, ...], secret_path: str) -> Repository:
                 repository.store = MirroredStore(repository.store, [Mirror(open_store(one)) for one in mirrors])
             _opened[key] = repository
         return _opened[key]
+
+
+class RequestsTold:
+    """Lets the process that started the run know which requests of stores were made in the process of this lane."""
+
+    def __init__(self, context: Context) -> None:
+        service = context.services.get("requests", REQUESTS)
+        self._service = None if service is REQUESTS else service  # None: it is that process
+        self._next = time.monotonic()
+
+    def tell(self, last: bool = False) -> None:
+        """Now and then, and when the lane has nothing to do for the moment (`last`)."""
+        if self._service is not None and (last or time.monotonic() >= self._next):
+            self._next = time.monotonic() + TELL_SECONDS
+            tally = REQUESTS.take()
+            if tally.requests:
+                self._service.add(tally)

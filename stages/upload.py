@@ -13,7 +13,7 @@ from model.errors import Damaged, Missing
 from model.orders import Fetched, Order
 from repository.pack import HEADER_SIZE, pack_name
 from runtime.stage import Context, Stage
-from stages.access import RepositoryAccess
+from stages.access import RepositoryAccess, RequestsTold
 
 UNDER_WAY = 2  # packs a lane may have on their way to the store while it fills the next, unless told otherwise
 HEADS_KEPT = 256  # pack heads a lane remembers
@@ -47,6 +47,7 @@ class Uploader(Stage[Sealed[R], Stored[R]], Generic[R]):
         self._under_way: deque[tuple[Future[None], Receipt, int]] = deque()
         self._held: deque[tuple[int, R]] = deque()
         self._stored = 0  # this lane's segments that lie in stored packs
+        self._requests = RequestsTold(context)
 
     def push(self, item: Sealed[R]) -> Iterator[Stored[R]]:
         if item.content is not None:
@@ -56,11 +57,13 @@ class Uploader(Stage[Sealed[R], Stored[R]], Generic[R]):
             receipts += self._collect(room_for=1)
             self._under_way.append((self._pool.submit(self._put, pack), pack.receipt, item.sealed))
         receipts += self._collect()
+        self._requests.tell()
         if stored := self._release(receipts):
             yield stored
 
     def flush(self) -> Iterator[Stored[R]]:
         receipts = self._collect(room_for=self.under_way)
+        self._requests.tell(last=True)
         if stored := self._release(receipts, flushed=True):
             yield stored
 
@@ -112,6 +115,7 @@ class Downloader(Stage[Order, Fetched]):
 
     def open(self, context: Context) -> None:
         self._heads: dict[bytes, bytes] = {}
+        self._requests = RequestsTold(context)
 
     def push(self, item: Order) -> Iterator[Fetched]:
         name = pack_name(item.pack_id)
@@ -130,7 +134,12 @@ class Downloader(Stage[Order, Fetched]):
             sealed.append(data[offset - begin : offset - begin + stored])
             if len(sealed[-1]) != stored:
                 trouble[number] = f"pack {name} ends before its segment {int(item.segment_ordinal[number])}"
+        self._requests.tell()
         yield Fetched(item, head, sealed, trouble)
+
+    def flush(self) -> Iterator[Fetched]:
+        self._requests.tell(last=True)
+        return iter(())
 
     def _head(self, pack_id: bytes, name: str) -> bytes:
         if pack_id not in self._heads:

@@ -6,12 +6,13 @@ import os
 import socket
 import stat
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lox.engine import Asked, announce, applied, engine_options, limit_options
 from lox.escape import shown
+from lox.metrics import Metering, metered
 from lox.opening import open_repository
 from lox.output import Output, output_of
 from lox.settings import command as command_of
@@ -19,6 +20,9 @@ from lox.settings import option
 from lox.signals import stopping
 from lox.types import BytesType, CompressionType, SizeType
 from model.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipelines.backup import BackupRequest
 
 PATTERN_SECTION = "What is taken"
 PATTERN_FILE_MAX = 16 << 20  # bytes
@@ -52,7 +56,10 @@ UNCHANGED = frozenset({"unchanged", "carried"})
 @engine_options
 @limit_options
 @click.pass_context
-def command(ctx: click.Context, /, asked_engine: Asked, **asked: Any) -> int:
+@metered("backup")
+def command(
+    ctx: click.Context, /, asked_engine: Asked, meter: Metering, **asked: Any
+) -> int:  # fmt: skip
     """Back up files and folders into a new snapshot.
 
     Every snapshot is complete: it restores alone. Exit code 3 means that it was made but that some items could not
@@ -67,6 +74,7 @@ def command(ctx: click.Context, /, asked_engine: Asked, **asked: Any) -> int:
     repository = open_repository(ctx, ["pipelines.mirrors"], only_writes=True)
     from lox.counting import BackgroundCount
     from lox.progress import Reporter
+    from lox.recording import recorded
     from lox.reports import finish_backup
     from pipelines.backup import BackupRequest
     from pipelines.mirrors import mirrored_backup
@@ -77,11 +85,16 @@ def command(ctx: click.Context, /, asked_engine: Asked, **asked: Any) -> int:
     request = BackupRequest(**fields, **request_fields(profile))
     reporter = Reporter(output, UNCHANGED, BackgroundCount(request))
     announce(output, engine.executor)
-    with reporter, stopping(reporter.stop, quiet=output.json):
-        report, followed = mirrored_backup(
-            repository, [open_store(url) for url in mirrors], request, engine, reporter, reporter.step
-        )
-    return finish_backup(output, request, report, followed)
+    watch = meter.watching(reporter)
+    told = _settings(request)
+    with recorded(output, "backup", repository, engine, reporter, request.paths, profile.name, **told) as record:
+        with reporter, stopping(reporter.stop, quiet=output.json):
+            report, followed = mirrored_backup(
+                repository, [open_store(url) for url in mirrors], request, engine, watch, meter.stepping(reporter)
+            )
+        record.of_backup(report)
+        meter.backed_up(report, sum(1 for mirror in followed if mirror.trouble))
+        return record.ended(finish_backup(output, request, report, followed))
 
 
 def _fields(asked: dict[str, Any], output: Output) -> dict[str, Any]:
@@ -99,6 +112,12 @@ def _fields(asked: dict[str, Any], output: Output) -> dict[str, Any]:
         "tags": tuple(checked_name("tag", tag) for tag in asked["tags"]),
         "dry_run": asked["dry_run"],
     }
+
+
+def _settings(request: BackupRequest) -> dict[str, object]:
+    """What the record of the run tells of the request."""
+    told = {name: getattr(request, name) for name in ("mode", "one_file_system", "exclude_larger_than", "dry_run")}
+    return told | {"compression": request.codec if request.level is None else f"{request.codec}:{request.level}"}
 
 
 def absolute_paths(paths: Iterable[bytes], output: Output) -> tuple[bytes, ...]:

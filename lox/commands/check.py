@@ -10,6 +10,7 @@ import click
 
 from lox.contents import ID_SHOWN
 from lox.escape import path_fields, safe, shown_path
+from lox.metrics import Metering, metered
 from lox.opening import open_repository, store_of
 from lox.output import Output, output_of
 from lox.settings import command as command_of
@@ -21,8 +22,7 @@ from model.errors import UsageError
 from model.exits import ExitCode
 
 if TYPE_CHECKING:
-    from lox.progress import Reporter
-    from repository.findings import CheckReport, Finding
+    from repository.findings import CheckReport, Finding, Progress
     from repository.repository import Repository
 
 FILES_SHOWN = 5  # affected files of one finding, in text; --json has all that are known
@@ -37,6 +37,7 @@ HINT = "lox repair shows what can be done"
 @option("--restore-sample", type=click.IntRange(1), metavar="N", help="Restore this many random files to nowhere.")
 @option("--keyless", is_flag=True, help="Only compare all bytes with their checksums; needs no password.")
 @click.pass_context
+@metered("check")
 def command(
     ctx: click.Context,
     /,
@@ -46,6 +47,7 @@ def command(
     rolling: bool,
     restore_sample: int | None,
     keyless: bool,
+    meter: Metering,
 ) -> int:
     """Verify that everything stored is there and intact.
 
@@ -58,7 +60,7 @@ def command(
     _refuse_nonsense(quick, read_data, read_data_subset, rolling, restore_sample, keyless)
     output = output_of(ctx)
     if keyless:
-        return _finish(output, _keyless(ctx, output, read_data_subset))
+        return _finish(output, _keyless(ctx, output, read_data_subset, meter), meter)
     modules = ["repository.check", *(["pipelines.sample"] if restore_sample else [])]
     repository = open_repository(ctx, modules)
     from lox.progress import Reporter
@@ -71,10 +73,10 @@ def command(
     level = "data" if read_data or read_data_subset is not None else "presence" if quick else "structure"
     verified = VerifiedLog.open(repository, default_cache_dir())
     with reading_session(repository, "check"), reporter, stopping(reporter.stop, quiet=output.json):
-        report = check(repository, level, read_data_subset, reporter.step, verified, rolling)
+        report = check(repository, level, read_data_subset, meter.stepping(reporter), verified, rolling)
         if restore_sample:
-            _sample(repository, restore_sample, report, reporter)
-    return _finish(output, report)
+            _sample(repository, restore_sample, report, meter.stepping(reporter))
+    return _finish(output, report, meter)
 
 
 def _refuse_nonsense(
@@ -90,7 +92,7 @@ def _refuse_nonsense(
         raise UsageError("without a key nothing can be restored", hint="leave out --keyless or --restore-sample")
 
 
-def _keyless(ctx: click.Context, output: Output, subset: float | None) -> CheckReport:
+def _keyless(ctx: click.Context, output: Output, subset: float | None, meter: Metering) -> CheckReport:
     store = store_of(settings_of(ctx))
     from lox.progress import Reporter
     from repository.keyless import check_keyless
@@ -99,23 +101,24 @@ def _keyless(ctx: click.Context, output: Output, subset: float | None) -> CheckR
     Repository.is_encrypted(store)  # or there is no repository at all
     reporter = Reporter(output)
     with reporter, stopping(reporter.stop, quiet=output.json):
-        return check_keyless(store, subset, reporter.step)
+        return check_keyless(store, subset, meter.stepping(reporter))
 
 
-def _sample(repository: Repository, count: int, report: CheckReport, reporter: Reporter) -> None:
+def _sample(repository: Repository, count: int, report: CheckReport, step: Progress) -> None:
     from pipelines.options import EngineOptions
     from pipelines.sample import restore_sample
     from repository.snapshot import load_all
 
-    sampled = restore_sample(repository, load_all(repository), count, EngineOptions(executor="threads"), reporter.step)
+    sampled = restore_sample(repository, load_all(repository), count, EngineOptions(executor="threads"), step)
     report.files_restored, report.bytes_restored = sampled.files, sampled.bytes
     for path, snapshot, why in sampled.failures:
         finding = report.finding(f"snapshots/{snapshot}", f"a file cannot be restored: {why}")
         finding.affect([snapshot], [path] if path else [])
 
 
-def _finish(output: Output, report: CheckReport) -> ExitCode:
+def _finish(output: Output, report: CheckReport, meter: Metering) -> ExitCode:
     """Prints findings, then what was looked at."""
+    meter.checked(len(report.findings))
     code = ExitCode.OK if report.sound else ExitCode.DAMAGE_FOUND
     for finding in report.findings:
         output.event(

@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from lox.engine import Asked, announce, applied, engine_options, limit_options
+from lox.escape import safe
+from lox.metrics import Metering, metered
 from lox.opening import FROM_SECTION, open_other, open_repository, other_options
 from lox.output import output_of
 from lox.settings import command as command_of
@@ -39,7 +41,10 @@ _CHOICE = "Which snapshots"
 @engine_options
 @limit_options
 @click.pass_context
-def command(ctx: click.Context, /, snapshots: tuple[str, ...], asked_engine: Asked, **asked: Any) -> int:
+@metered("copy")
+def command(
+    ctx: click.Context, /, snapshots: tuple[str, ...], asked_engine: Asked, meter: Metering, **asked: Any
+) -> int:  # fmt: skip
     """Copy snapshots into another repository.
 
     From --from-repo to --repo. Without SNAP all are copied that the options choose and that are not there yet. What
@@ -61,6 +66,7 @@ def command(ctx: click.Context, /, snapshots: tuple[str, ...], asked_engine: Ask
     target = open_repository(ctx, ["pipelines.copy"])
     from lox.copying import choose_snapshots, finish_copy
     from lox.progress import Reporter
+    from lox.recording import recorded
     from pipelines.copy import CopyRequest, copy
     from pipelines.profile import engine_of
 
@@ -71,6 +77,9 @@ def command(ctx: click.Context, /, snapshots: tuple[str, ...], asked_engine: Ask
     engine = engine_of(profile)
     reporter = Reporter(output)
     announce(output, engine.executor)
-    with reporter, stopping(reporter.stop, quiet=output.json):
-        report = copy(source, target, request, engine, reporter)
-    return finish_copy(output, request, report, unreadable)
+    settings = {"from": safe(source.store.url), "verify": asked["verify"], "dry_run": asked["dry_run"]}
+    with recorded(output, "copy", target, engine, reporter, (), profile.name, **settings, compression=codec) as record:
+        with reporter, stopping(reporter.stop, quiet=output.json):
+            report = copy(source, target, request, engine, meter.watching(reporter))
+        record.of_copy(report)
+        return record.ended(finish_copy(output, request, report, unreadable))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lox.escape import safe
+from lox.metrics import Metering, metered
 from lox.opening import open_repository
 from lox.output import Output, output_of
 from lox.settings import command as command_of
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 )
 @option("--reencrypt", is_flag=True, help="Store anew what is sealed under keys from before the last lox key rotate.")
 @click.pass_context
+@metered("prune")
 def command(
     ctx: click.Context,
     /,
@@ -60,6 +62,7 @@ def command(
     max_rewrite: int | None,
     unfinished: int,
     reencrypt: bool,
+    meter: Metering,
 ) -> ExitCode:
     """Give back the room of what no snapshot needs.
 
@@ -76,7 +79,7 @@ def command(
     with reporter, stopping(reporter.stop, quiet=output.json):
         try:
             policy = PrunePolicy(max_unused, max_rewrite, trash, unfinished)
-            report = prune(repository, policy, dry_run, reporter.step, reencrypt)
+            report = prune(repository, policy, dry_run, meter.stepping(reporter), reencrypt)
         except Interrupted as error:
             raise Interrupted(error.what, hint="nothing is lost; lox prune goes on where it stopped") from error
     return _finish(output, report)

@@ -9,6 +9,7 @@ import click
 
 from lox.engine import Asked, announce, applied, engine_options, limit_options
 from lox.escape import shown
+from lox.metrics import Metering, metered
 from lox.opening import open_repository
 from lox.output import output_of
 from lox.settings import command as command_of
@@ -35,7 +36,10 @@ IN_PLACE = b"/"
 @engine_options
 @limit_options
 @click.pass_context
-def command(ctx: click.Context, /, asked_engine: Asked, **asked: Any) -> int:
+@metered("restore")
+def command(
+    ctx: click.Context, /, asked_engine: Asked, meter: Metering, **asked: Any
+) -> int:  # fmt: skip
     """Restore a snapshot or some of its files.
 
     SNAP is the id of a snapshot, the beginning of one, or 'latest'. PATHs are as 'lox ls' shows them. An interrupted
@@ -48,6 +52,7 @@ def command(ctx: click.Context, /, asked_engine: Asked, **asked: Any) -> int:
     ctx.with_resource(applied(profile))
     repository = open_repository(ctx, ["pipelines.restore"])
     from lox.progress import Reporter
+    from lox.recording import recorded
     from lox.reports import finish_restore
     from pipelines.profile import engine_of
     from pipelines.restore import RestoreRequest, restore
@@ -69,9 +74,13 @@ def command(ctx: click.Context, /, asked_engine: Asked, **asked: Any) -> int:
     engine = engine_of(profile)
     reporter = Reporter(output, frozenset({"skipped", "unchanged"}))
     announce(output, engine.executor)
-    with reporter, stopping(reporter.stop, quiet=output.json):
-        report = restore(repository, request, engine, reporter)
-    return finish_restore(output, request, report, reporter.problems_seen)
+    settings = {name: asked[name] for name in ("overwrite", "delete", "dry_run", "verify")}
+    with recorded(output, "restore", repository, engine, reporter, (target,), profile.name, **settings) as record:
+        with reporter, stopping(reporter.stop, quiet=output.json):
+            report = restore(repository, request, engine, meter.watching(reporter))
+        record.of_restore(report, found.id)
+        meter.restored(report)
+        return record.ended(finish_restore(output, request, report, reporter.problems_seen))
 
 
 def _target(target: bytes | None, in_place: bool) -> bytes:

@@ -8,6 +8,7 @@ import re
 from model.errors import UsageError
 from repository.store.base import Bytes, Store
 from repository.store.local import LocalStore
+from repository.store.measured import MeasuredStore
 from repository.store.memory import MemoryStore
 
 __all__ = ["Bytes", "LocalStore", "MemoryStore", "Store", "is_remote", "open_store"]
@@ -18,11 +19,11 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?!$)")
 def open_store(url: str) -> Store:
     """The store at `url`: a path, ``file:///path`` with percent escapes, or s3://, gs://, az://, sftp:// and others.
 
-    Touches nothing yet. A remote store repeats what fails for the moment; LOX_LIMIT_UPLOAD and LOX_LIMIT_DOWNLOAD
-    limit any. Raises UsageError for a location that makes no sense, holds a password, or needs a package that is
-    missing.
+    Touches nothing yet. What is asked of it is counted (`measured.REQUESTS`). A remote store repeats what fails for
+    the moment; LOX_LIMIT_UPLOAD and LOX_LIMIT_DOWNLOAD limit any. Raises UsageError for a location that makes no
+    sense, holds a password, or needs a package that is missing.
     """
-    store = _open(url)
+    store: Store = MeasuredStore(_open(url))
     remote = is_remote(store)
     if os.environ.get("LOX_LIMIT_UPLOAD") or os.environ.get("LOX_LIMIT_DOWNLOAD"):
         from repository.store.throttled import limited

@@ -21,7 +21,7 @@ from model.errors import Interrupted, LoxError
 from sources.files import columns
 
 RACY = 50_000_000  # nanoseconds: clocks of file systems tick every 1 to 10 ms, those of network servers differ more
-_COMPARED = ("size", "mtime", "ctime", "ino")
+COMPARED = ("size", "mtime", "ctime", "ino")
 
 
 @dataclass(slots=True, eq=False)
@@ -56,7 +56,7 @@ class _Window:
 
     @classmethod
     def of(cls, table: pa.Table, trusted_before: int) -> _Window:
-        numbers = {name: _numbers(table, name) for name in _COMPARED}
+        numbers = {name: _numbers(table, name) for name in COMPARED}
         sound = table["problem"].is_null().to_numpy()
         trusted = sound & (numbers["ctime"] < trusted_before)
         return cls(table, columns.from_arrow(table["path"]), _numbers(table, "kind"), numbers, trusted)
@@ -69,7 +69,7 @@ class _Window:
     def unchanged(self, stat: Stats, kinds: npt.NDArray[np.uint8], rows: columns.Rows) -> Bool:
         """Which of the parent's `rows` say the same as `stat`."""
         same: Bool = self.trusted[rows] & (self.kind[rows] == kinds)
-        for name in _COMPARED:
+        for name in COMPARED:
             same &= self.numbers[name][rows] == stat[name]
         return same
 

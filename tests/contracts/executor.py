@@ -22,6 +22,7 @@ from runtime.executors import Executor
 from runtime.plan import Flow, Plan
 from runtime.private import Secret
 from runtime.stage import Context, Stage
+from runtime.timeline import COUNTS, TIMES, Timeline
 from runtime.trace import Trace
 
 Bytes = npt.NDArray[np.uint8]
@@ -403,6 +404,25 @@ class ExecutorContract:
         assert 0.6 <= slow.busy < 2 * trace.wall
         assert trace.stage("gather").items_out == 15
         assert trace.limiting().name == "slow"
-        assert "slow limits this run" in trace.bottleneck()
-        assert len(ticks) >= 1
+        assert trace.bottleneck().text.startswith("slow limits: ")
+        timeline = Timeline(seconds=0.1)
+        for tick in ticks:
+            timeline.tick(tick)
+        timeline.tick(trace, last=True)
+        self._adds_up(timeline, trace)
+        assert len(ticks) >= 2 and ticks[-1].acked == 30
         assert all(tick.fed <= 30 for tick in ticks)
+
+    @staticmethod
+    def _adds_up(timeline: Timeline, trace: Trace) -> None:
+        """Each interval adds up to its seconds × lanes, and all intervals to the trace."""
+        lanes = np.array([line.lanes for line in trace.stages])
+        total = np.zeros((len(lanes), len(COUNTS) + len(TIMES)))
+        for interval in timeline.intervals():
+            assert interval.values.min() >= 0
+            assert interval.values[:, len(COUNTS) :].sum(axis=1) == pytest.approx(interval.seconds * lanes)
+            total += interval.values
+        wanted = [[getattr(line, name) for name in (*COUNTS, *TIMES)] for line in trace.stages]
+        assert (total[:, : len(COUNTS)] == np.array(wanted)[:, : len(COUNTS)]).all()
+        assert total == pytest.approx(np.array(wanted), abs=0.2), "but for work that became known at the very end"
+        assert total[:, len(COUNTS) :].sum(axis=1) == pytest.approx(trace.wall * lanes)

@@ -385,4 +385,4 @@ def test_the_repository_may_lie_in_an_odd_place(tmp_path: Path, tree: Path) -> N
     assert spawn("--repo", place, "backup", str(tree), env=environment).returncode == 0
     done = spawn("--repo", place, "snapshots", "--json", env=environment)
     assert len(done.stdout.splitlines()) == 1
-    assert lox.open(os.fsdecode(place), PASSWORD).encrypted
+    assert lox.open(os.fsdecode(place), PASSWORD).repository.encrypted

@@ -35,7 +35,7 @@ def test_init_without_encryption(empty: Shell, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("LOX_PASSWORD")
     (summary,) = empty.json("init", "--encryption", "none", "--chunk-average", "64KiB")
     assert summary["recovery_code"] is None and summary["chunk_average"] == 64 << 10
-    assert lox.open(str(empty.repository)).chunker.average == 64 << 10
+    assert lox.open(str(empty.repository)).repository.chunker.average == 64 << 10
     assert "no keys" in empty("key", "list").ok().err
 
 
@@ -96,7 +96,7 @@ def test_exit_codes_of_opening(shell: Shell, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_public_api_opens_a_repository(shell: Shell) -> None:
-    assert lox.open(str(shell.repository), PASSWORD).encrypted
+    assert lox.open(str(shell.repository), PASSWORD).repository.encrypted
     with pytest.raises(WrongPassword):
         lox.open(str(shell.repository), "wrong")
     with pytest.raises(NoRepository):
@@ -169,7 +169,7 @@ def test_the_recovery_kit_restores_with_what_stands_on_it(
     text = kit.read_text()
     code = re.search(r"^    ([A-Z2-7]{7}(?:-[A-Z2-7]{7}){7})$", text, re.MULTILINE)
     assert code is not None and code[1] not in outcome.out + outcome.err
-    assert str(shell.repository) in text and lox.open(str(shell.repository), PASSWORD).id.hex() in text
+    assert str(shell.repository) in text and lox.open(str(shell.repository), PASSWORD).repository.id.hex() in text
     place = re.search(r"^    export LOX_REPOSITORY=(.*)$", text, re.MULTILINE)
     commands = re.findall(r"^    lox ([^#\n]*)", text, re.MULTILINE)
     assert place is not None and [line.split()[0] for line in commands] == ["key", "snapshots", "restore"]

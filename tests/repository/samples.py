@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -149,3 +150,10 @@ def content_of(repository: Repository, snapshot: Snapshot, path: bytes) -> bytes
     entry = reader.find(path)
     assert entry is not None
     return b"".join(fetcher.fetch([row.tobytes() for row in reader.content(entry).ids]))
+
+
+def plain_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """The rows of a table; times as ns since the epoch, which Python has no type for."""
+    fields = [one.with_type(pa.int64()) if pa.types.is_timestamp(one.type) else one for one in table.schema]
+    rows: list[dict[str, Any]] = table.cast(pa.schema(fields)).to_pylist()
+    return rows

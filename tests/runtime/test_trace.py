@@ -7,10 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from model.errors import RunFailed
+from runtime.bottleneck import CALLER
+from runtime.drive import Control
 from runtime.executors import LocalExecutor
 from runtime.plan import Flow
 from runtime.stage import Stage
-from runtime.trace import CALLER, Pressure, StageTrace, Trace
+from runtime.trace import Pressure, StageTrace, Trace
 from tests.contracts.executor import Job, Ledger, Part, Reader, jobs
 
 
@@ -38,6 +41,42 @@ def test_a_generator_is_charged_for_its_own_time_only() -> None:
     assert (b.items_in, b.items_out) == (20, 40)
 
 
+class Sudden(Stage[Part, Part]):
+    """Raises in the middle of its work."""
+
+    def push(self, item: Part) -> list[Part]:
+        time.sleep(0.02)
+        raise RuntimeError("sudden")
+
+
+def test_a_call_under_way_is_work_already() -> None:
+    ticks: list[Trace] = []
+    plan = Flow[Job]().then("read", Reader()).then("long", Sleeper(0.3)).plan("p")
+    LocalExecutor("threads").run(plan, jobs(1), Ledger(), Control(on_tick=ticks.append))
+    begun = [tick for tick in ticks if tick.wall > 0.15]
+    assert len(begun) > 2 and all(tick.stage("long").busy > tick.wall / 2 for tick in begun)
+
+
+def test_the_last_tick_is_of_the_end_also_of_a_run_that_fails() -> None:
+    ticks: list[Trace] = []
+    control = Control(on_tick=ticks.append)
+    trace = LocalExecutor("threads").run(Flow[Job]().then("read", Reader()).plan("p"), jobs(3), Ledger(), control)
+    assert (ticks[-1].wall, ticks[-1].stages) == (trace.wall, trace.stages)
+    assert ticks[-1].acked == 3
+    with pytest.raises(RunFailed):
+        plan = Flow[Job]().then("read", Reader()).then("sudden", Sudden()).plan("p")
+        LocalExecutor("threads").run(plan, jobs(3), Ledger(), control)
+    assert ticks[-1].began > trace.began
+    assert 0 < ticks[-1].stage("sudden").busy < 0.1, "what raised does not go on"
+
+
+def test_the_work_of_every_lane_is_known() -> None:
+    plan = Flow[Job]().then("read", Reader(), lanes=2).then("a", Sleeper(0.002), lanes=2).plan("p")
+    line = LocalExecutor("threads").run(plan, jobs(20), Ledger()).stage("a")
+    assert len(line.lane_busy) == 2 and min(line.lane_busy) > 0
+    assert sum(line.lane_busy) == pytest.approx(line.busy)
+
+
 def line(name: str, strand: str, busy: float, lanes: int = 2, wall: float = 10.0) -> StageTrace:
     return StageTrace(name, strand, lanes, busy=busy, starved=wall * lanes - busy)
 
@@ -47,25 +86,10 @@ def trace(*lines: StageTrace, feeding: float = 1.0, sinking: float = 1.0) -> Tra
     return Trace("threads", 10.0, (ends[0], *lines, ends[1]))
 
 
-def test_the_busiest_stage_of_the_busiest_lanes_limits() -> None:
+def test_the_table_tells_what_limits() -> None:
     run = trace(line("hash", "work", 6.0), line("compress", "work", 12.0), line("upload", "net", 13.0))
     assert run.limiting().name == "compress"
-    assert run.bottleneck() == (
-        "compress limits this run: busy 60% of the time of its 2 lanes; twice as fast it would save about 25%"
-    )
-
-
-def test_the_caller_can_be_what_limits() -> None:
-    run = trace(line("hash", "work", 6.0), feeding=8.0, sinking=1.5)
-    assert run.bottleneck() == "scan limits this run: busy 80% of the time; twice as fast it would save about 40%"
-
-
-def test_sometimes_nothing_is_saturated() -> None:
-    assert "nothing is saturated" in trace(line("hash", "work", 4.0)).bottleneck()
-
-
-def test_a_run_without_work_has_no_bottleneck() -> None:
-    assert "no work" in trace(line("hash", "work", 0.0), feeding=0.0, sinking=0.0).bottleneck()
+    assert run.table().endswith(run.bottleneck().text)
 
 
 def test_a_table_has_a_line_a_stage() -> None:

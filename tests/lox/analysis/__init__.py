@@ -1,0 +1,1 @@
+"""Analyses of a repository, on content that the test knows."""

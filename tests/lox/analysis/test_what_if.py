@@ -1,0 +1,192 @@
+"""What-if against the truth: repositories with these parameters, and really backed up."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lox.analysis.contents import draw_files, draw_versions, read_files, versions_reader
+from lox.analysis.estimates import RUNS_BYTES, compression_of
+from lox.analysis.lots import Lot
+from lox.analysis.unseen import unseen_total
+from lox.analysis.what_if import what_if
+from model.chunking import KIB, MIB, ChunkerParams
+from repository.pack_keys import PackKind
+from repository.query import stats
+from repository.tables.view import View
+from sources.files.scan import ScanOptions
+from tests.lox.running import Shell
+from tests.pipelines.helpers import Place
+
+TRIED = (
+    ChunkerParams("gear", 4 * KIB, 16 * KIB, 256 * KIB),
+    ChunkerParams("gear", 4 * KIB, 64 * KIB, 4 * MIB),
+    ChunkerParams("fixed", 4 * KIB, 32 * KIB, 32 * KIB),
+)
+
+
+def make_tree(folder: Path, size: int, seed: int = 5) -> None:
+    """Files of many lengths, some whole copies of others, some copies with a few bytes put in or replaced."""
+    rng = random.Random(seed)
+    made: list[bytes] = []
+    total = number = 0
+    while total < size:
+        fate = rng.random()
+        content = rng.randbytes(int(2000 * 400 ** rng.random()))
+        if made and fate < 0.25:
+            content = rng.choice(made)
+        elif made and fate < 0.45:
+            old = rng.choice(made)
+            at = rng.randrange(len(old))
+            content = old[:at] + rng.randbytes(100) + old[at:]
+        elif fate < 0.6:
+            content = b"".join(b"line %d of a log\n" % rng.randrange(1000) for _ in range(len(content) // 18))
+        made.append(content)
+        place = folder / f"{number % 40:02d}"
+        place.mkdir(exist_ok=True)
+        (place / f"{number}.bin").write_bytes(content)
+        total, number = total + len(content), number + 1
+    (folder / "empty").write_bytes(b"")
+
+
+def truth(place: Path, tree: Path, params: ChunkerParams) -> dict[str, float]:
+    """What a repository with these parameters really holds of the tree."""
+    where = Place(place, chunker=params)
+    report = where.backup(tree)
+    view = View(where.repository, None)
+    assert report.snapshot is not None
+    held = stats(where.repository, view.index, [view.manifest(report.snapshot)])
+    data = view.index.pack_table["kind"][view.index.segments.pack] == PackKind.DATA
+    bases = np.cumsum([0, *(len(table.segments) for table in view.index.tables)]).tolist()
+    chunks = sum(
+        int(data[table.segment.astype(np.int64) + base].sum())
+        for table, base in zip(view.index.tables, bases, strict=False)
+    )
+    return {"unique": held.unique, "chunks": chunks, "stored": int(view.index.segments.stored[data].sum())}
+
+
+def check(rows: list[dict[str, Any]], tmp_path: Path, tree: Path, names: tuple[str, ...]) -> list[str]:
+    """The table of predictions and truths; which of them are outside their interval is in its last column."""
+    lines = [f"{'chunks':>14} {'':>7} {'predicted':>12} {'low':>12} {'high':>12} {'truth':>12} {'error':>7}"]
+    for number, (params, row) in enumerate(zip(TRIED, rows, strict=True)):
+        real = truth(tmp_path / f"real {number}", tree, params)
+        for name in names:
+            error = row[name] / real[name] - 1
+            low, high = row[f"{name}_low"], row[f"{name}_high"]
+            inside = low <= real[name] <= high
+            lines.append(
+                f"{params.kind:>5} {params.average >> 10:>4} KiB {name:>7} {row[name]:>12,.0f} {low:>12,.0f} "
+                f"{high:>12,.0f} {real[name]:>12,.0f} {error:>+7.1%}{'' if inside else '  OUTSIDE'}"
+            )
+    print("\n".join(lines))
+    return lines
+
+
+def test_what_is_all_read_is_foretold_but_for_the_key(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    make_tree(tree, 12 * MIB)
+    lot: Lot[Any] = Lot(1 << 30)
+    files = draw_files(lot, [os.fsencode(tree)], ScanOptions())
+    found = what_if(lot, files, read_files, TRIED, seed=1)
+    assert found.fraction == 1.0 and found.sampled == found.logical
+    lines = check(found.table.to_pylist(), tmp_path, tree, ("unique", "chunks"))
+    assert [line for line in lines if "OUTSIDE" in line] == []
+
+
+@pytest.mark.slow
+def test_a_sample_foretells_what_the_whole_will_take(tmp_path: Path) -> None:
+    """Of 9 predictions with intervals of two standard deviations one may miss; none by far."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    make_tree(tree, 150 * MIB)
+    lot: Lot[Any] = Lot(50 * MIB, seed=2)
+    runs: Lot[Any] = Lot(RUNS_BYTES)
+    files = draw_files(lot, [os.fsencode(tree)], ScanOptions(), runs=runs)
+    found = what_if(lot, files, read_files, TRIED, compression=compression_of(runs, read_files), seed=2)
+    assert 0.2 < found.fraction < 0.45
+    lines = check(found.table.to_pylist(), tmp_path, tree, ("unique", "chunks", "stored"))
+    assert sum("OUTSIDE" in line for line in lines) <= 1
+    rows = found.table.to_pylist()
+    for row in rows:
+        assert row["unique_high"] - row["unique_low"] < row["unique"], "an interval that says something"
+
+
+def test_versions_in_a_repository_are_cut_anew(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    make_tree(tree, 4 * MIB)
+    where = Place(tmp_path / "repository", chunker=TRIED[1])
+    where.backup(tree)
+    (tree / "00" / "0.bin").write_bytes((tree / "00" / "0.bin").read_bytes() + b"more")
+    where.backup(tree)
+    view = View(where.repository, None)
+    lot: Lot[Any] = Lot(1 << 30)
+    files, logical = draw_versions(lot, view)
+    found = what_if(lot, files, versions_reader(view), TRIED[1:2], logical=logical, seed=3)
+    (row,) = found.table.to_pylist()
+    held = stats(where.repository, view.index, [view.manifest(one) for one in view.snapshots])
+    assert found.logical == held.logical
+    assert row["unique_low"] <= held.unique <= row["unique_high"]
+    assert row["ratio"] == pytest.approx(held.logical / row["unique"])
+
+
+@pytest.mark.parametrize("fraction", [0.15, 0.4, 1.0])
+def test_copies_that_were_not_drawn_are_allowed_for(fraction: float) -> None:
+    """Chunks held by 1, 2 and 6 clusters each, drawn by lot: the estimate is near the truth, the naive one is not."""
+    rng = np.random.default_rng(4)
+    holders = np.repeat([1, 2, 6], [4000, 2500, 700])
+    size = rng.integers(1000, 100_000, len(holders))
+    drawn = rng.binomial(holders, fraction)
+    seen = drawn > 0
+    found = unseen_total(size[seen], drawn[seen], fraction, float((size * holders).sum()))
+    assert found == pytest.approx(size.sum(), rel=0.05)
+    naive = float(size[seen].sum()) / float((size * drawn).sum()) * float((size * holders).sum())
+    assert fraction == 1.0 or naive > 1.15 * size.sum()
+
+
+def test_a_lot_keeps_within_its_limit_and_clusters_whole() -> None:
+    lot: Lot[int] = Lot(50_000, seed=9)
+    for number in range(20_000):
+        lot.offer(b"%d" % (number % 4000), number, 100)
+    kept = [one for _, some in lot.rounds() for one in some]
+    assert 20_000 <= sum(one.size for one in kept) <= 50_000
+    assert lot.fraction == pytest.approx(len(kept) / 20_000, rel=0.25)
+    clusters: dict[int, int] = {}
+    for one in kept:
+        clusters[one.thing % 4000] = clusters.get(one.thing % 4000, 0) + 1
+    assert set(clusters.values()) == {5}
+    again: Lot[int] = Lot(50_000, seed=9)
+    for number in reversed(range(20_000)):
+        again.offer(b"%d" % (number % 4000), number, 100)
+    assert {one.thing for _, some in again.rounds() for one in some} == {one.thing for one in kept}
+
+
+def test_a_long_file_is_cut_as_a_short_one_would_be(tmp_path: Path) -> None:
+    """Bodies of 8 MiB are an affair of reading: a file of 20 MiB has the chunks that it has in a repository."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "long").write_bytes(random.Random(1).randbytes(20 * MIB) + bytes(3 * MIB))
+    lot: Lot[Any] = Lot(1 << 30)
+    files = draw_files(lot, [os.fsencode(tree)], ScanOptions())
+    rows = what_if(lot, files, read_files, TRIED, seed=1).table.to_pylist()
+    assert rows[2]["chunks"] == 20 * 32 + 1 and rows[2]["unique"] == 20 * MIB + 32 * KIB
+    assert rows[0]["unique"] == pytest.approx(20 * MIB, rel=0.03)  # and the first of all zeros, 256 KiB long
+
+
+def test_the_command_before_the_first_backup(empty: Shell, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    make_tree(tree, 2 * MIB)
+    rows = empty.json("analyze", "what-if", tree, "--chunks", "4KiB/16KiB/1MiB", "--fixed", "16KiB")
+    assert [(row["kind"], row["average"]) for row in rows[:-1]] == [("gear", 16 * KIB), ("fixed", 16 * KIB)]
+    assert rows[0]["unique_low"] <= rows[0]["unique"] <= rows[0]["unique_high"] <= rows[0]["logical"]
+    assert rows[-1]["sampled"] == rows[-1]["logical"] == rows[0]["logical"] and rows[-1]["fraction"] == 1.0
+    text = empty("analyze", "what-if", tree, "--fixed", "16KiB").ok().out
+    assert "16.0 KiB fixed" in text and "JUMPS/GiB" in text
+    assert "not chunk sizes" in empty("analyze", "what-if", tree, "--chunks", "1/2").ok(2).err
