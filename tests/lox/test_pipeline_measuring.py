@@ -115,8 +115,9 @@ def test_tune_goes_down_to_one_reader_on_a_disk_with_one_head(tmp_path: Path) ->
     source = slow_disk.files_of_a_mib(tmp_path / "disk", 24)
     before = traces(source)
     environment = slow_disk.environment(slow_disk.library(tmp_path), source)
-    arguments = ["--json", "pipeline", "tune", "--source", str(source), "--set", "executor.lanes=4", "--time", "40s"]
-    done = spawn(*arguments, "--work", str(tmp_path), "--write", "--name", "one-head", env=environment)
+    arguments = ["--json", "pipeline", "tune", "--source", str(source), "--lanes", "4", "--memory", "1GiB"]
+    arguments += ["--time", "55s", "--work", str(tmp_path), "--write", "--name", "one-head"]
+    done = spawn(*arguments, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr
     rows = [loads(line) for line in done.stdout.splitlines()]
     tuned = of_type(rows, "tuned")[0]

@@ -34,7 +34,7 @@ PLANS = {
 PACKINGS = [("zstd", 2), ("zstd", 9), ("lz4", 0), ("none", 0)]
 CLOSE = 1.6  # times too fast or too slow, if nothing else runs
 COMPARED = 2.5  # the same for one plan compared with another, whatever else runs
-ROUNDS = 3
+ROUNDS = 2
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +47,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrialGround]:
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
-    return make_up(str(tmp_path_factory.mktemp("files")), 128 * MIB)
+    return make_up(str(tmp_path_factory.mktemp("files")), 96 * MIB)
 
 
 @pytest.fixture(scope="module")
