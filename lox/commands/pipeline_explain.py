@@ -46,6 +46,7 @@ def command(
     a backup of new files will be, which stage will limit it, and what to look out for. The rates of stages are those
     that 'lox pipeline bench' has measured; if there are none, they are measured now, which takes some seconds.
     """
+    from lox.measuring import busy_text
     from pipelines.explain import explain, warnings_of
     from pipelines.rates import usable_cores
 
@@ -53,6 +54,8 @@ def command(
     explained = explain(loaded, cores)
     forecast = _forecast(output, loaded, explained, source, work, measure)
     warnings = warnings_of(explained, forecast, cores)
+    if forecast is not None and (busy := busy_text(cores)):
+        warnings.append(busy)
     _show_json(output, explained, forecast, warnings)
     _show_values(output, explained)
     _show_memory(output, explained)
