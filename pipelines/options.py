@@ -88,23 +88,23 @@ class EngineOptions:
         """The same for hosts with so many processors each, none: for this host alone. `memory` is for each of them."""
         if not cpus:
             return self
-        lanes = self.lanes or min(LANES_MAX, sum(min(count, self._lanes_in_memory(0)) for count in cpus))
+        lanes = self.lanes or min(LANES_MAX, sum(min(count, self._lanes_in_memory(0, 0)) for count in cpus))
         open_here = self.batches_open or max(16 * lanes, (self.memory - BASE_MEMORY) // 3 // BATCH_ROWS)
         memory = BASE_MEMORY + (self.memory - BASE_MEMORY) * len(cpus)
         return replace(self, lanes=lanes, batches_open=open_here, memory=memory)
 
-    def _lanes_in_memory(self, queues: int) -> int:
-        """Lanes that the memory of one host has room for beside so many bytes of queues."""
-        return int(max(1, (self.memory - BASE_MEMORY - queues) // (LANE_BUFFERS + 2 * PACK_MIN)))
+    def _lanes_in_memory(self, queues: int, each: int) -> int:
+        """Lanes that the memory of one host has room for beside so many bytes of queues, with `each` of their own."""
+        return int(max(1, (self.memory - BASE_MEMORY - queues) // (LANE_BUFFERS + 2 * PACK_MIN + each)))
 
-    def usual_lanes(self, queues: int = 0) -> int:
+    def usual_lanes(self, queues: int = 0, each: int = 0) -> int:
         """Lanes of stages about which nothing is said: as asked, else as many as cores and memory allow.
 
-        `queues` are bytes that lie between strands.
+        `queues` are bytes that lie between strands, `each` those that a lane takes because it is cut.
         """
         if self.lanes is not None:
             return self.lanes
-        return min(len(os.sched_getaffinity(0)), self._lanes_in_memory(queues))
+        return min(len(os.sched_getaffinity(0)), self._lanes_in_memory(queues, each))
 
 
 @dataclass(slots=True)
