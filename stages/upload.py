@@ -14,6 +14,7 @@ from model.orders import Fetched, Order
 from repository.pack import HEADER_SIZE, pack_name
 from runtime.stage import Context, Stage
 from stages.access import RepositoryAccess, RequestsTold
+from stages.ground import GROUND, check_store
 
 UNDER_WAY = 2  # packs a lane may have on their way to the store while it fills the next, unless told otherwise
 HEADS_KEPT = 256  # pack heads a lane remembers
@@ -43,6 +44,8 @@ class Uploader(Stage[Sealed[R], Stored[R]], Generic[R]):
         self.release = release
 
     def open(self, context: Context) -> None:
+        if GROUND in context.services and not self.dry_run:
+            check_store(context.services, self.access.repository.store)
         self._pool = ThreadPoolExecutor(self.under_way, thread_name_prefix="upload")
         self._under_way: deque[tuple[Future[None], Receipt, int]] = deque()
         self._held: deque[tuple[int, R]] = deque()

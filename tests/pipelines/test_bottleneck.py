@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import pipelines.backup
+import pipelines.scanning
 from model.batches import Listing
 from runtime.bottleneck import Bottleneck, bottleneck_of
 from runtime.executors import LocalExecutor
@@ -88,7 +89,7 @@ class Lab:
             return Place(self.folder / f"{self.runs}", lanes=LANES).backup(self.tree).trace
 
     def _patch(self, patch: pytest.MonkeyPatch, slow: str, seconds: float) -> None:
-        plan_of, scanner_of = pipelines.backup.backup_plan, pipelines.backup.scanner_of
+        plan_of, scanner_of = pipelines.backup.backup_plan, pipelines.scanning.scanner_of
         push, run = Commit.push, LocalExecutor.run
 
         def throttled_plan(*given: Any) -> Any:
