@@ -19,7 +19,7 @@ COMMANDS = {
     "diff": "Show what changed between two snapshots.",
     "why": "Explain why a file or folder is in a snapshot as it is.",
     "stats": "Show what the repository holds and saves.",
-    "analyze": "Ask where space goes, and export the repository as tables.",
+    "analyze": "Ask a repository where space goes, and the like.",
     "restore": "Restore a snapshot or some of its files.",
     "copy": "Copy snapshots into another repository.",
     "dump": "Write a file, or a folder as an archive, to stdout.",

@@ -36,7 +36,8 @@ def check_profile(data: bytes, file: str) -> tuple[Values, list[Fault]]:
             found[path] = value
     if not any(key.text == VERSION_KEY.path for key, _ in root.pairs):
         faults.append(Fault(root.place, "missing", "the profile has no version", f"begin with version: {VERSION}"))
-    return found, list({fault.place: fault for fault in reversed(faults)}.values())[::-1]  # one for each place
+    firsts = {fault.place: fault for fault in reversed(faults)}.values()  # one for each place
+    return found, sorted(firsts, key=lambda fault: (fault.place.line, fault.place.column))
 
 
 def check_setting(text: str) -> tuple[Values, list[Fault]]:
