@@ -17,7 +17,7 @@ COMMANDS = {
     "ls": "List what a snapshot holds.",
     "find": "Find files by name in all snapshots.",
     "diff": "Show what changed between two snapshots.",
-    "why": "Explain why a file is in a snapshot as it is.",
+    "why": "Explain why a file or folder is in a snapshot as it is.",
     "stats": "Show what the repository holds and saves.",
     "analyze": "Ask where space goes, and export the repository as tables.",
     "restore": "Restore a snapshot or some of its files.",

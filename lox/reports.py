@@ -44,6 +44,7 @@ def finish_backup(
         seconds=round(report.seconds, 3),
         bottleneck=report.bottleneck,
         stages=stage_rows(report.trace),
+        lanes=[{"lane": lane, "host": safe(host)} for lane, host in report.trace.placed],
         exit_code=int(code),
     )
     if output.quiet < 2:
@@ -51,6 +52,7 @@ def finish_backup(
         output.lines(_mirror_line(mirror) for mirror in mirrors)
         if output.verbose:
             output.lines(["", *stage_lines(report.trace)])
+            output.lines(f"lane {lane} on {safe(host)}" for lane, host in report.trace.placed)
         _list_problems(output, report.problems)
     output.flush()
     return code

@@ -42,6 +42,7 @@ from stages.commit import Commit, CommitCounts
 from stages.compress import SEGMENT_BYTES, Compressor
 from stages.dedup import Deduplicator
 from stages.encrypt import Encryptor
+from stages.ground import common_ground
 from stages.hash import Hasher
 from stages.ledger import CutLedger
 from stages.read import Reader
@@ -143,12 +144,13 @@ def _backup(
     history = own_history(repository, default_cache_dir())
     snapshots = load_all(repository, default_cache_dir()) if history is None else history.snapshots()
     parent = find_parent(snapshots, request.host, request.paths, request.mode, started, repository.writer)
-    with open_executor(engine.executor) as executor:
-        if executor.private_directory is not None:
-            access.secure(executor.private_directory)
+    with open_executor(engine.executor, engine.cluster, engine.placements) as executor:
+        engine = engine.over(executor.cpus)
+        access.secure(executor.keep)
         reliance = Reliance(access.index)
         claims = ClaimTable(reliance)
         executor.host({"claims": claims, "ledger": CutLedger(), "requests": REQUESTS})
+        executor.host(common_ground(executor.cpus, request.paths, session))
         metadata = MetadataStore(repository, claims, request.dry_run, history)
         strictness = Strictness(request.unreadable_file, request.changed_while_reading, watch.problem)
         commit = Commit(

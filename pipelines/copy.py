@@ -249,10 +249,9 @@ class _Copy:
         # as a manifest, is content.
         runs = both if self._renames is None else [(np.ones(len(kinds), dtype=bool), PackKind.DATA)]
         traces: list[Trace] = []
-        with open_executor(self._engine.executor) as executor:
-            if executor.private_directory is not None:
-                self._pair.source.secure(executor.private_directory)
-                self._pair.target.secure(executor.private_directory)
+        with open_executor(self._engine.on_one_host()) as executor:
+            self._pair.source.secure(executor.keep)
+            self._pair.target.secure(executor.keep)
             executor.host({"claims": self._claims, "requests": REQUESTS})
             for chosen, kind in runs:
                 traces += self._passes(executor, chosen, kind, size)

@@ -27,9 +27,10 @@ BUFFERS = {
 """What one lane of a stage works in."""
 
 SEGMENTS = {"compress": 3, "encrypt": 2}
-"""Segments that one lane of a stage has in memory: plain, compressed, opened again. With segments of the usual length
-the lanes of a whole graph need `options.LANE_BUFFERS`."""
+"""Segments that one lane of a stage has in memory: plain, compressed, opened again; copies, where they are handed over.
+With segments of the usual length the lanes of a whole graph need `options.LANE_BUFFERS`."""
 
+HANDED_OVER = BODY_MAX  # the allocator keeps about one copied batch for each thread that copies; measured
 QUEUE_MIN, QUEUE_MAX = 9 * MIB, 128 * MIB  # at least one full batch
 
 
@@ -47,10 +48,18 @@ class Fitting:
     def __init__(self, engine: EngineOptions, stages: Sequence[str]) -> None:
         self.engine = engine
         self.stages = tuple(stages)
-        usual = engine.usual_lanes(self._queues_in_all({name: engine.stage(name).lanes for name in stages}))
+        spare = engine.memory - BASE_MEMORY  # half of it is for all queues together, if lanes and packs let it be
+        begins = self._begins({name: engine.stage(name).lanes for name in stages})
+        queues = self._in_queues(begins, self._usual_queue(begins, spare // 2))
+        usual = engine.usual_lanes(queues, len(begins) * HANDED_OVER)
         self.lanes = {name: engine.stage(name).lanes or usual for name in stages}
         self.begins = self._begins(self.lanes)
-        self.pack_bytes = engine.pack_bytes or self._pack_bytes()
+        spare -= sum(map(self._buffers, self.stages)) + self._handed_over()
+        packs = self._packs()
+        left = spare - packs * (engine.pack_bytes or PACK_MIN)
+        self._queue = self._usual_queue(self.begins, min((engine.memory - BASE_MEMORY) // 2, left))
+        room = (spare - self._in_queues(self.begins, self._queue)) // max(1, packs)
+        self.pack_bytes = engine.pack_bytes or max(PACK_MIN, min(PACK_MAX, room))
 
     @property
     def batches_open(self) -> int:
@@ -67,7 +76,7 @@ class Fitting:
     def queue(self, stage: str) -> Queue:
         """What may lie before a stage that begins a strand behind another one."""
         asked = self.engine.stage(stage).queue
-        return replace(asked, nbytes=asked.nbytes or self._usual_queue(self.begins))
+        return replace(asked, nbytes=asked.nbytes or self._queue)
 
     def applied(self, plan: Plan) -> Plan:
         """The plan, of just these stages, as it is to run."""
@@ -87,6 +96,8 @@ class Fitting:
         """What the run may take, part by part."""
         parts = [Part("program", BASE_MEMORY)]
         parts += [Part(name, self._buffers(name)) for name in self.stages if self._buffers(name)]
+        if self.begins:
+            parts.append(Part("handing over", self._handed_over()))
         if "encrypt" in self.stages:
             parts.append(Part("packs", self._packs() * self.pack_bytes))
         return parts + [Part(f"before {name}", self.queue(name).nbytes or 0) for name in self.begins]
@@ -94,8 +105,14 @@ class Fitting:
     def _buffers(self, name: str) -> int:
         """What all lanes of a stage work in; chunk also keeps pieces that come before their turn."""
         kept = KEPT * (BODY_MAX + OVERREAD) if name == "chunk" and name in self.begins else 0
-        segments = SEGMENTS.get(name, 0) * (self.engine.segment_bytes or SEGMENT_BYTES)
+        segments = SEGMENTS.get(name, 0) + (2 if name == "compress" and "encrypt" in self.begins else 0)
+        segments *= self.engine.segment_bytes or SEGMENT_BYTES
         return self.lanes[name] * (BUFFERS.get(name, 0) + segments + kept)
+
+    def _handed_over(self) -> int:
+        """What lanes that hand over keep of what they copied, though it is gone."""
+        before = (self.stages[self.stages.index(name) - 1] for name in self.begins)
+        return sum(self.lanes[name] * HANDED_OVER for name in before)
 
     def _begins(self, lanes: Mapping[str, int | None]) -> tuple[str, ...]:
         """Stages that begin a strand behind another one, if these are their lanes; see `runtime.plan.fuse`."""
@@ -109,26 +126,19 @@ class Fitting:
             labels.update(own)
         return tuple(found)
 
-    def _usual_queue(self, begins: Sequence[str]) -> int:
-        """Bytes of a queue about which nothing is said: half of the memory is for all queues together."""
+    def _usual_queue(self, begins: Sequence[str], room: int) -> int:
+        """Bytes of a queue about which nothing is said, if all queues together have this room."""
         asked = [self.engine.stage(name).queue.nbytes for name in begins]
-        room = (self.engine.memory - BASE_MEMORY) // 2 - sum(nbytes for nbytes in asked if nbytes is not None)
-        return max(QUEUE_MIN, min(QUEUE_MAX, room // max(1, asked.count(None))))
+        left = room - sum(nbytes for nbytes in asked if nbytes is not None)
+        return max(QUEUE_MIN, min(QUEUE_MAX, left // max(1, asked.count(None))))
 
-    def _queues_in_all(self, lanes: Mapping[str, int | None]) -> int:
-        begins = self._begins(lanes)
-        usual = self._usual_queue(begins)
+    def _in_queues(self, begins: Sequence[str], usual: int) -> int:
         return sum(self.engine.stage(name).queue.nbytes or usual for name in begins)
 
     def _packs(self) -> int:
         """Packs in memory at once: one that each lane fills, another where it is handed over, and those under way."""
+        if "encrypt" not in self.stages:
+            return 0
         handed_over = "upload" in self.begins
         sending = self.lanes["upload"] * self.engine.packs_under_way
         return self.lanes["encrypt"] * (2 if handed_over else 1) + sending
-
-    def _pack_bytes(self) -> int:
-        if "encrypt" not in self.stages:
-            return PACK_MIN
-        buffers = sum(map(self._buffers, self.stages))
-        room = self.engine.memory - BASE_MEMORY - buffers - self._queues_in_all(self.lanes)
-        return max(PACK_MIN, min(PACK_MAX, room // self._packs()))

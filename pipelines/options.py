@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from model.batches import BODY_MAX, ROWS_MAX
 from model.errors import UsageError
+from runtime.joining import ClusterOptions
 from runtime.plan import Queue
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class EngineOptions:
 
     `stages` are by name, of all graphs; those at which to begin a strand are in `cuts`. A batch has at most
     `batch_rows` rows and `batch_bytes` bytes of small files. `packs_under_way`: on their way to the store, for each
-    lane of upload. `batches_open`: batches read and not in the manifest yet.
+    lane of upload. `batches_open`: batches read and not in the manifest yet. `cluster`: hosts that a backup joins.
     """
 
     executor: str = "auto"
@@ -60,6 +61,7 @@ class EngineOptions:
     pack_bytes: int | None = None
     packs_under_way: int = 2
     batches_open: int | None = None
+    cluster: ClusterOptions | None = None
 
     def __post_init__(self) -> None:
         for lanes in (self.lanes, *(stage.lanes for stage in self.stages.values())):
@@ -71,15 +73,38 @@ class EngineOptions:
         """The options of a stage, or what holds for those nothing is said about."""
         return self.stages.get(name, StageOptions())
 
-    def usual_lanes(self, queues: int = 0) -> int:
+    @property
+    def placements(self) -> list[Mapping[str, str]]:
+        """The labels that hosts of a backup must have: of each of its stages that asks for some."""
+        return [self.stage(name).placement for name in BACKUP if self.stage(name).placement]
+
+    def on_one_host(self) -> str:
+        """The executor of a run that is not for many hosts. Raises UsageError if many are asked for."""
+        if self.cluster is not None:
+            raise UsageError("only a backup runs on many hosts", hint="leave out the address of the cluster")
+        return self.executor
+
+    def over(self, cpus: Sequence[int]) -> EngineOptions:
+        """The same for hosts with so many processors each, none: for this host alone. `memory` is for each of them."""
+        if not cpus:
+            return self
+        lanes = self.lanes or min(LANES_MAX, sum(min(count, self._lanes_in_memory(0, 0)) for count in cpus))
+        open_here = self.batches_open or max(16 * lanes, (self.memory - BASE_MEMORY) // 3 // BATCH_ROWS)
+        memory = BASE_MEMORY + (self.memory - BASE_MEMORY) * len(cpus)
+        return replace(self, lanes=lanes, batches_open=open_here, memory=memory)
+
+    def _lanes_in_memory(self, queues: int, each: int) -> int:
+        """Lanes that the memory of one host has room for beside so many bytes of queues, with `each` of their own."""
+        return int(max(1, (self.memory - BASE_MEMORY - queues) // (LANE_BUFFERS + 2 * PACK_MIN + each)))
+
+    def usual_lanes(self, queues: int = 0, each: int = 0) -> int:
         """Lanes of stages about which nothing is said: as asked, else as many as cores and memory allow.
 
-        `queues` are bytes that lie between strands.
+        `queues` are bytes that lie between strands, `each` those that a lane takes because it is cut.
         """
         if self.lanes is not None:
             return self.lanes
-        room = (self.memory - BASE_MEMORY - queues) // (LANE_BUFFERS + 2 * PACK_MIN)
-        return int(max(1, min(len(os.sched_getaffinity(0)), room)))
+        return min(len(os.sched_getaffinity(0)), self._lanes_in_memory(queues, each))
 
 
 @dataclass(slots=True)

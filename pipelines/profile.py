@@ -23,10 +23,10 @@ from model.errors import ConfigError, InvalidProfile
 from pipelines import profile_keys as keys
 from pipelines.options import MEMORY, EngineOptions, StageOptions
 from pipelines.profile_check import Value, Values, check_profile, check_setting
+from pipelines.profile_faults import Fault, Place
 from pipelines.profile_files import ProfileFile, find
 from pipelines.profile_keys import ABOUT, STAGES, Key
 from pipelines.profile_kinds import AUTO
-from pipelines.profile_source import Fault, Place
 from repository.codecs import LEVELS, Codec
 from runtime.plan import Queue
 

@@ -10,7 +10,7 @@ from pipelines import profile_keys as keys
 from pipelines.fitting import Fitting
 from pipelines.options import BACKUP, COPY, RESTORE, EngineOptions
 from pipelines.profile import DEFAULT, Profile, engine_of
-from pipelines.profile_source import Fault
+from pipelines.profile_faults import Fault
 
 GRAPHS = (BACKUP, RESTORE, COPY)
 PACE = 8  # lanes for each core, beyond which more of them only cost memory

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.profile_faults import Fault, Items, Pairs, Place, Scalar, Tree
 from pipelines.profile_keys import KEYS, VERSION, VERSION_KEY, Key
 from pipelines.profile_kinds import AUTO, Given, Wrong, closest
-from pipelines.profile_source import Fault, Items, Pairs, Place, Scalar, Tree, read_tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,8 @@ Values = dict[str, Value]
 
 def check_profile(data: bytes, file: str) -> tuple[Values, list[Fault]]:
     """The values of a profile's text by path, as far as they are good, and what is wrong with it."""
+    from pipelines.profile_source import read_tree  # YAML, which runs without a profile can do without
+
     root, faults = read_tree(data, file)
     if root is None:
         return {}, faults
@@ -50,6 +52,8 @@ def check_setting(text: str) -> tuple[Values, list[Fault]]:
     node: Tree = Scalar(given.strip(), place)
     faults: list[Fault] = []
     if key.kind.shape != "scalar" and given.strip()[:1] in ("[", "{"):
+        from pipelines.profile_source import read_tree
+
         root, faults = read_tree(f"value: {given}".encode(errors="replace"), "")
         faults = [Fault(place, each.code, each.reason, each.hint) for each in faults]
         if root is None or not root.pairs:

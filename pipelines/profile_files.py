@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from model.errors import ConfigError
-from pipelines.profile_source import SIZE_MAX
+from pipelines.profile_faults import SIZE_MAX
 
 SYSTEM = "/etc/lox/pipelines"
 SHIPPED = "shipped"

@@ -134,9 +134,8 @@ def _restore(repository: Repository, request: RestoreRequest, engine: EngineOpti
         plan = restore_plan(access, target.writer(), engine)
         progress = _Progress(watch, finish, target, request)
         control = Control(stop=watch.stop, on_tick=progress.tick)
-        with open_executor(engine.executor) as executor:
-            if executor.private_directory is not None:
-                access.secure(executor.private_directory)
+        with open_executor(engine.on_one_host()) as executor:
+            access.secure(executor.keep)
             executor.host({"requests": REQUESTS})
             trace = unwrapped(lambda: executor.run(plan, feed, finish, control))
         target.finish()

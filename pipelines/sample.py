@@ -66,9 +66,8 @@ def restore_sample(
     fetcher = ChunkFetcher(repository, index)
     sample = _Sample(index, fetcher, random.Random(seed))
     control = Control(on_tick=lambda trace: step("restoring a sample", sample.report.files, count))
-    with open_executor(engine.executor) as executor:
-        if executor.private_directory is not None:
-            access.secure(executor.private_directory)
+    with open_executor(engine.on_one_host()) as executor:
+        access.secure(executor.keep)
         plan = sample_plan(access, engine)
         unwrapped(lambda: executor.run(plan, sample.orders(snapshots, count), sample, control))
     sample.finish()

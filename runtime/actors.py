@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from model.errors import RunFailed
 from runtime.drive import Drive
@@ -26,6 +26,39 @@ ABORT_SECONDS = 2.0
 GROUP = 3  # items, unless they are `apart`, that go in one call to a lane that has others to work on: calls cost
 
 _MORE_ROOM = {"max_restarts": 0, "max_task_retries": 0, "enable_task_events": False}
+
+
+class Places(Protocol):
+    """Where lanes go: `Hosts`, or `OneHost`."""
+
+    def place(self, lane: Lane, name: str, labels: Mapping[str, str]) -> Mapping[str, Any]:
+        """Options for the actor of this lane. Raises RunFailed if there is no place for it."""
+        ...
+
+    def left(self, lane: Lane) -> None:
+        """The lane died."""
+        ...
+
+
+class OneHost:
+    """A private Ray has one node."""
+
+    def place(self, lane: Lane, name: str, labels: Mapping[str, str]) -> Mapping[str, Any]:
+        """Nothing to choose."""
+        return {"scheduling_strategy": "SPREAD"}
+
+    def left(self, lane: Lane) -> None:
+        """Nothing to remember."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneSettings:
+    """What lanes get beside their stages; `environment` is that of their processes."""
+
+    services: Mapping[str, Any]
+    prepare: Callable[[], None]
+    places: Places = field(default_factory=OneHost)
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -54,11 +87,10 @@ class RayHands:
     outputs, so that bodies travel from worker to worker and not through the driver.
     """
 
-    def __init__(self, ray: Any, drive: Drive, services: Mapping[str, Any], prepare: Any) -> None:
+    def __init__(self, ray: Any, drive: Drive, settings: LaneSettings) -> None:
         self._ray = ray
         self._drive = drive
-        self._services = services
-        self._prepare = prepare
+        self._settings = settings
         self._host = ray.remote(concurrency_groups={"control": 1})(StrandHost)
         self._actors: dict[Lane, _Actor] = {}
         self._events: deque[Event] = deque()
@@ -66,11 +98,14 @@ class RayHands:
         self._alone = False  # once a worker has died: of a call with several items nobody knows which one it was
 
     def open(self, lane: Lane) -> None:
-        drive = self._drive
-        strand = drive.strands[lane.strand]
-        setup = HostSetup(strand, drive.measure, lane.number, drive.lane_name(lane), self._services, self._prepare)
+        drive, settings = self._drive, self._settings
+        strand, name = drive.strands[lane.strand], drive.lane_name(lane)
+        place = settings.places.place(lane, name, strand.placement)
+        setup = HostSetup(
+            strand, drive.measure, lane.number, name, settings.services, settings.prepare, settings.environment
+        )
         # No CPUs are reserved: the plan says how many lanes there are, and a plan with cuts has more than cores.
-        handle = self._host.options(num_cpus=0, scheduling_strategy="SPREAD", **_MORE_ROOM).remote(setup)
+        handle = self._host.options(num_cpus=0, **place, **_MORE_ROOM).remote(setup)
         self._actors[lane] = _Actor(handle, drive.meters.new_lane(lane.strand, lane.number), held=self._held(lane))
         self._called(lane, handle.open.remote(), None, [Opened(lane)])
 
@@ -180,6 +215,7 @@ class RayHands:
         actor.calls.clear()
         self._alone = True
         self._kill(actor)
+        self._settings.places.left(lane)
         del self._actors[lane]
         self._events.append(Died(lane, why))
 
@@ -237,9 +273,17 @@ class RayHands:
 
 
 def lost_errors(ray: Any) -> tuple[type[Exception], ...]:
-    """What Ray raises when a worker is gone, or may be."""
+    """What Ray raises when a worker or its whole node is gone, or may be."""
     errors = ray.exceptions
-    return (errors.RayActorError, errors.WorkerCrashedError, errors.ObjectLostError, errors.LocalRayletDiedError)
+    return (
+        errors.RayActorError,
+        errors.WorkerCrashedError,
+        errors.ObjectLostError,
+        errors.LocalRayletDiedError,
+        errors.NodeDiedError,
+        errors.ActorUnschedulableError,
+        errors.TaskUnschedulableError,
+    )
 
 
 def first_line(error: BaseException) -> str:

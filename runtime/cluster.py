@@ -1,8 +1,9 @@
 """A process per lane, as Ray actors: for many cores or many hosts. The only file that imports ray.
 
-Ray is used for little: it starts processes, carries calls, tells of deaths. Who works on what, room, replay and
-restart are ours (schedule, drive); Ray's own retries are off. It runs hardened: a token, loopback only, a private
-temp directory, no dashboard, never somebody else's cluster.
+Ray is used for little: it starts processes, carries calls, tells of deaths. Who works on what, room, replay, restart
+and placing are ours (schedule, drive, hosts); Ray's own retries are off. It runs hardened: a token, loopback only, a
+private temp directory, no dashboard, never somebody else's cluster. A cluster of many hosts is joined only where the
+caller says it is, with its token; what is asked of it is in docs/cluster.md.
 """
 
 from __future__ import annotations
@@ -11,27 +12,23 @@ import os
 import secrets
 import signal
 import site
+import socket
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 
-from model.errors import RunFailed
-from runtime.actors import GROUP, RayHands, first_line
-from runtime.drive import Control, Drive
-from runtime.plan import Plan, fuse
+from model.errors import ConfigError, RunFailed
+from runtime.actors import first_line
+from runtime.gate import read_token
+from runtime.joining import NO_TLS, ClusterOptions
 from runtime.private import private_directory
-from runtime.schedule import WINDOW
-from runtime.services import ServiceServer
-from runtime.stage import Sink
-from runtime.trace import Trace
-
-if TYPE_CHECKING:
-    from runtime.executors import ExecutorName
+from runtime.program import ROOT
+from runtime.ray_executor import ClusterExecutor, RayExecutor
 
 START_ATTEMPTS = 2
 LOG_TAIL = 4096  # characters
@@ -53,7 +50,10 @@ ENVIRONMENT = {
     "RAY_ROTATION_BACKUP_COUNT": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-ROOT = str(Path(__file__).resolve().parent.parent)  # where our packages are imported from
+CONNECT_SECONDS = 10.0
+TLS_FILES = {"RAY_TLS_CA_CERT": "ca.crt", "RAY_TLS_SERVER_CERT": "node.crt", "RAY_TLS_SERVER_KEY": "node.key"}
+
+_used: dict[str, str] = {}  # the secrets this process has used Ray with: Ray reads them once
 
 
 class _OurPath(list[str]):
@@ -76,7 +76,12 @@ def _ray() -> Any:
         raise RunFailed("Ray is not installed", why=str(error), hint="use --executor threads") from error
     finally:
         sys.excepthook = hook  # Ray puts its own there
+    ray._private.worker.print_to_stdstream = _say_nothing
     return ray
+
+
+def _say_nothing(*_: Any, **__: Any) -> None:
+    """Ray would tell of lost nodes on our standard output, in colours, also where JSON is expected."""
 
 
 def _start(directory: str) -> Any:
@@ -105,10 +110,6 @@ def _start(directory: str) -> Any:
 
 def _init(ray: Any, place: str) -> None:
     """Raises whatever Ray raises; it waits 30 seconds for its processes."""
-    from ray.job_config import JobConfig
-
-    job = JobConfig()
-    job._py_driver_sys_path = _OurPath([] if ROOT in site.getsitepackages() else [ROOT])
     ray.init(
         address="local",
         num_cpus=len(os.sched_getaffinity(0)),
@@ -118,10 +119,18 @@ def _init(ray: Any, place: str) -> None:
         log_to_driver=False,
         logging_level="ERROR",
         namespace=f"lox-{os.getpid()}",
-        job_config=job,
+        job_config=_job(),
         _temp_dir=place,
         _system_config={"local_fs_capacity_threshold": 1.0},
     )
+
+
+def _job() -> Any:
+    from ray.job_config import JobConfig
+
+    job = JobConfig()
+    job._py_driver_sys_path = _OurPath([] if ROOT in site.getsitepackages() else [ROOT])
+    return job
 
 
 def _last_words(place: str) -> str:
@@ -144,10 +153,9 @@ def _end_processes(place: str) -> None:
 
 @contextmanager
 def _hardened() -> Iterator[None]:
-    """Environment and umask as Ray needs them; at the end signal handlers and umask are the caller's again."""
+    """Umask as Ray needs it; at the end signal handlers and umask are the caller's again."""
     mask = os.umask(0o077)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    os.environ.update(ENVIRONMENT)
     try:
         yield
     finally:
@@ -159,29 +167,111 @@ def _hardened() -> Iterator[None]:
 
 
 @contextmanager
+def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
+    """These variables set, for as long as Ray is in use. Raises RunFailed if Ray was used with other secrets before."""
+    secret = {name: wanted.get(name, "") for name in ("RAY_AUTH_TOKEN", *TLS_FILES)}
+    if _used and secret != _used:
+        raise RunFailed("this process has used another Ray before", hint="one process, one cluster")
+    _used.update(secret)
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
 def open_ray() -> Iterator[RayExecutor]:
     """Start Ray in a private directory; at the end stop it and remove the directory."""
-    before = {name: os.environ.get(name) for name in ENVIRONMENT}
-    with private_directory() as directory:
+    with _environment(ENVIRONMENT), private_directory() as directory:
+        with _hardened():
+            ray = _start(directory)
         try:
-            with _hardened():
-                ray = _start(directory)
+            prepare_worker()
+            executor = RayExecutor(ray, directory, prepare_worker)
             try:
-                prepare_worker()
-                executor = RayExecutor(ray, directory)
-                try:
-                    yield executor
-                finally:
-                    executor.close()
+                yield executor
             finally:
-                ray.shutdown()
-                _end_processes(directory)
+                executor.close()
         finally:
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
+            ray.shutdown()
+            _end_processes(directory)
+
+
+# ---- a cluster that is there already
+
+
+@contextmanager
+def open_cluster(options: ClusterOptions, placements: Sequence[Mapping[str, str]] = ()) -> Iterator[RayExecutor]:
+    """Join a cluster and let in the hosts that have one of `placements` (none: all). Nothing of it is ever stopped.
+
+    Raises ConfigError for a bad token file or missing TLS files, RunFailed for a cluster that is not there, or that is
+    not as docs/cluster.md wants it.
+    """
+    token = read_token(options.token_file)
+    environment = ENVIRONMENT | _network_environment(options) | {"RAY_AUTH_TOKEN": token.decode()}
+    with _environment(environment), private_directory() as directory:
+        with _hardened():
+            ray = _join(options)
+        try:
+            prepare_worker()
+            executor = ClusterExecutor(ray, directory, prepare_worker, options, token, placements)
+            try:
+                yield executor
+            finally:
+                executor.close()
+        finally:
+            ray.shutdown()
+
+
+def _network_environment(options: ClusterOptions) -> dict[str, str]:
+    """What differs from a Ray of this host alone. Raises ConfigError."""
+    open_to_network = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0" if options.on_loopback else "1"}
+    if options.tls in ("", NO_TLS):
+        return open_to_network | {"RAY_USE_TLS": "0"}
+    files = {name: os.path.join(options.tls, file) for name, file in TLS_FILES.items()}
+    for path in files.values():
+        if not os.access(path, os.R_OK):
+            raise ConfigError("a file of the cluster's TLS cannot be read", subject=path, hint="see docs/cluster.md")
+    return open_to_network | {"RAY_USE_TLS": "1"} | files
+
+
+def _join(options: ClusterOptions) -> Any:
+    """Raises RunFailed. That somebody answers is tried first: Ray itself would wait for a minute."""
+    hint = "is it running, on this host too? docs/cluster.md"
+    try:
+        socket.create_connection(options.endpoint, CONNECT_SECONDS).close()
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise RunFailed("no Ray cluster answers", subject=options.address, why=why, hint=hint) from error
+    ray = _ray()
+    if ray.is_initialized():
+        raise RunFailed("this process runs Ray already", hint="ray.shutdown() first: ours is joined with our settings")
+    try:
+        ray.init(
+            address=options.address,
+            log_to_driver=False,
+            logging_level="ERROR",
+            namespace=f"lox-{os.getpid()}",
+            job_config=_job(),
+        )
+    except Exception as error:
+        ray.shutdown()
+        raise RunFailed("cannot join the Ray cluster", subject=options.address, why=_why(error), hint=hint) from error
+    return ray
+
+
+def _why(error: BaseException) -> str:
+    """The gist of an error and of what led to it."""
+    root = error
+    while root.__cause__ is not None or root.__context__ is not None:
+        root = root.__cause__ or root.__context__ or root
+    return first_line(error) if root is error else f"{first_line(error)}: {first_line(root)}"
 
 
 def prepare_worker() -> None:
@@ -194,35 +284,3 @@ def prepare_worker() -> None:
         return np.frombuffer(view, dtype=np.uint8)
 
     ray.util.register_serializer(memoryview, serializer=pack, deserializer=memoryview)
-
-
-class RayExecutor:
-    """Lanes as actors of one private Ray. Made by `open_ray`."""
-
-    def __init__(self, ray: Any, directory: str) -> None:
-        self.name: ExecutorName = "ray"
-        self.private_directory: str | None = directory
-        self._ray = ray
-        self._services = ServiceServer(directory)
-
-    def host(self, services: Mapping[str, Any]) -> None:
-        """See `Executor.host`."""
-        self._services.add(services)
-
-    def run(
-        self,
-        plan: Plan,
-        feed: Iterable[Any],
-        sink: Sink[Any],
-        control: Control | None = None,
-    ) -> Trace:
-        """See `Executor.run`."""
-        strands = fuse(plan)
-        # Between strands bodies are under way, in one strand only descriptions of work: of those a lane may have more.
-        window = WINDOW if len(strands) > 1 else 2 * GROUP
-        drive = Drive(plan, strands, sink, control or Control(), self.name, window)
-        return drive.run(feed, RayHands(self._ray, drive, self._services.remote(), prepare_worker))
-
-    def close(self) -> None:
-        """Take no more calls."""
-        self._services.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
@@ -13,7 +13,9 @@ from model.errors import PlanError, UsageError
 from runtime.drive import Control, Drive
 from runtime.hands import Hands
 from runtime.inline import InlineHands
+from runtime.joining import ClusterOptions
 from runtime.plan import Plan, fuse
+from runtime.private import Secret
 from runtime.stage import NeverStop, Sink, StopSignal
 from runtime.threads import ThreadHands
 from runtime.trace import Trace
@@ -28,10 +30,15 @@ class Executor(Protocol):
     name: ExecutorName
 
     @property
-    def private_directory(self) -> str | None:
-        """A 0700 directory that lives as long as the executor, for secrets that lanes in other processes read by
-        path. None if lanes share this process and need no such thing.
+    def keep(self) -> Callable[[bytes], Secret] | None:
+        """Makes a secret that may go to lanes: it lives as long as the executor, and what pickles of it is where to
+        find it. None if lanes share this process and need no such thing.
         """
+        ...
+
+    @property
+    def cpus(self) -> Sequence[int]:
+        """The processors of each host of a cluster that may have lanes; empty if all lanes are on this host."""
         ...
 
     def host(self, services: Mapping[str, Any]) -> None:
@@ -60,7 +67,8 @@ class LocalExecutor:
 
     def __init__(self, name: Literal["inline", "threads"]) -> None:
         self.name: ExecutorName = name
-        self.private_directory: str | None = None
+        self.keep: Callable[[bytes], Secret] | None = None
+        self.cpus: Sequence[int] = ()
         self._services: dict[str, Any] = {}
 
     def host(self, services: Mapping[str, Any]) -> None:
@@ -96,15 +104,24 @@ def choose(executor: str) -> tuple[ExecutorName, str]:
 
 
 @contextmanager
-def open_executor(executor: str = "auto") -> Iterator[Executor]:
-    """An executor by name; closed, with all it started, at the end."""
+def open_executor(
+    executor: str = "auto", cluster: ClusterOptions | None = None, placements: Sequence[Mapping[str, str]] = ()
+) -> Iterator[Executor]:
+    """An executor by name; closed, with all it started, at the end.
+
+    With `cluster` Ray is not started but joined there, and hosts that have one of `placements` are let in (none: all).
+    Raises UsageError, PlanError, ConfigError; RunFailed if Ray does not start or cannot be joined.
+    """
     name, _ = choose(executor)
+    if cluster is not None and name != "ray":
+        raise UsageError("only Ray runs on many hosts", subject=executor, hint="--executor ray")
     if name != "ray":
         yield LocalExecutor(name)
         return
-    from runtime.cluster import open_ray  # the only module that needs Ray, and slow to import
+    from runtime import cluster as ray_module  # the only module that needs Ray, and slow to import
 
-    opened: AbstractContextManager[Executor] = open_ray()
+    opened: AbstractContextManager[Executor]
+    opened = ray_module.open_ray() if cluster is None else ray_module.open_cluster(cluster, placements)
     with opened as ray:
         yield ray
 

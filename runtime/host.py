@@ -7,7 +7,7 @@ import pickle
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -21,7 +21,7 @@ LANE_NICENESS = 10  # lanes fill every core: the driver, which they wait for, go
 
 @dataclass(frozen=True, slots=True)
 class HostSetup:
-    """All a lane needs to know. `prepare` is called first, in its process."""
+    """All a lane needs to know. `environment` is added to that of its process, and `prepare` is called there first."""
 
     strand: Strand
     measure: Measure
@@ -29,6 +29,7 @@ class HostSetup:
     lane_name: str
     services: Mapping[str, Any]
     prepare: Callable[[], None]
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class StrandHost:
     """One lane in its own process. Calls come one at a time, except `stop`."""
 
     def __init__(self, setup: HostSetup) -> None:
+        os.environ.update(setup.environment)
         setup.prepare()
         os.nice(LANE_NICENESS)
         self._stop = threading.Event()

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from model.errors import RunFailed
 
@@ -80,30 +81,63 @@ def _alive(pid: int) -> bool:
 class Secret:
     """Bytes that pickle as the path of a file only this user can read, never as themselves.
 
-    `store` it in `Executor.private_directory` before it goes to another process; there `value` reads it once.
+    `store` it in a private directory before it goes to another process of this host; there `value` reads it once.
     """
 
     def __init__(self, value: bytes) -> None:
         self._value: bytes | None = value
-        self._path = ""
+        self.name = ""  # no two are called the same: here the path of the file
 
     @property
     def value(self) -> bytes:
         if self._value is None:
-            with open(self._path, "rb") as file:
-                self._value = file.read(SECRET_MAX)
+            self._value = self._fetched()
         return self._value
+
+    def _fetched(self) -> bytes:
+        with open(self.name, "rb") as file:
+            return file.read(SECRET_MAX)
 
     def store(self, directory: str) -> Secret:
         """Write it to a new file of mode 0600 in `directory`. Returns self."""
-        fd, self._path = tempfile.mkstemp(prefix="secret-", dir=directory)
+        fd, self.name = tempfile.mkstemp(prefix="secret-", dir=directory)
         with os.fdopen(fd, "wb") as file:
             file.write(self.value)
         return self
 
     def __getstate__(self) -> dict[str, object]:
-        assert self._path, "a secret is stored before it leaves the process"
-        return {"_value": None, "_path": self._path}
+        assert self.name, "a secret is stored before it leaves the process"
+        return {**self.__dict__, "_value": None}
 
     def __repr__(self) -> str:
         return "Secret(...)"
+
+
+class Vault:
+    """Secrets of this process that lanes on other hosts ask for, as a service: it answers who is let in by the gate."""
+
+    def __init__(self) -> None:
+        self._secrets: dict[str, bytes] = {}
+
+    def keep(self, value: bytes) -> str:
+        """The name to ask for it by."""
+        name = os.urandom(16).hex()
+        self._secrets[name] = value
+        return name
+
+    def value(self, name: str) -> bytes:
+        """KeyError if there is none of this name."""
+        return self._secrets[name]
+
+
+class LentSecret(Secret):
+    """Bytes that pickle as a name to ask `vault` for, a `Vault` or a proxy of one."""
+
+    def __init__(self, value: bytes, name: str, vault: Any) -> None:
+        super().__init__(value)
+        self.name = name
+        self._vault = vault
+
+    def _fetched(self) -> bytes:
+        value: bytes = self._vault.value(self.name)
+        return value

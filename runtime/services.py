@@ -1,25 +1,23 @@
 """What lanes in other processes share: objects that live in the caller's process, called over a socket.
 
 A call through Ray costs three milliseconds of processor time on its two sides, one through a Unix socket a tenth of
-that, and lanes ask once per batch. The socket lies in the private directory of the run (0700): whoever can reach it
-is us, so that what comes over it may be unpickled.
+that, and lanes ask once per batch. Who is let in by the gate (`runtime.gate`) is us, so that what comes through it may
+be unpickled.
 """
 
 from __future__ import annotations
 
-import os
 import pickle
-import socket
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from multiprocessing.connection import Connection
+from contextlib import closing, suppress
+from socket import socket
 from typing import Any
 
 from model.errors import RunFailed
+from runtime.gate import Gate, Messages, Way
 from runtime.host import Raised
 
-BACKLOG = 128
 ACCEPT_AGAIN = 0.1  # seconds
 
 
@@ -29,13 +27,10 @@ class ServiceServer:
     What it serves must be safe to share between threads, as in every executor.
     """
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, gate: Gate) -> None:
         self._services: dict[str, Any] = {}
         self._closed = threading.Event()
-        self._address = os.path.join(directory, "services")
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(self._address)
-        self._listener.listen(BACKLOG)
+        self._gate = gate
         threading.Thread(target=self._accept, name="services", daemon=True).start()
 
     def add(self, services: Mapping[str, Any]) -> None:
@@ -44,32 +39,29 @@ class ServiceServer:
 
     def remote(self) -> dict[str, RemoteService]:
         """All that are served, as other processes see them."""
-        return {name: RemoteService(self._address, name) for name in self._services}
+        return {name: RemoteService(self._gate.way, name) for name in self._services}
 
     def close(self) -> None:
         """Take no more calls. Threads end with the lanes they answer."""
         self._closed.set()
-        with suppress(OSError):  # not connected, says the system, and wakes whoever waits for a connection
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        self._gate.close()
 
     def _accept(self) -> None:
         while True:
             try:
-                connected, _ = self._listener.accept()
+                caller = self._gate.accept()
             except OSError:
                 if self._closed.wait(ACCEPT_AGAIN):
                     return
                 continue  # no descriptors just now, or the lane is gone again: those behind it still wait
-            connection = Connection(connected.detach())
             try:
-                threading.Thread(target=self._answer, args=(connection,), name="service", daemon=True).start()
+                threading.Thread(target=self._answer, args=(caller,), name="service", daemon=True).start()
             except RuntimeError:  # no more threads: the lane is told by the end of its connection
-                connection.close()
+                caller.close()
 
-    def _answer(self, connection: Connection) -> None:
-        with connection, suppress(EOFError, OSError):  # the lane is gone, and with it whoever waits for an answer
-            while True:
+    def _answer(self, caller: socket) -> None:
+        with suppress(EOFError, OSError), closing(self._gate.admit(caller)) as connection:
+            while True:  # until the lane is gone, and with it whoever waits for an answer
                 name, method, args, kwargs = pickle.loads(connection.recv_bytes())
                 try:
                     answer = getattr(self._services[name], method)(*args, **kwargs)
@@ -85,11 +77,11 @@ class RemoteService:
     Raises RunFailed if there is nobody to answer. Safe to share between threads; travels by pickle.
     """
 
-    def __init__(self, address: str, name: str) -> None:
-        self._address = address
+    def __init__(self, way: Way, name: str) -> None:
+        self._way = way
         self._name = name
         self._lock = threading.Lock()
-        self._connection: Connection | None = None
+        self._connection: Messages | None = None
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
         if method.startswith("_"):
@@ -105,7 +97,7 @@ class RemoteService:
         with self._lock:
             try:
                 if self._connection is None:
-                    self._connection = self._connected()
+                    self._connection = self._way.connect()
                 self._connection.send_bytes(question)
                 answer = pickle.loads(self._connection.recv_bytes())
             except (EOFError, OSError) as error:
@@ -118,17 +110,8 @@ class RemoteService:
             raise answer.unpack()
         return answer
 
-    def _connected(self) -> Connection:
-        connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connecting.connect(self._address)
-        except OSError:
-            connecting.close()
-            raise
-        return Connection(connecting.detach())
+    def __getstate__(self) -> tuple[Way, str]:
+        return self._way, self._name
 
-    def __getstate__(self) -> tuple[str, str]:
-        return self._address, self._name
-
-    def __setstate__(self, state: tuple[str, str]) -> None:
+    def __setstate__(self, state: tuple[Way, str]) -> None:
         self.__init__(*state)  # type: ignore[misc]

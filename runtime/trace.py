@@ -86,7 +86,8 @@ class Trace:
     """A run so far: source first, sink last. `fed` and `acked` count items, `deaths` workers, `replayed` items.
 
     `began` tells runs apart and is when this one did, by `time.perf_counter`. Of the `cores` this process may use,
-    `idle_cores` had nothing to do on the average (None: unknown).
+    `idle_cores` had nothing to do on the average (None: unknown). `placed`: lane and host of every life of every lane,
+    if there was more than one host to choose from.
     """
 
     executor: str
@@ -99,6 +100,7 @@ class Trace:
     began: float = 0.0
     cores: int = 0
     idle_cores: float | None = None
+    placed: tuple[tuple[str, str], ...] = ()
 
     def stage(self, name: str) -> StageTrace:
         """The line of one stage. KeyError if there is none."""

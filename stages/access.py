@@ -1,10 +1,10 @@
-"""How a stage on another process reaches the repository: by reference here, by a private file of secrets elsewhere."""
+"""How a stage in another process reaches the repository: by reference here, by a secret of the run elsewhere."""
 
 from __future__ import annotations
 
-import os
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from repository.cache_dir import default_cache_dir
@@ -16,9 +16,9 @@ from repository.store import open_store
 from repository.store.measured import REQUESTS
 from repository.store.mirrored import Mirror, MirroredStore
 from repository.verified import VerifiedLog
+from runtime.private import Secret
 from runtime.stage import Context
 
-SECRET_MAX = 1 << 20  # bytes; a credentials file is a few hundred
 TELL_SECONDS = 1.0  # between two reports of a lane
 
 _opened: dict[tuple[str, tuple[str, ...], str], Repository] = {}
@@ -28,8 +28,8 @@ _opening = threading.Lock()
 class RepositoryAccess:
     """A repository that can be handed to any lane.
 
-    In this process it is the open repository itself. Before it can be pickled for another process `secure` writes
-    the credentials to a file only this user can read; what travels is the path, never a key.
+    In this process it is the open repository itself. Before it can be pickled for another process `secure` makes a
+    secret of the credentials; what travels is where to find it, never a key.
     """
 
     def __init__(self, repository: Repository | None, condemned: frozenset[bytes] | None = None) -> None:
@@ -38,13 +38,14 @@ class RepositoryAccess:
         self._condemned = condemned  # packs not to be relied on; None: not known yet
         self._url = repository.store.url if repository is not None else ""
         self._mirrors = _mirrors_of(repository)
-        self._secret_path = ""
+        self._secret: Secret | None = None
 
     @property
     def repository(self) -> Repository:
         """The open repository, attached to on first use in this process."""
         if self._repository is None:
-            self._repository = _attach(self._url, self._mirrors, self._secret_path)
+            assert self._secret is not None, "it came from another process"
+            self._repository = _attach(self._url, self._mirrors, self._secret)
         return self._repository
 
     @property
@@ -79,17 +80,15 @@ class RepositoryAccess:
         log = VerifiedLog.open(self.repository, default_cache_dir())
         return frozenset(log.times) - log.damaged
 
-    def secure(self, directory: str) -> None:
-        """Write the credentials into `directory`, which must be private (0700) and goes away with the run."""
-        self._secret_path = os.path.join(directory, f"repository-{self.repository.id.hex()}")
-        fd = os.open(self._secret_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(self.repository.credentials().encode())
+    def secure(self, keep: Callable[[bytes], Secret] | None) -> None:
+        """Let lanes in other processes attach. `keep` is the executor's; None: it has none."""
+        if keep is not None:
+            self._secret = keep(self.repository.credentials().encode())
 
     def __getstate__(self) -> dict[str, Any]:
-        assert self._secret_path, "secure() comes before a repository leaves the process"
+        assert self._secret is not None, "secure() comes before a repository leaves the process"
         fresh: dict[str, Any] = {"_repository": None, "_index": None, "_condemned": None}
-        return fresh | {"_url": self._url, "_mirrors": self._mirrors, "_secret_path": self._secret_path}
+        return fresh | {"_url": self._url, "_mirrors": self._mirrors, "_secret": self._secret}
 
 
 def _mirrors_of(repository: Repository | None) -> tuple[str, ...]:
@@ -98,12 +97,11 @@ def _mirrors_of(repository: Repository | None) -> tuple[str, ...]:
     return tuple(mirror.store.url for mirror in repository.store.mirrors)
 
 
-def _attach(url: str, mirrors: tuple[str, ...], secret_path: str) -> Repository:
+def _attach(url: str, mirrors: tuple[str, ...], secret: Secret) -> Repository:
     with _opening:
-        key = url, mirrors, secret_path
+        key = url, mirrors, secret.name
         if key not in _opened:
-            with open(secret_path, "rb") as file:
-                repository = Repository.attach(url, Credentials.decode(file.read(SECRET_MAX)))
+            repository = Repository.attach(url, Credentials.decode(secret.value))
             if mirrors:
                 repository.store = MirroredStore(repository.store, [Mirror(open_store(one)) for one in mirrors])
             _opened[key] = repository

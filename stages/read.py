@@ -9,6 +9,7 @@ from model.batches import BODY_MAX, OVERREAD, Blocks, Listing
 from model.chunking import WINDOW
 from runtime.stage import Context, Stage
 from sources.files.read import AGAIN, read_listing
+from stages.ground import check_sources
 
 
 class Reader(Stage[Listing, Blocks]):
@@ -22,6 +23,7 @@ class Reader(Stage[Listing, Blocks]):
         self.again = again
 
     def open(self, context: Context) -> None:
+        check_sources(context.services)
         self._root = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._body = bytearray(BODY_MAX + OVERREAD + WINDOW)
 

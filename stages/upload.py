@@ -14,6 +14,7 @@ from model.orders import Fetched, Order
 from repository.pack import HEADER_SIZE, pack_name
 from runtime.stage import Context, Stage
 from stages.access import RepositoryAccess, RequestsTold
+from stages.ground import GROUND, check_store
 
 UNDER_WAY = 2  # packs a lane may have on their way to the store while it fills the next, unless told otherwise
 HEADS_KEPT = 256  # pack heads a lane remembers
@@ -43,6 +44,8 @@ class Uploader(Stage[Sealed[R], Stored[R]], Generic[R]):
         self.release = release
 
     def open(self, context: Context) -> None:
+        if GROUND in context.services and not self.dry_run:
+            check_store(context.services, self.access.repository.store)
         self._pool = ThreadPoolExecutor(self.under_way, thread_name_prefix="upload")
         self._under_way: deque[tuple[Future[None], Receipt, int]] = deque()
         self._held: deque[tuple[int, R]] = deque()
@@ -123,7 +126,7 @@ class Downloader(Stage[Order, Fetched]):
         size = int(item.segment_offset[-1]) + int(item.segment_stored[-1]) - begin
         try:
             head = self._head(item.pack_id, name)
-            data = memoryview(self.access.repository.store.get(name, begin, size))
+            data = self._range(name, begin, size)
         except (Missing, Damaged) as error:
             yield Fetched(item, b"", [memoryview(b"")] * len(item.segment_offset), self._all(item, str(error)))
             return
@@ -136,6 +139,14 @@ class Downloader(Stage[Order, Fetched]):
                 trouble[number] = f"pack {name} ends before its segment {int(item.segment_ordinal[number])}"
         self._requests.tell()
         yield Fetched(item, head, sealed, trouble)
+
+    def _range(self, name: str, begin: int, size: int) -> memoryview:
+        repository = self.access.repository
+        data = repository.store.get(name, begin, size)
+        if len(data) < size and len(again := repository.store.get(name, begin, size)) == size:
+            repository.rereads.note(name)
+            data = again
+        return memoryview(data)
 
     def flush(self) -> Iterator[Fetched]:
         self._requests.tell(last=True)

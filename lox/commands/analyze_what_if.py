@@ -13,10 +13,11 @@ from lox.sampling import sample_options, scan_options
 from lox.settings import command as command_of
 from lox.settings import option
 from lox.types import BytesType, SizeType
-from lox.units import format_count, format_share, format_size, parse_size, plural
+from lox.units import format_count, format_share, format_size, plural
 from model.chunking import ChunkerParams
 from model.errors import ConfigError, UsageError
 from model.exits import ExitCode
+from model.sizes import parse_size
 
 if TYPE_CHECKING:
     from lox.analysis.what_if import WhatIf

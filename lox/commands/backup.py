@@ -12,6 +12,7 @@ import click
 
 from lox.engine import Asked, announce, applied, engine_options, limit_options
 from lox.escape import shown
+from lox.joining import cluster_options, joined
 from lox.metrics import Metering, metered
 from lox.opening import open_repository
 from lox.output import Output, output_of
@@ -54,6 +55,7 @@ UNCHANGED = frozenset({"unchanged", "carried"})
         help="Store everything there as well; may be repeated. [env: LOX_MIRROR]")  # fmt: skip
 @option("--dry-run", "-n", is_flag=True, help="Read and compare, but store nothing.")
 @engine_options
+@cluster_options
 @limit_options
 @click.pass_context
 @metered("backup")
@@ -81,7 +83,7 @@ def command(
     from pipelines.profile import engine_of, request_fields
     from repository.store import open_store
 
-    engine = engine_of(profile)
+    engine = joined(engine_of(profile), asked)
     request = BackupRequest(**fields, **request_fields(profile))
     reporter = Reporter(output, UNCHANGED, BackgroundCount(request))
     announce(output, engine.executor)

@@ -16,7 +16,7 @@ from model.errors import InvalidProfile
 from model.exits import ExitCode
 
 if TYPE_CHECKING:
-    from pipelines.profile_source import Fault
+    from pipelines.profile_faults import Fault
 
 
 @command_of("validate")
@@ -58,7 +58,7 @@ def _faults(name: str, environment: bool) -> list[Fault]:
     try:
         return advice(load(name), environment)
     except InvalidProfile as error:
-        from pipelines.profile_source import Fault
+        from pipelines.profile_faults import Fault
 
         return [fault for fault in error.faults if isinstance(fault, Fault)]
 

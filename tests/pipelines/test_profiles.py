@@ -16,9 +16,9 @@ from pipelines import profile_keys as keys
 from pipelines.profile import DEFAULT, Profile, chunker_of, engine_of, load, request_fields
 from pipelines.profile_advice import advice
 from pipelines.profile_check import check_profile
+from pipelines.profile_faults import SIZE_MAX
 from pipelines.profile_files import every
 from pipelines.profile_schema import reference_markdown, schema
-from pipelines.profile_source import SIZE_MAX
 from pipelines.profile_write import profile_text, schema_path
 from tests.packaging.project import ROOT
 

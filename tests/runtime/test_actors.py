@@ -14,11 +14,21 @@ from typing import Any
 import pytest
 
 from model.errors import RunFailed
-from runtime.actors import GROUP, RayHands
+from runtime.actors import GROUP, LaneSettings, RayHands
 from runtime.drive import Control, Drive
 from runtime.host import StrandHost
 from runtime.plan import Flow, fuse
 from runtime.stage import Stage
+
+NAMES_OF_LOSS = (
+    "RayActorError",
+    "WorkerCrashedError",
+    "ObjectLostError",
+    "LocalRayletDiedError",
+    "NodeDiedError",
+    "ActorUnschedulableError",
+    "TaskUnschedulableError",
+)
 
 
 class Lost(Exception):
@@ -49,9 +59,7 @@ class Handle:
 
 
 class MadeUpRay:
-    exceptions = SimpleNamespace(
-        RayActorError=Lost, WorkerCrashedError=Lost, ObjectLostError=Lost, LocalRayletDiedError=Lost
-    )
+    exceptions = SimpleNamespace(**dict.fromkeys(NAMES_OF_LOSS, Lost))
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -93,7 +101,7 @@ def test_whenever_workers_die_everything_arrives(monkeypatch: pytest.MonkeyPatch
         plan = Flow[int]().then("same", Same(), lanes=3).plan("p", measure=lambda item: 1)
         sink = Seen()
         drive = Drive(plan, fuse(plan), sink, Control(), "ray", 2 * GROUP)
-        hands = RayHands(MadeUpRay(random.Random(seed)), drive, {}, lambda: None)
+        hands = RayHands(MadeUpRay(random.Random(seed)), drive, LaneSettings({}, lambda: None))
         try:
             drive.run(iter(range(200)), hands)
         except RunFailed as error:  # an item can be struck three times: then the run ends, and says so

@@ -17,10 +17,11 @@ import psutil
 import pytest
 
 from model.errors import RunFailed
-from runtime.cluster import ROOT
 from runtime.executors import Executor, open_executor
 from runtime.plan import Flow, Plan
-from runtime.private import Secret, private_directory
+from runtime.private import private_directory
+from runtime.program import ROOT
+from runtime.ray_executor import RayExecutor
 from tests.contracts.executor import (
     ExecutorContract,
     Gatherer,
@@ -154,10 +155,10 @@ def test_workers_that_die_while_starting_end_the_run(executor: Executor, journal
 
 
 def test_nothing_of_it_can_be_reached_from_outside(executor: Executor) -> None:
+    assert isinstance(executor, RayExecutor)
     executor.run(chain(), jobs(2), Ledger())
     family = [psutil.Process(), *psutil.Process().children(recursive=True)]
     assert set().union(*map(listening, family)) == {"127.0.0.1"}
-    assert executor.private_directory is not None
     assert stat.S_IMODE(os.stat(executor.private_directory).st_mode) == 0o700
     assert stat.S_IMODE(os.stat(Path(executor.private_directory).parent).st_mode) & 0o1002 != 0o0002
 
@@ -176,8 +177,8 @@ def listening(process: psutil.Process) -> set[str]:
 
 
 def test_secrets_travel_by_path(executor: Executor) -> None:
-    assert executor.private_directory is not None
-    secret = Secret(b"xyzzy").store(executor.private_directory)
+    assert executor.keep is not None
+    secret = executor.keep(b"xyzzy")
     sink = Ledger()
     executor.run(Flow[Job]().then("read", Reader()).then("tell", Revealing(secret)).plan("p"), jobs(1), sink)
     assert bytes(sink.parts[0].body) == b"77 xyzzy"

@@ -134,4 +134,4 @@ def test_run_does_it_all_in_one_call() -> None:
 
 def test_local_executors_need_no_private_directory() -> None:
     with open_executor("inline") as executor:
-        assert executor.private_directory is None
+        assert executor.keep is None

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from model.errors import RunFailed, StoreFull
+from runtime.gate import UnixGate
 from runtime.services import ServiceServer
 from tests.contracts.executor import Journal
 
@@ -38,7 +39,7 @@ class Slow(Journal):
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ServiceServer]:
-    server = ServiceServer(str(tmp_path))
+    server = ServiceServer(UnixGate(str(tmp_path)))
     yield server
     server.close()
 
@@ -109,7 +110,7 @@ def test_a_caller_that_is_killed_harms_nobody(server: ServiceServer) -> None:
 
 
 def test_nobody_to_answer_is_a_failed_run(tmp_path: Path) -> None:
-    server = ServiceServer(str(tmp_path))
+    server = ServiceServer(UnixGate(str(tmp_path)))
     server.add({"journal": Journal()})
     service: Any = server.remote()["journal"]
     server.close()

@@ -1,0 +1,104 @@
+"""``lox backup`` on two hosts with a network between them, TLS, and the shipped units; and hosts that are not fit."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from repository.snapshot import load_all
+from tests.pipelines.helpers import Place, differences
+from tests.separate_hosts import Hosts, hosts, possible
+
+pytestmark = [pytest.mark.ray, pytest.mark.root]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    """Two hosts; on the second one another file system lies over the folder "hidden"."""
+    if not possible():
+        pytest.skip("networks cannot be made here: needs root, CAP_NET_ADMIN, iproute2 and openssl")
+    folder = tmp_path_factory.mktemp("hosts")
+    (folder / "hidden").mkdir()
+    with hosts(folder) as two:
+        two.start("lox-ray-head.service", 0, "site=a")
+        two.wait(1)
+        two.start("lox-ray-worker.service", 1, "site=b,net=wan", f"mount -t tmpfs none {folder / 'hidden'}")
+        two.wait(2)
+        yield two
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return planted(tmp_path / "tree")
+
+
+def planted(root: Path) -> Path:
+    """A tree of some files and one in pieces."""
+    rng = random.Random(3)
+    for number in range(300):
+        folder = root / f"folder{number % 10}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"file{number}").write_bytes(rng.randbytes(rng.randrange(30_000)))
+    (root / "large").write_bytes(rng.randbytes(30_000_000))
+    return root
+
+
+def backup(two: Hosts, place: Place, tree: Path, *options: str) -> tuple[int, list[dict[str, Any]], str]:
+    """Exit code, JSON lines and standard error of a backup on both hosts."""
+    environment = {"LOX_REPOSITORY": os.fspath(place.path), "LOX_PASSWORD": "correct horse"}
+    run = two.lox("backup", "--json", "--executor", "ray", *options, os.fspath(tree), environment=environment)
+    out, err = run.communicate(timeout=120)
+    return run.returncode, [json.loads(line) for line in out.splitlines()], err
+
+
+def hosts_of(lines: list[dict[str, Any]]) -> set[str]:
+    return {lane["host"].partition("/")[0] for lane in lines[-1]["lanes"]}
+
+
+def test_two_hosts_with_tls_make_one_snapshot(two: Hosts, tree: Path, tmp_path: Path) -> None:
+    place = Place(tmp_path / "repository")
+    code, lines, err = backup(two, place, tree, "--ray-port", "6390")
+    assert (code, err) == (0, "")
+    assert hosts_of(lines) == {"nas1", "nas2"}
+    snapshot = load_all(place.repository)[0]
+    assert place.restore(snapshot, tmp_path / "out").problems == []
+    assert differences(tree, tmp_path / "out" / os.fspath(tree)[1:]) == ""
+    code, lines, _ = backup(two, place, tree, "--set", "placement.read={net: wan}", "--mode", "full")
+    assert code == 0
+    assert hosts_of(lines) == {"nas2"}
+    assert lines[-1]["bytes_new"] == 0
+
+
+def test_a_host_that_sees_another_store_ends_the_run(two: Hosts, tree: Path) -> None:
+    place = Place(two.folder / "hidden" / "repository")
+    code, _, err = backup(two, place, tree, "--set", "placement.read={site: b}")
+    assert code == 1
+    assert "a host does not see the repository: nas2: " in err
+    assert "put it where all hosts reach it" in err
+    assert list(load_all(place.repository)) == []
+    code, _, err = backup(two, place, tree, "--set", "placement.read={site: a}")
+    assert (code, err) == (0, "")
+
+
+def test_a_host_that_sees_another_source_ends_the_run(two: Hosts, tmp_path: Path) -> None:
+    place, tree = Place(tmp_path / "repository"), planted(two.folder / "hidden" / "tree")
+    code, _, err = backup(two, place, tree, "--set", "placement.read={site: b}")
+    assert code == 1
+    assert f"a host does not see what is backed up: nas2: {tree}: no such file or directory there" in err
+    assert "on the host that scans" in err
+    assert list(load_all(place.repository)) == []
+
+
+def test_a_wrong_token_is_refused(two: Hosts, tree: Path, tmp_path: Path) -> None:
+    other = tmp_path / "token"
+    other.touch(0o600)
+    other.write_text("another token of more than 32 characters")
+    code, _, err = backup(two, Place(tmp_path / "repository"), tree, "--ray-token", os.fspath(other))
+    assert code == 1
+    assert "cannot join the Ray cluster: 10.213.77.1:6379" in err
