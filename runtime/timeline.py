@@ -1,8 +1,8 @@
 """A run over time: what its trace gained second by second, within bounded memory however long it takes.
 
-For each interval and stage ``busy + starved + blocked == seconds * lanes``, and over all intervals the sums are those
-of the last trace: nothing is sampled, everything is a difference. A call that is under way in another process is not
-known of until it is over; then it counts in the interval in which it ended.
+For each interval and stage ``busy + starved + blocked == seconds * lanes``, and all intervals together hold every item
+and byte and ``wall * lanes`` seconds: nothing is sampled, everything is a difference. A call that is under way in another
+process is not known of until it is over; then it counts in the interval in which it ended, as far as that has room.
 """
 
 from __future__ import annotations
