@@ -32,7 +32,7 @@ COMMANDS = {
     "prune": "Give back the room of what no snapshot needs.",
     "check": "Verify that everything stored is there and intact.",
     "repair": "Make a damaged repository usable again.",
-    "runs": "List what ran on this host.",
+    "runs": "List what ran on this host, the newest last.",
     "run": "Show what one run did, or how two differ.",
     "top": "Show what runs now, and what limits it.",
     "pipeline": "Show, check, draw, compare and make pipeline profiles.",

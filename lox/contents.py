@@ -11,7 +11,7 @@ import click
 from lox.escape import safe
 from lox.opening import open_repository
 from lox.output import Output, json_line, output_of
-from model.errors import Damaged, LoxError, StoreError
+from model.errors import Damaged, LoxError, Missing, NotFound, StoreError
 from model.exits import ExitCode
 
 if TYPE_CHECKING:
@@ -108,7 +108,22 @@ class Catalogue:
         """The table of entries of `snapshot`."""
         from repository.manifest_reader import ManifestReader
 
-        return ManifestReader(snapshot.root, self.fetcher.fetch)
+        return ManifestReader(snapshot.root, lambda ids: self._fetch(snapshot, ids))
+
+    def _fetch(self, snapshot: Snapshot, ids: Sequence[bytes]) -> list[bytes]:
+        """Chunks of the manifest of `snapshot`. Whoever looks into snapshots holds up no prune: what it moved
+        elsewhere meanwhile is looked for again, and what it purged is gone. Raises NotFound, Damaged, StoreError."""
+        try:
+            return self.fetcher.fetch(ids)
+        except (Damaged, Missing) as error:
+            if not self.repository.store.exists(snapshot.name):
+                raise NotFound(
+                    "the snapshot was forgotten and purged while it was read",
+                    subject=snapshot.short_id,
+                    hint="lox snapshots lists those that are left",
+                ) from error
+        self._fetcher = None
+        return self.fetcher.fetch(ids)
 
 
 def tell_unreadable(output: Output, unreadable: Sequence[tuple[str, LoxError]]) -> ExitCode:

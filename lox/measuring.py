@@ -88,6 +88,14 @@ def kept_rates(output: Output, source: bytes | None) -> Rates | None:
     return kept
 
 
+def busy_text(cores: int) -> str:
+    """That other work keeps the machine busy, if it does: a forecast is for one that has nothing else to do."""
+    load = os.getloadavg()[0]
+    if load <= cores + 1:
+        return ""
+    return f"other work keeps this machine busy (load {load:.1f} on {plural(cores, 'core')}): backups are slower now"
+
+
 def forecast_fields(forecast: Forecast) -> dict[str, object]:
     """A prediction for JSON."""
     return {

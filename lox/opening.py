@@ -15,7 +15,9 @@ import click
 
 from lox import passwords
 from lox.escape import safe
+from lox.output import Output, output_of
 from lox.settings import Settings, option, settings_of, stacked
+from lox.units import plural
 from model.errors import UsageError, WrongPassword
 
 if TYPE_CHECKING:
@@ -49,12 +51,30 @@ def open_repository(
     encryption put in the place of ours is refused.
     """
     found, store = passwords.from_environment(), store_of(settings_of(ctx))
-    return _opened(store, found, passwords.CURRENT, "Password", modules, meanwhile, only_writes)
+    repository = _opened(store, found, passwords.CURRENT, "Password", modules, meanwhile, only_writes)
+    tell_rereads_of(ctx, repository)
+    return repository
 
 
 def open_store_with_key(store: Store) -> Repository:
     """Opens the repository in `store` with the ordinary password."""
     return _opened(store, passwords.from_environment(), passwords.CURRENT, "Password")
+
+
+def tell_rereads_of(ctx: click.Context, repository: Repository) -> None:
+    """`tell_rereads` when this command is over, whatever came of it."""
+    output = output_of(ctx, needed=False)
+    ctx.call_on_close(lambda: tell_rereads(output, repository.store.url, repository.rereads.count))
+
+
+def tell_rereads(output: Output, url: str, count: int) -> None:
+    """Tells, at the end of a command, of what was read wrong once and right then."""
+    if count:
+        output.event("reread", url=url, count=count)
+        output.note(
+            f"lox: {plural(count, 'read')} from {safe(url)} came wrong, and right when repeated: "
+            "the store, the network or the memory of this host corrupts what passes through"
+        )
 
 
 def other_options(function: Callable[..., Any]) -> Any:

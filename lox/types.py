@@ -69,6 +69,7 @@ class PercentType(click.ParamType[Any]):
     """``5%`` or ``2.5`` → a fraction in (0, 1]."""
 
     name = "percent"
+    least = 0.0  # percent; more than this
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, float):
@@ -76,21 +77,17 @@ class PercentType(click.ParamType[Any]):
         try:
             percent = float(value.strip().removesuffix("%"))
         except ValueError:
-            percent = -1.0
-        if not 0.0 < percent <= 100.0:
-            self.fail(f"{value!r} is not a percentage above 0 and up to 100; write for example 5%", param, ctx)
+            percent = -1.0  # told below
+        if not self.least < percent <= 100.0:
+            bounds = "above 0 and up to 100" if self.least == 0.0 else "from 0 to 100"
+            self.fail(f"{value!r} is not a percentage {bounds}; write for example 5%", param, ctx)
         return percent / 100.0
 
 
 class UpToType(PercentType):
     """As `PercentType`, and nothing at all is fine as well: ``0%``."""
 
-    name = "percent"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, str) and value.strip().rstrip("%") in ("0", "0.0"):
-            return 0.0
-        return super().convert(value, param, ctx)
+    least = -1e-9
 
 
 class SpanType(click.ParamType[Any]):

@@ -88,13 +88,13 @@ class EngineOptions:
         """The same for hosts with so many processors each, none: for this host alone. `memory` is for each of them."""
         if not cpus:
             return self
-        lanes = self.lanes or min(LANES_MAX, sum(min(count, self._lanes_in_memory(0)) for count in cpus))
+        lanes = self.lanes or min(LANES_MAX, sum(min(count, self._lanes_in_memory(0, 0)) for count in cpus))
         open_here = self.batches_open or max(16 * lanes, (self.memory - BASE_MEMORY) // 3 // BATCH_ROWS)
         memory = BASE_MEMORY + (self.memory - BASE_MEMORY) * len(cpus)
         return replace(self, lanes=lanes, batches_open=open_here, memory=memory)
 
-    def _lanes_in_memory(self, queues: int, each: int = 0) -> int:
-        """Lanes that the memory of one host has room for beside so many bytes of queues, if each takes so much more."""
+    def _lanes_in_memory(self, queues: int, each: int) -> int:
+        """Lanes that the memory of one host has room for beside so many bytes of queues, with `each` of their own."""
         return int(max(1, (self.memory - BASE_MEMORY - queues) // (LANE_BUFFERS + 2 * PACK_MIN + each)))
 
     def usual_lanes(self, queues: int = 0, each: int = 0) -> int:

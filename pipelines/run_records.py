@@ -36,7 +36,7 @@ LAST = "last"
 RUNS = pa.schema(
     [
         ("id", pa.string()),
-        ("kind", pa.string()),  # backup, restore, copy, check
+        ("kind", pa.string()),  # backup, restore, copy
         ("repository_id", pa.string()),  # in hex
         ("repository", pa.string()),  # its URL
         ("host", pa.string()),

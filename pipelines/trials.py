@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,13 +30,14 @@ _ELSEWHERE = ("LOX_CACHE_DIR", "LOX_STATE_DIR")
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a trial did: its trace, and bytes read, new and stored. A trial of a sample that is cut ends when it has
-    read as much as it was to."""
+    """What a trial did: its trace, bytes read, new and stored, and the processor seconds this process took meanwhile.
+    A trial of a sample that is cut ends when it has read as much as it was to."""
 
     trace: Trace
     read: int
     new: int
     stored: int
+    cpu: float
 
 
 class TrialGround:
@@ -55,13 +57,15 @@ class TrialGround:
             self._forget(sample)
         with self._repository() as repository:
             watch = _Bounded(sample.size if sample.cut else None, self._stop)
+            begin = time.process_time()
             try:
                 report = backup(repository, request, engine, watch)
             except Interrupted:
                 if not watch.full or watch.last is None:
                     raise
-                return _cut_off(watch.last)
-        return Trial(report.trace, report.bytes_read, report.bytes_new, report.bytes_stored)
+                return _cut_off(watch.last, time.process_time() - begin)
+            cpu = time.process_time() - begin
+        return Trial(report.trace, report.bytes_read, report.bytes_new, report.bytes_stored, cpu)
 
     def _forget(self, sample: Sample) -> None:
         if self._pages is None or self._pages[0] is not sample:
@@ -89,10 +93,10 @@ class TrialGround:
             yield repository
 
 
-def _cut_off(trace: Trace) -> Trial:
+def _cut_off(trace: Trace, cpu: float) -> Trial:
     """As far as it was when it was to end. All it had read counts as new, and all it had compressed as stored."""
     read, compress = trace.stage("read").bytes_out, trace.stage("compress")
-    return Trial(trace, read, read, round(compress.bytes_out * read / max(compress.bytes_in, 1)))
+    return Trial(trace, read, read, round(compress.bytes_out * read / max(compress.bytes_in, 1)), cpu)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ SAME = 1.01  # of the time: no slower
 SMALLER = 0.985  # of the bytes stored: worth taking if it costs no time
 PAIRS_LEAST, PAIRS_MOST = 3, 5  # of a race during the climb
 FINAL_LEAST, FINAL_MOST = 6, 12  # of the last race
-RESERVE_MOST = 0.4  # of the time, kept for the last race
+RESERVE_MOST = 0.5  # of the time, kept for the last race
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ FIRST_BYTES, FIRST_FILES = 32 * MIB, 4_000  # of the sample with which it is fou
 BYTES_MOST = 4096 * MIB
 BATCHES = 16  # a sample should have: with fewer nobody can see what more lanes would do
 TRIALS = 50  # a tuning is to have time for
-PATIENCE = 2.5  # times as long may a trial take, for a sample of enough batches
+PATIENCE = 1.5  # times as long may a trial take, for a sample of enough batches
 TRIAL_LEAST, TRIAL_MOST = 0.5, 10.0  # seconds one is to take
 
 GOOD_LANES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model.batches import Receipt
 from model.errors import Damaged, Missing, Revoked
 from repository.cache_files import CacheFiles, Group
 from repository.document_cache import each
 from repository.index_merge import merge_tables
 from repository.index_table import INDEX_PREFIX, IndexTable, decode_index, gather_receipts, marked_written
+from repository.pack_keys import pack_name
 from repository.seal import ObjectKind
 
 if TYPE_CHECKING:
@@ -137,11 +139,17 @@ def unlisted_packs(repository: Repository, tables: Sequence[IndexTable], on_dama
         if pack_id in listed:
             continue
         try:
-            receipts.append(repository.packs.read_footer(repository.store, pack_id, size))
+            receipts.append(_read_footer(repository, pack_id, size))
         except (Damaged, Missing) as error:
             if on_damage is not None and isinstance(error, Damaged):
                 on_damage(error)
     return [gather_receipts(receipts)] if receipts else []
+
+
+def _read_footer(repository: Repository, pack_id: bytes, size: int) -> Receipt:
+    return repository.rereads.read(
+        pack_name(pack_id), lambda: repository.packs.read_footer(repository.store, pack_id, size)
+    )
 
 
 def list_packs(repository: Repository) -> Iterable[tuple[bytes, int]]:

@@ -13,16 +13,17 @@ from repository.affected import Losses, Survey
 from repository.cache import list_packs
 from repository.condemned import Condemned, Reason, load_condemned
 from repository.config import CONFIG_NAME
-from repository.epochs import check_epochs
+from repository.epoch_twins import check_epochs
+from repository.fetch import open_header
 from repository.findings import CheckReport, Finding, Progress
-from repository.footer import PACK_MAX
 from repository.index import ChunkIndex
 from repository.index_survey import survey_index
 from repository.index_table import INDEX_PREFIX, gather_receipts
 from repository.pack import pack_name
+from repository.purged import check_purged
 from repository.receipts import Receipts, agree
 from repository.repository import Repository
-from repository.scrub import verify_pack
+from repository.scrub import verify_stored
 from repository.seal import ObjectKind
 from repository.slots import FOLDER as KEYS_PREFIX
 from repository.snapshot import SNAPSHOT_PREFIX, Snapshots, load_all
@@ -147,6 +148,7 @@ class Diagnosis:
     def _marks(self) -> None:
         try:
             self.marks = load_condemned(self._repository, self._bad_object)
+            check_purged(self._repository, self._bad_object)
         except LoxError as error:
             self._find(error.subject, error)
 
@@ -168,10 +170,17 @@ class Diagnosis:
 
     def _footer(self, pack_id: bytes, size: int) -> Receipt | None:
         try:
-            return self._repository.packs.read_footer(self._repository.store, pack_id, size)
+            return self._read_footer(pack_id, size)
         except LoxError as error:
             self._find(pack_name(pack_id), error)
             return None
+
+    def _read_footer(self, pack_id: bytes, size: int) -> Receipt:
+        """What a pack says of itself; its header opens as well."""
+        repository = self._repository
+        return repository.rereads.read(
+            pack_name(pack_id), lambda: repository.packs.read_footer(repository.store, pack_id, size)
+        )
 
     def _snapshots(self) -> Snapshots:
         try:
@@ -236,13 +245,12 @@ class Diagnosis:
     def _read_pack(self, row: int, indexed: Receipt, losses: Losses) -> None:
         name = pack_name(indexed.pack_id)
         try:
-            data = self._repository.store.get(name, 0, PACK_MAX + 1)
+            verdict = verify_stored(self._repository, indexed)
         except LoxError as error:
             losses.lose_pack(row, self._find(name, error))
             return
-        verdict = verify_pack(self._repository.keys, indexed.pack_id, data, indexed)
         self.report.packs_read += 1
-        self.report.bytes_read += len(data)
+        self.report.bytes_read += verdict.size
         if verdict.newer is not None:
             self.obstacles.append(verdict.newer)
         else:
@@ -254,11 +262,9 @@ class Diagnosis:
             losses.lose_chunks(row, verdict.wrong, finding)
 
     def _open_pack(self, row: int, indexed: Receipt, losses: Losses) -> None:
-        name, store, packs = pack_name(indexed.pack_id), self._repository.store, self._repository.packs
-        size = self.listed[indexed.pack_id]
+        name, size = pack_name(indexed.pack_id), self.listed[indexed.pack_id]
         try:
-            packs.open_header(store.get(name, 0, 512), indexed.pack_id)
-            what = "" if agree(packs.read_footer(store, indexed.pack_id, size), indexed) else DISAGREES
+            what = "" if agree(self._read_footer(indexed.pack_id, size), indexed) else DISAGREES
         except Damaged as error:
             what = str(error)
         except LoxError as error:
@@ -273,7 +279,7 @@ class Diagnosis:
 
     def _header_opens(self, pack_id: bytes) -> bool:
         try:
-            self._repository.packs.open_header(self._repository.store.get(pack_name(pack_id), 0, 512), pack_id)
+            open_header(self._repository, pack_id)
         except LoxError:
             return False
         return True

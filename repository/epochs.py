@@ -12,13 +12,23 @@ from __future__ import annotations
 import hmac
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from model.errors import Damaged, LoxError, Missing, NewerFormat
+from model.errors import Damaged, Exists, LoxError, Missing, NewerFormat
 from repository.documents import Document, decode_document, document_checksum, encode_document, take, take_hex
-from repository.keyring import EPOCH_ID_SIZE, FIRST_ID, WRITER_ID_SIZE, Epoch, KeyRing, epoch_name, parse_epoch_name
+from repository.keyring import (
+    EPOCH_ID_SIZE,
+    EPOCHS_MAX,
+    FIRST_ID,
+    WRITER_ID_SIZE,
+    Epoch,
+    KeyRing,
+    epoch_name,
+    parse_epoch_name,
+)
 from repository.keys import KEY_SIZE, REPO_ID_SIZE, hkdf, purpose_info
 from repository.recipients import PUBLIC_SIZE, SEALED_SIZE, open_key, private_key_of, public_key_of, seal_key
 from repository.slots import FOLDER, SLOTS_MAX, KeySlot, Unlocked
@@ -29,7 +39,6 @@ if TYPE_CHECKING:
 
 EPOCHS_FOLDER = FOLDER + "epochs/"
 EPOCH_MAX = 1 << 20  # bytes of a document
-EPOCHS_MAX = 1000  # epochs of a repository
 WRITERS_MAX = 1000  # write-only machines of a repository
 COPY = ".copy"
 
@@ -122,8 +131,9 @@ class EpochDocument:
 
     def store(self, store: Store) -> None:
         """Put it into the store, twice. Raises StoreError."""
-        for name in (self.name, self.name + COPY):
-            store.put(name, [self.encode()])
+        store.put(self.name, [self.encode()])
+        with suppress(Exists):  # another rotation saw that it was missing
+            store.put(self.name + COPY, [self.encode()])
 
     def open(self, unlocked: Unlocked) -> tuple[Epoch, ...] | None:
         """This epoch and all before it, oldest first; None if it is not sealed to this slot.
@@ -181,7 +191,8 @@ def read_epochs(store: Store, repo_id: bytes, unlocked: Unlocked) -> EpochsFound
     opened: dict[str, Epoch] = {}
     documents: list[EpochDocument] = []
     problems: list[LoxError] = []
-    for name in reversed(list_epochs(store)):
+    names = list_epochs(store)
+    for name in reversed(names):
         if name in opened:
             continue  # an epoch that follows on it has told its key
         try:
@@ -196,11 +207,27 @@ def read_epochs(store: Store, repo_id: bytes, unlocked: Unlocked) -> EpochsFound
         documents.append(document)
     if unlocked.slot.epoch == epoch_name(0, FIRST_ID):
         opened.setdefault(unlocked.slot.epoch, Epoch.first(repo_id, unlocked.key))
+    problems += _lost(unlocked.slots, {*opened, *names})
     first = opened.pop(epoch_name(0, FIRST_ID), None)
     if first is None:
         raise problems[0] if problems else Damaged("the documents of all epochs are missing", subject=EPOCHS_FOLDER)
     ring = KeyRing.of(first.key, repo_id, opened.values(), _doubt(documents, problems))
     return EpochsFound(ring, tuple(documents), tuple(problems))
+
+
+def _lost(slots: Iterable[KeySlot], known: Collection[str]) -> list[LoxError]:
+    """Epochs in which key slots were made, and of which there is no document: lost, for they are never deleted."""
+    lost = {slot.epoch: slot for slot in slots if slot.epoch not in known and slot.epoch != epoch_name(0, FIRST_ID)}
+    hint = "bring keys/epochs back from a mirror; if they are lost for good, or the key is not yours: lox key remove"
+    return [
+        Damaged(
+            "an epoch has no document any more",
+            subject=EPOCHS_FOLDER + name,
+            why=f"the key {slot.id[:8]} was made in it",
+            hint=hint,
+        )
+        for name, slot in sorted(lost.items())
+    ]
 
 
 def list_epochs(store: Store) -> list[str]:
@@ -241,19 +268,6 @@ def _announced_to(writer: bytes, epoch: Epoch, public: bytes, ring: KeyRing) -> 
 def announcement(secret: bytes, number: int, epoch_id: bytes, public: bytes) -> bytes:
     """What shows to a write-only machine that a new epoch was begun by somebody who can read what it writes."""
     return hmac.digest(secret, b"lox epoch" + struct.pack("<I", number) + epoch_id + public, "sha256")
-
-
-def check_epochs(store: Store) -> list[LoxError]:
-    """What is wrong with documents of epochs, copies too, as far as it can be told without a key. Raises StoreError."""
-    problems: list[LoxError] = []
-    for name, _ in store.list(EPOCHS_FOLDER):
-        try:
-            EpochDocument.decode(name.removeprefix(EPOCHS_FOLDER).removesuffix(COPY), store.get(name, 0, EPOCH_MAX + 1))
-        except Missing:
-            continue
-        except (Damaged, NewerFormat) as problem:  # of the two places it is this one, whatever it should say
-            problems.append(type(problem)(problem.what, subject=name, why=problem.why, hint=problem.hint))
-    return problems
 
 
 def _doubt(newest: Sequence[EpochDocument], problems: Sequence[LoxError]) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from repository.index import Locations, SegmentTable
 from repository.pack import HEADER_SIZE, PackKeys, pack_name
 from repository.repository import Repository
 
+T = TypeVar("T")
+Opener = Callable[[PackKeys, int, int, int, memoryview], T]
 OPENED_BYTES = 32 << 20  # plain bytes of segments kept; the last one always is
 HEADERS_KEPT = 256
 RANGE_BYTES = 8 << 20  # stored bytes fetched at once
@@ -86,18 +89,14 @@ class ChunkFetcher:
             raise Damaged("a pack is missing", subject=name) from error
         for number, segment in enumerate(rows.tolist()):
             at, stored = int(table.offset[number]) - begin, int(table.stored[number])
-            sealed = data[at : at + stored]
-            if len(sealed) != stored:
-                raise keys.damaged(int(table.ordinal[number]), "the pack is cut off")
-            ordinal, codec, plain = int(table.ordinal[number]), int(table.codec[number]), int(table.plain[number])
-            yield segment, self._repository.packs.open_segment(keys, ordinal, codec, plain, sealed)
+            place = SealedSegment(pack_id, *(int(column[number]) for column in _columns(table)))
+            yield segment, open_segment(self._repository, keys, place, data[at : at + stored])
 
     def _header(self, pack_id: bytes) -> PackKeys:
         if pack_id not in self._headers:
             if len(self._headers) >= HEADERS_KEPT:
                 self._headers.clear()
-            header = self._repository.store.get(pack_name(pack_id), 0, HEADER_SIZE)
-            self._headers[pack_id] = self._repository.packs.open_header(header, pack_id)
+            self._headers[pack_id] = open_header(self._repository, pack_id)
         return self._headers[pack_id]
 
     def _keep(self, segment: int, plain: bytes) -> None:
@@ -105,6 +104,57 @@ class ChunkFetcher:
         self._opened_bytes += len(plain)
         while self._opened_bytes > OPENED_BYTES and len(self._opened) > 1:
             self._opened_bytes -= len(self._opened.popitem(last=False)[1])
+
+
+@dataclass(frozen=True, slots=True)
+class SealedSegment:
+    """Where a segment lies, and what it opens to."""
+
+    pack_id: bytes
+    ordinal: int
+    offset: int
+    stored: int
+    plain: int
+    codec: int
+
+
+def _columns(table: SegmentTable) -> tuple[np.ndarray, ...]:
+    return table.ordinal, table.offset, table.stored, table.plain, table.codec
+
+
+def open_header(repository: Repository, pack_id: bytes) -> PackKeys:
+    """The keys of a pack; read again if its header does not open. Raises Missing, StoreError, Damaged, NewerFormat."""
+    name = pack_name(pack_id)
+
+    def attempt() -> PackKeys:
+        return repository.packs.open_header(repository.store.get(name, 0, HEADER_SIZE), pack_id)
+
+    return repository.rereads.read(name, attempt)
+
+
+def open_segment(repository: Repository, keys: PackKeys, place: SealedSegment, sealed: memoryview) -> bytes:
+    """The plain bytes of a segment that was fetched as `sealed`; fetched again if that does not open.
+
+    Raises StoreError, Damaged, NewerFormat.
+    """
+    return _opened(repository, keys, place, sealed, repository.packs.open_segment)
+
+
+def open_packed(repository: Repository, keys: PackKeys, place: SealedSegment, sealed: memoryview) -> memoryview:
+    """As `open_segment`, as compressed as it is, and good until the next call in this thread."""
+    return _opened(repository, keys, place, sealed, repository.packs.open_packed)
+
+
+def _opened(repository: Repository, keys: PackKeys, place: SealedSegment, sealed: memoryview, opener: Opener[T]) -> T:
+    name, fetched = pack_name(place.pack_id), [sealed]
+
+    def attempt() -> T:
+        data = fetched.pop() if fetched else memoryview(repository.store.get(name, place.offset, place.stored))
+        if len(data) != place.stored:
+            raise keys.damaged(place.ordinal, "the pack is cut off")
+        return opener(keys, place.ordinal, place.codec, place.plain, data)
+
+    return repository.rereads.read(name, attempt)
 
 
 def neighbours(table: SegmentTable) -> Iterator[tuple[int, int]]:

@@ -6,7 +6,7 @@ list again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from model.batches import Receipt
 from model.errors import Missing, Revoked
@@ -17,7 +17,8 @@ from repository.receipts import Receipts
 from repository.repository import Repository
 
 SMALL_BYTES = 8 << 20  # an object of fewer is small: it lists about 200,000 chunks
-SMALL_MIN = 16  # small objects that are worth joining
+CLASS_BITS = 4  # objects of one class differ by less than a factor of 16 in size
+SMALL_MIN = 16  # small objects of one class that are worth joining
 
 
 def rewrite_index(
@@ -27,14 +28,13 @@ def rewrite_index(
 ) -> tuple[int, int]:
     """Objects of the index (written, deleted) so that none names the packs `drop`, and few are small.
 
+    What names none of them stays as it is, unless there are many of about its size: clients read anew what changes.
     Of those that are read none names a pack that another does: that is left of interrupted runs. At most one object
     and what it becomes are in memory at a time, and small ones up to the size of one. `may_go_on` raises to end it
     before anything is deleted. Raises StoreError, Damaged, NewerFormat.
     """
     objects = list(repository.store.list(INDEX_PREFIX))
-    join = {name for name, size in objects if size < SMALL_BYTES}
-    if len(join) < SMALL_MIN:
-        join.clear()
+    join = _to_join(objects)
     names = [name for name, _ in objects if drop or name in join]
     written = deleted = 0
     for group in _groups(repository, names, drop, join):
@@ -48,6 +48,16 @@ def rewrite_index(
             except Missing:  # somebody else did
                 continue
     return written, deleted
+
+
+def _to_join(objects: Iterable[tuple[str, int]]) -> set[str]:
+    """Small objects worth joining: those of which there are many of about one size. What comes of them is larger by a
+    class or more, so an object is written anew a few times in its life, however many come after it."""
+    classes: dict[int, set[str]] = {}
+    for name, size in objects:
+        if size < SMALL_BYTES:
+            classes.setdefault(size.bit_length() // CLASS_BITS, set()).add(name)
+    return {name for names in classes.values() if len(names) >= SMALL_MIN for name in names}
 
 
 def _groups(

@@ -23,8 +23,10 @@ EPOCH_ID_SIZE = 16
 FIRST_ID = bytes(EPOCH_ID_SIZE)
 WRITER_ID_SIZE = 16
 EPOCH_NUMBER_MAX = 0xFFFFFFFF
+EPOCHS_MAX = 1000  # epochs of a repository
 RELOAD_SECONDS = 30.0  # an epoch that was not there is not asked for again sooner
 
+_TELLING = ("snapshots/", "index/")  # objects that tell of epochs; every run meets them, so nothing else needs to
 _EPOCH_NAME = re.compile(r"([0-9a-f]{8})-([0-9a-f]{32})")
 
 
@@ -102,7 +104,7 @@ class KeyRing:
     `epochs` are those that could be opened, oldest first. `doubt` says why nothing may be sealed under the last of
     them, if so. `reload` brings the ring up to date with the store; it stays in this process. Threads may share it.
     On a write-only machine there are no epochs, but a `writer`. `regressed` is the number of an epoch that this host
-    has seen before, if the store shows older ones only.
+    has seen before, or in which some object says that it was sealed, if the store shows older ones only.
     """
 
     repo_id: bytes
@@ -164,7 +166,7 @@ class KeyRing:
         if self.doubt or self.epoch < self.regressed:
             raise NoKey(
                 "nothing is written while it is in doubt which keys are the newest",
-                why=self.doubt or f"this host has seen epoch {self.regressed}, which the store does not show any more",
+                why=self.doubt or f"epoch {self.regressed} was seen, which the store does not show any more",
                 hint="lox key list shows the epochs",
             )
 
@@ -181,6 +183,8 @@ class KeyRing:
             found = tuple(epoch for epoch in self.epochs if epoch.number == number)
         if found:
             return found
+        if self.reload is not None and self.epoch < number <= EPOCHS_MAX and subject.startswith(_TELLING):
+            self.regressed = max(self.regressed, number)  # its document is lost: no time to write in an older one
         if self.doubt or self.reload is None:
             raise NoKey("sealed in an epoch this key does not open", subject=subject, why=self.doubt or f"{number}")
         raise Damaged("sealed in an epoch that never was", subject=subject, why=str(number))

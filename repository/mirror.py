@@ -9,7 +9,7 @@ which every snapshot has all it needs, and an interruption needs no cleaning up.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -24,6 +24,8 @@ from repository.footer import PACK_MAX
 from repository.index import ChunkIndex
 from repository.pack import pack_name
 from repository.repository import Repository
+from repository.rereads import Rereads
+from repository.reserve import RESERVE_PREFIX
 from repository.scrub import check_bytes
 from repository.seal import OBJECT_MAX, check_envelope
 from repository.session_state import DEAD_AFTER, SESSION_PREFIX
@@ -38,6 +40,7 @@ LANES = 4  # objects on their way at once; each is whole in memory, a pack is 64
 ROUNDS = 20  # times the source is listed anew because something went while it was copied
 _ORDER = (KEYS_PREFIX, CONFIG_NAME, "packs/", "index/", "notes/", "gc/", "trash/", SNAPSHOT_PREFIX)
 _OTHERS = 2  # the rank of what we do not know: before what may need it
+_OF_ONE_STORE = (SESSION_PREFIX, RESERVE_PREFIX)
 _NEVER_EMPTY = ("packs/", "index/", SNAPSHOT_PREFIX)  # what was emptied on purpose is a new repository
 _SEALED = (CONFIG_NAME, "index/", SNAPSHOT_PREFIX, "notes/", "trash/", "gc/condemned/")
 
@@ -48,7 +51,8 @@ Progress = Callable[[str, int, int], None]
 @dataclass(slots=True)
 class SyncReport:
     """What was done: `copied` objects of `bytes`, of which `healed` took the place of one that was cut off; `deleted`
-    because the source has them no more; `kept`: those that would have been, but somebody is at work on the source.
+    because the source has them no more; `kept`: those that would have been, but somebody is at work on the source, or
+    snapshots are gone from the source that nobody purged there: `lost`, by id. `reread`: see `repository.rereads`.
 
     `findings`: objects of the source that are damaged and so were not copied, by name.
     """
@@ -60,6 +64,8 @@ class SyncReport:
     healed: int = 0
     deleted: int = 0
     kept: int = 0
+    lost: list[str] = field(default_factory=list)
+    reread: int = 0
     findings: dict[str, str] = field(default_factory=dict)
 
 
@@ -120,14 +126,17 @@ def sync(
     target: Store,
     *,
     delete: bool = False,
+    purged: Collection[str] | None = (),
     dry_run: bool = False,
     lanes: int = LANES,
     progress: Progress = lambda what, done, total: None,
 ) -> SyncReport:
     """Copy what `target` lacks of the repository in `source`; with `delete`, remove what the source has no more.
 
-    With `delete`, raises Damaged if some of the source is damaged or a whole folder of it is gone; then nothing is
-    removed. Raises as `require_same`, StoreError, and what `progress` raises; what was copied until then stays.
+    `purged` are ids of snapshots that may be gone because they were purged; None: whatever is gone may be. If others
+    are gone nothing is deleted: they were lost, and nobody knows what they need. With `delete`, raises Damaged if some
+    of the source is damaged or a whole folder of it is gone; then nothing is removed. Raises as `require_same`,
+    StoreError, and what `progress` raises; what was copied until then stays.
     """
     if source.url == target.url:
         raise UsageError("both are the same place", subject=source.url)
@@ -136,7 +145,8 @@ def sync(
         run = _Sync(source, target, pool, lanes, dry_run, progress)
         run.copy()
     if delete:
-        run.delete()
+        run.delete(purged)
+    run.report.reread = run.rereads.count
     return run.report
 
 
@@ -150,6 +160,7 @@ class _Sync:
         self._progress = progress
         self._total = 0
         self.report = SyncReport()
+        self.rereads = Rereads()
 
     def copy(self) -> None:
         for _ in range(ROUNDS):
@@ -164,7 +175,7 @@ class _Sync:
         wanted = {
             name: size
             for name, size in self._source.list()
-            if not name.startswith(SESSION_PREFIX) and (not name.startswith(SNAPSHOT_PREFIX) or name in snapshots)
+            if not name.startswith(_OF_ONE_STORE) and (not name.startswith(SNAPSHOT_PREFIX) or name in snapshots)
         }
         there = dict(self._target.list())
         missing = [each for each in wanted.items() if there.get(each[0]) != each[1]]
@@ -212,12 +223,16 @@ class _Sync:
 
     def _copy_one(self, name: str, size: int) -> str:
         """Copy one object; "gone", "healed", what is wrong with it, or nothing to say."""
-        try:
+
+        def attempt() -> bytes:
             data = self._source.get(name, 0, PACK_MAX + 1)
+            _check(name, data, size)
+            return data
+
+        try:
+            data = self.rereads.read(name, attempt)
         except Missing:
             return "gone"
-        try:
-            _check(name, data, size)
         except (Damaged, NewerFormat) as error:
             return str(error)
         try:
@@ -229,7 +244,7 @@ class _Sync:
                 return "healed"
         return ""
 
-    def delete(self) -> None:
+    def delete(self, purged: Collection[str] | None) -> None:
         """Remove what the source has no more, what needs others first. Raises Damaged for a source that is no model."""
         if self.report.findings:
             raise Damaged(
@@ -238,19 +253,14 @@ class _Sync:
                 why=f"{len(self.report.findings)} objects, the first: {min(self.report.findings)}",
                 hint="lox check tells more; what is sound was copied",
             )
-        there = [name for name, _ in self._target.list() if not name.startswith(SESSION_PREFIX)]
+        there = [name for name, _ in self._target.list() if not name.startswith(_OF_ONE_STORE)]
         wanted = {name for name, _ in self._source.list()}
-        forgotten = {SNAPSHOT_PREFIX + name.split("/")[2] for name in wanted if name.startswith(TRASH_PREFIX)}
-        for prefix in _NEVER_EMPTY:
-            lost = any(name.startswith(prefix) and name not in forgotten for name in there)
-            if lost and not any(name.startswith(prefix) for name in wanted):
-                raise Damaged(
-                    "the source has lost a whole folder: nothing is deleted elsewhere",
-                    subject=f"{self._source.url} {prefix}",
-                    hint="bring it back with: lox store sync, the other way round",
-                )
         extra = sorted((name for name in there if name not in wanted), key=lambda name: (-_rank(name), name))
-        if extra and any(True for _ in _at_work(self._source)):
+        known = None if purged is None else {*purged, *_trashed(wanted), *_trashed(there)}
+        gone = {name.removeprefix(SNAPSHOT_PREFIX) for name in extra if name.startswith(SNAPSHOT_PREFIX)}
+        self.report.lost = [] if known is None else sorted(gone - known)
+        self._require_model(there, wanted, gone if known is None else known)
+        if self.report.lost or (extra and any(True for _ in _at_work(self._source))):
             self.report.kept = len(extra)  # a backup under way may have sent them here before it stored them there
             return
         for number, name in enumerate(extra):
@@ -261,6 +271,23 @@ class _Sync:
                 except Missing:
                     continue
             self.report.deleted += 1
+
+    def _require_model(self, there: Collection[str], wanted: Collection[str], known: Collection[str]) -> None:
+        """Raises Damaged if the source has lost all of something; snapshots `known` to be gone do not count."""
+        accounted = {SNAPSHOT_PREFIX + each for each in known}
+        for prefix in _NEVER_EMPTY:
+            lost = any(name.startswith(prefix) and name not in accounted for name in there)
+            if lost and not any(name.startswith(prefix) for name in wanted):
+                raise Damaged(
+                    "the source has lost a whole folder: nothing is deleted elsewhere",
+                    subject=f"{self._source.url} {prefix}",
+                    hint="bring it back with: lox store sync, the other way round",
+                )
+
+
+def _trashed(names: Iterable[str]) -> set[str]:
+    """Ids of the snapshots that lie in the trash."""
+    return {name.split("/")[2] for name in names if name.startswith(TRASH_PREFIX)}
 
 
 def _at_work(store: Store) -> Iterator[str]:

@@ -5,7 +5,7 @@ So memory grows with the index (4 MiB for 4 million chunks) and the number of di
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from repository.manifest_root import ManifestRoot
 from repository.part_codec import PartRef, decode_part
 from repository.repository import Repository
 from repository.snapshot import Snapshot
+
+IDS_MAX = 1 << 16  # rows of the index gone through at a time
 
 Progress = Callable[[str, int, int], None]
 """(what is being done, how much of it is done, how much there is); may raise to end it."""
@@ -72,6 +74,17 @@ class Needs:
         """Mark these chunks."""
         self._mark = mark
         self.lookup(ids)
+
+    def ids_in(self, packs: Collection[bytes]) -> Iterator[U8]:
+        """Ids of the chunks needed out of these packs, some at a time."""
+        inside = np.array([pack in packs for pack in self.index.packs], dtype=bool)[self.index.segments.pack]
+        base = 0
+        for table, marks in zip(self.index.tables, self.marks, strict=True):
+            for at in range(0, len(table), IDS_MAX):
+                rows = at + np.flatnonzero(marks[at : at + IDS_MAX])
+                rows = rows[inside[base + table.segment[rows].astype(np.int64)]]
+                yield table.ids[rows]
+            base += len(table.segments)
 
     def let_go(self) -> None:
         """The end: the index and what was opened of it may go, though the fetcher knows us and we know the fetcher."""

@@ -12,7 +12,7 @@ goes on. What cannot be deleted yet, because somebody is at work who has not rea
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection
 
 import numpy as np
 
@@ -24,12 +24,14 @@ from repository.condemned import Condemned, Reason, condemn, load_condemned
 from repository.config import Operation
 from repository.index import ChunkIndex
 from repository.index_upkeep import rewrite_index
+from repository.leftovers import old_leftovers, remove_leftovers
 from repository.needs import Needs, Progress
 from repository.part_codec import PartRef
 from repository.prune_plan import Plan, PrunePolicy, Usage, plan_prune
 from repository.prune_report import PruneReport
-from repository.reencrypt import old_packs, reseal_snapshots
+from repository.reencrypt import old_packs, reseal_objects
 from repository.repository import Repository
+from repository.reserve import drawing_on_reserve
 from repository.rewrite import Rewritten, rewrite
 from repository.sessions import Session, open_session
 from repository.snapshot import Snapshot, Snapshots
@@ -49,8 +51,6 @@ from repository.trash import finish_reseals, load_live, load_trash, purge, purge
 
 __all__ = ["PrunePolicy", "PruneReport", "prune"]
 
-IDS_MAX = 1 << 16  # rows of the index gone through at a time
-
 
 def prune(
     repository: Repository,
@@ -62,23 +62,34 @@ def prune(
     """Give back the room of what no snapshot needs.
 
     With `reencrypt` packs that are sealed under the keys of older epochs are rewritten whatever is in them, up to
-    `max_rewrite`, and snapshots are sealed anew. Raises Damaged if something that
+    `max_rewrite`, and snapshots, notes and the like are sealed anew. Raises Damaged if something that
     snapshots need is missing or cannot be read: then nothing is deleted; RunFailed if another one is at work,
-    Refused if the store does not let us delete, other StoreErrors, NewerFormat, and what `progress` raises.
+    Refused if the store does not let us delete, StoreFull if there was no room to rewrite packs, or, though the
+    reserve was given up, to begin; other StoreErrors, NewerFormat, and what `progress` raises.
     """
     repository.config.require(Operation.GC)
     policy = policy or PrunePolicy()
+
+    def run() -> _Prune:
+        with open_session(repository, "prune") as session:
+            session.require_deletes("lox prune")  # better now than after hours
+            work = _Prune(repository, policy, progress, reencrypt, session)
+            try:
+                work.run()
+            except Refused as error:
+                hint = "nothing is lost; a run that may do it goes on from here"
+                raise Refused(
+                    "the store refuses what pruning needs", subject=error.subject, why=error.why, hint=hint
+                ) from error
+            return work
+
     if dry_run:
         return _Prune(repository, policy, progress, reencrypt, None).plan_only()
-    with open_session(repository, "prune") as session:
-        session.require_deletes("lox prune")  # better now than after hours
-        try:
-            return _Prune(repository, policy, progress, reencrypt, session).run()
-        except Refused as error:
-            hint = "nothing is lost; a run that may do it goes on from here"
-            raise Refused(
-                "the store refuses what pruning needs", subject=error.subject, why=error.why, hint=hint
-            ) from error
+    done = drawing_on_reserve(repository.store, run)
+    if done.full is not None:
+        hint = f"{done.report.deleted} packs were deleted first, lox prune goes on from here; or make room elsewhere"
+        raise StoreFull("the store has no room to rewrite packs", subject=done.full.subject, hint=hint) from done.full
+    return done.report
 
 
 class _Prune:
@@ -97,6 +108,7 @@ class _Prune:
         self._session = session
         self._parts: set[PartRef] = set()
         self.report = PruneReport(session is None)
+        self.full: StoreFull | None = None  # why not all packs were rewritten
 
     def plan_only(self) -> PruneReport:
         """What a run would do, were nobody else at work."""
@@ -117,10 +129,11 @@ class _Prune:
             ripe += new
         report.deleted, report.bytes_deleted = len(ripe), sum(sizes[pack] for pack in ripe)
         self._count_waiting((new | condemned) - set(ripe), sizes, others)
+        report.count_leftovers(old_leftovers(self._repository.store, time.time_ns(), others.live))
         return report
 
-    def run(self) -> PruneReport:
-        """All phases."""
+    def run(self) -> None:
+        """All phases. `report` and `full` say what came of it."""
         session, now = self._at_work(), time.time_ns()
         others = look_around(self._repository, session, self._policy.unfinished)
         refuse_company(others)
@@ -128,6 +141,9 @@ class _Prune:
         needs, usage, plan, marks = self._mark(self._kept(now), others)
         self._may_go_on()
         self.report.purged = purge(self._repository, self._policy.trash, now)
+        leftovers = old_leftovers(self._repository.store, session.store_time() or now, others.live)
+        self.report.count_leftovers(leftovers)
+        remove_leftovers(self._repository.store, leftovers)
         release(self._repository, marks, plan.rescue)
         self.report.rescued = len(plan.rescue)
         self._condemn(plan.unused, Reason.UNUSED)
@@ -136,15 +152,10 @@ class _Prune:
         self._count_rewritten(done)
         self._sweep(needs)
         if self._reencrypt:
-            self.report.resealed = reseal_snapshots(self._repository, self._progress)
-        if done.full is not None:
-            hint = (
-                f"{self.report.deleted} packs were deleted first, lox prune goes on from here; or make room elsewhere"
-            )
-            raise StoreFull(
-                "the store has no room to rewrite packs", subject=done.full.subject, hint=hint
-            ) from done.full
-        return self.report
+            done_anew = reseal_objects(self._repository, self._progress)
+            self.report.resealed, self.report.resealed_others = done_anew.snapshots, done_anew.others
+            self.report.left_old = done_anew.left
+        self.full = done.full
 
     def _kept(self, now: int) -> Snapshots:
         """The snapshots that need something once the trash has been purged, and what that is."""
@@ -237,7 +248,7 @@ class _Prune:
         marks = load_condemned(self._repository)
         ripe = ripe_packs(marks, others.live)
         sizes = dict(list_packs(self._repository))
-        ids = list(_marked_in(before, ripe))
+        ids = list(before.ids_in(ripe))
         before.let_go()  # there is much in it, and what follows takes as much again
         needed, indexed = self._needed_of(ripe, ids, marks)
         doomed = {pack: sizes[pack] for pack in ripe if pack in sizes and pack not in needed}
@@ -249,14 +260,32 @@ class _Prune:
         gone = {pack for pack in indexed if pack not in present}
         gone |= {pack for mark in marks for pack in mark.packs if pack not in present}
         drop = doomed.keys() | gone
-        self.report.index_written, self.report.index_deleted = rewrite_index(self._repository, drop, self._may_go_on)
+        rest = self._rewrite_index(drop, bool(doomed))
         self.report.bytes_deleted, locked = delete_packs(self._repository, doomed, self._may_go_on, self._progress)
+        rest()
         self.report.deleted, self.report.locked = len(doomed) - len(locked), len(locked)
         self.report.kept_deleted = bool(doomed) and keeps_deleted(self._repository, session)
         drop = drop - set(locked)  # their marks stay, so that the next run deletes them
         release(self._repository, load_condemned(self._repository), drop, damaged_too=True)
         condemned = {pack for mark in marks for pack in mark.packs}
         self._count_waiting(condemned - drop - needed, sizes, others)
+
+    def _rewrite_index(self, drop: Collection[bytes], room_follows: bool) -> Callable[[], None]:
+        """Take packs out of the index; what is to be done once they are deleted. On a store that is full that is all
+        of it: until then their marks keep everybody from relying on them."""
+
+        def rewrite_now() -> None:
+            written, deleted = rewrite_index(self._repository, drop, self._may_go_on)
+            self.report.index_written += written
+            self.report.index_deleted += deleted
+
+        try:
+            rewrite_now()
+        except StoreFull:
+            if not room_follows:
+                raise
+            return rewrite_now
+        return lambda: None
 
     def _needed_of(
         self, ripe: Collection[bytes], ids: list[U8], marks: list[Condemned]
@@ -283,15 +312,3 @@ class _Prune:
         self.report.waiting_for = sorted({str(state) for state in others.live}) if there else []
         if there and others.live and others.clock:
             self.report.waiting_for.append(f"nobody is presumed dead: {others.clock}")
-
-
-def _marked_in(needs: Needs, packs: Collection[bytes]) -> Iterator[U8]:
-    """Ids of the chunks needed out of these packs, some at a time."""
-    index, base = needs.index, 0
-    inside = np.array([pack in packs for pack in index.packs], dtype=bool)[index.segments.pack]
-    for table, marks in zip(index.tables, needs.marks, strict=True):
-        for at in range(0, len(table), IDS_MAX):
-            rows = at + np.flatnonzero(marks[at : at + IDS_MAX])
-            rows = rows[inside[base + table.segment[rows].astype(np.int64)]]
-            yield table.ids[rows]
-        base += len(table.segments)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from model.errors import Damaged
+from repository.store import Leftover
 
 
 @dataclass(slots=True)
@@ -36,9 +38,17 @@ class PruneReport:
     left_unused: int = 0  # bytes of no use in packs that stay
     old_keys: int = 0  # packs in use that stay under the keys of older epochs
     resealed: int = 0  # snapshots
+    resealed_others: int = 0  # notes, what is in the trash, and the like
+    left_old: dict[str, int] = field(default_factory=dict)  # objects under older keys all the same, by folder
     index_written: int = 0  # objects
     index_deleted: int = 0
+    leftovers: int = 0  # files that killed writers left half-written
+    leftover_bytes: int = 0
     damaged: list[Damaged] = field(default_factory=list)  # packs that could not be rewritten
+
+    def count_leftovers(self, leftovers: Collection[Leftover]) -> None:
+        """These were removed, or would be."""
+        self.leftovers, self.leftover_bytes = len(leftovers), sum(each.size for each in leftovers)
 
     @property
     def bytes_after(self) -> int:

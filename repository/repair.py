@@ -5,8 +5,10 @@ It only adds and moves aside. In this order, so that it may be interrupted anywh
 1. chunks that snapshots need and that still open are copied from damaged packs into new packs, then indexed;
 2. damaged and missing packs are condemned: the next backup stores anew what it meets of them;
 3. packs that no readable index object names are named by a new one;
-4. objects of the index and marks that do not open are copied to ``gc/quarantine/`` and then removed from where they
-   keep every backup from working.
+4. objects of the index, marks and records of purged snapshots that do not open are copied to ``gc/quarantine/`` and
+   then removed from where they keep every backup from working;
+5. documents of epochs that are damaged or missing in one of their two places are written anew from the other;
+6. what killed writers left half-written is removed.
 
 Snapshots and packs are never touched. Errors of the store are no damage: nothing is decided where something could not
 be read, or is newer than this program.
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,16 +29,20 @@ from repository.affected import Survey
 from repository.chunk_writer import ChunkWriter
 from repository.condemned import CONDEMNED_PREFIX, Condemned, Reason, condemn
 from repository.diagnosis import Diagnosis, Scope
+from repository.epoch_twins import Twin, bad_twins, mend_twin
 from repository.findings import CheckReport, Progress
 from repository.index import INDEX_PREFIX, decode_index, save_index
+from repository.leftovers import old_leftovers, remove_leftovers
 from repository.pack import PackKind
+from repository.purged import PURGED_PREFIX, decode_purged
 from repository.receipts import Receipts
 from repository.repair_outlook import Outlook, outlook_of
 from repository.repair_salvage import readable_chunks
 from repository.repository import Repository
 from repository.seal import OBJECT_MAX, ObjectKind
 from repository.sessions import open_session
-from repository.sweep import look_around, refuse_company
+from repository.store import Leftover
+from repository.sweep import look_around, only_look, refuse_company
 from repository.verified import VerifiedLog
 
 QUARANTINE = "gc/quarantine/"
@@ -63,10 +70,12 @@ class RepairReport:
     chunks_salvaged: int = 0
     bytes_salvaged: int = 0
     objects_written: list[str] = field(default_factory=list)
+    twins: list[Twin] = field(default_factory=list)  # documents of epochs to be written anew
+    leftovers: list[Leftover] = field(default_factory=list)  # no damage, and nobody's any more
 
     @property
     def nothing_to_do(self) -> bool:
-        return not (self.set_aside or self.unlisted or self.condemned)
+        return not (self.set_aside or self.unlisted or self.condemned or self.twins)
 
 
 def repair(
@@ -87,19 +96,25 @@ def repair(
     """
     scope = Scope(level, subset, False, verified or VerifiedLog(None), progress, True)
     if not apply:
-        return _examine(repository, scope).run(False)
+        leftovers = old_leftovers(repository.store, time.time_ns(), only_look(repository, 0).live)
+        return _examine(repository, scope, leftovers).run(False)
     with open_session(repository, "repair", lenient=True) as session:
         session.require_deletes("lox repair")
-        refuse_company(look_around(repository, session))
-        return _examine(repository, scope).run(True)
+        others = look_around(repository, session)
+        refuse_company(others)
+        leftovers = old_leftovers(repository.store, session.store_time() or time.time_ns(), others.live)
+        return _examine(repository, scope, leftovers).run(True)
 
 
-def _examine(repository: Repository, scope: Scope) -> _Repair:
+def _examine(repository: Repository, scope: Scope, leftovers: list[Leftover]) -> _Repair:
     diagnosis = Diagnosis(repository, scope)
     check = diagnosis.run()
     if diagnosis.obstacles:
         raise diagnosis.obstacles[0]
-    return _Repair(repository, diagnosis, check, scope.progress)
+    work = _Repair(repository, diagnosis, check, scope.progress)
+    work.report.leftovers = leftovers
+    work.report.twins = bad_twins(repository.store, repository.id)
+    return work
 
 
 class _Repair:
@@ -110,13 +125,13 @@ class _Repair:
         assert diagnosis.survey is not None, "every level of a repair follows the manifests"
         self._needed = diagnosis.survey.needed
         outlook = outlook_of(diagnosis.survey, diagnosis.snapshots)
-        self._report = RepairReport(False, check, outlook, list(diagnosis.bad_objects.values()))
+        self.report = RepairReport(False, check, outlook, list(diagnosis.bad_objects.values()))
         self._unlisted = self._to_list(diagnosis.survey)
-        self._report.unlisted = [receipt.pack_id for receipt in self._unlisted]
-        self._report.condemned = self._to_condemn()
+        self.report.unlisted = [receipt.pack_id for receipt in self._unlisted]
+        self.report.condemned = self._to_condemn()
 
     def run(self, apply: bool) -> RepairReport:
-        report = self._report
+        report, store = self.report, self._repository.store
         if not apply:
             return report
         self._salvage()
@@ -126,6 +141,9 @@ class _Repair:
         for number, error in enumerate(report.set_aside):
             self._progress("setting objects aside", number, len(report.set_aside))
             self._set_aside(error.subject)
+        for twin in report.twins:
+            mend_twin(store, twin, QUARANTINE)
+        remove_leftovers(store, report.leftovers)
         report.applied = True
         return report
 
@@ -162,12 +180,12 @@ class _Repair:
             for chunk_id, chunk in readable_chunks(self._repository, receipt, wanted):
                 kind = PackKind.META if receipt.pack_kind == PackKind.META else PackKind.DATA
                 if writers[kind].take(chunk_id, chunk):
-                    self._report.chunks_salvaged += 1
-                    self._report.bytes_salvaged += len(chunk)
+                    self.report.chunks_salvaged += 1
+                    self.report.bytes_salvaged += len(chunk)
         self._save_index([receipt for writer in writers.values() for receipt in writer.finish()])
 
     def _save_index(self, receipts: list[Receipt]) -> None:
-        self._report.objects_written += save_index(self._repository, receipts)
+        self.report.objects_written += save_index(self._repository, receipts)
 
     def _set_aside(self, name: str) -> None:
         """Copy an object that does not open to the quarantine, then delete it. One that opens after all stays."""
@@ -190,13 +208,18 @@ class _Repair:
 
     def _opens(self, name: str, data: bytes) -> bool:
         kind = ObjectKind.INDEX if name.startswith(INDEX_PREFIX) else ObjectKind.MARK
-        assert kind is ObjectKind.INDEX or name.startswith(CONDEMNED_PREFIX), "nothing else is ever moved aside"
+        decode = next(
+            decode for prefix, decode in _SET_ASIDE.items() if name.startswith(prefix)
+        )  # nothing else ever is
         try:
-            plain = self._repository.cipher.open_object(kind, name, data)
-            if kind is ObjectKind.INDEX:
-                decode_index(plain, name)
-            else:
-                Condemned.decode(name, plain)
+            decode(name, self._repository.cipher.open_object(kind, name, data))
         except Damaged:
             return False
         return True
+
+
+_SET_ASIDE: dict[str, Callable[[str, bytes], object]] = {
+    INDEX_PREFIX: lambda name, plain: decode_index(plain, name),
+    CONDEMNED_PREFIX: Condemned.decode,
+    PURGED_PREFIX: decode_purged,
+}

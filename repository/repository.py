@@ -18,6 +18,7 @@ from repository.epochs import EpochsFound, read_epochs
 from repository.finding import read_config
 from repository.keyring import Epoch, KeyRing, only_writes
 from repository.keys import KEY_SIZE, REPO_ID_SIZE, ChunkKeys, KdfParams
+from repository.rereads import Rereads
 from repository.rotation import TRIES, Rotation, rotate
 from repository.seal import OBJECT_MAX, Cipher, CipherKind, Envelope, ObjectKind
 from repository.slots import (
@@ -51,6 +52,7 @@ class Repository:
         if config.chunk_keys is not None:
             keys.share(config.chunk_keys)
         self.cipher = Cipher(keys, self._accepts)
+        self.rereads = Rereads()
         self.unlocked = unlocked  # the key slot that opened it, None without encryption
         self._writers: tuple[float, dict[bytes, Writer]] | None = None  # when they were read; of the store
         if unlocked is not None:
@@ -198,8 +200,12 @@ class Repository:
 
     def get_written(self, kind: ObjectKind, name: str) -> tuple[bytes, bytes | None]:
         """As `get_object`, and the id of the write-only machine that wrote the object, None if none did."""
-        envelope = Envelope.parse(self.store.get(name, 0, OBJECT_MAX + 1), name)
-        return self.cipher.open_envelope(kind, name, envelope), envelope.writer
+
+        def attempt() -> tuple[bytes, bytes | None]:
+            envelope = Envelope.parse(self.store.get(name, 0, OBJECT_MAX + 1), name)
+            return self.cipher.open_envelope(kind, name, envelope), envelope.writer
+
+        return self.rereads.read(name, attempt)
 
     def list_keys(self) -> SlotListing:
         """The key slots, and those that cannot be read."""

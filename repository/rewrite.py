@@ -19,11 +19,11 @@ from model.entries import Bool
 from model.errors import Damaged, Interrupted, Missing, StoreError, StoreFull
 from repository.chunk_writer import ChunkWriter
 from repository.codecs import Codec
-from repository.fetch import RANGE_BYTES
+from repository.fetch import RANGE_BYTES, SealedSegment, open_header, open_packed, open_segment
 from repository.index import save_index
 from repository.metadata import PACK_BYTES as META_PACK
 from repository.needs import Needs, Progress
-from repository.pack import HEADER_SIZE, PACK_TARGET, PackKind, pack_name
+from repository.pack import PACK_TARGET, PackKind, pack_name
 from repository.prune_plan import Usage
 from repository.receipts import Receipts
 from repository.repository import Repository
@@ -187,22 +187,21 @@ class _Rewriter:
         kind = PackKind.META if receipt.pack_kind == PackKind.META else PackKind.DATA
         writer = self._writers[kind]
         name = pack_name(receipt.pack_id)
-        header = self._repository.store.get(name, 0, HEADER_SIZE)
-        keys = self._repository.packs.open_header(header, receipt.pack_id)
+        keys = open_header(self._repository, receipt.pack_id)
         for ordinal, sealed in self._fetch(receipt, np.flatnonzero(needed).tolist(), name):
-            if len(sealed) != int(receipt.segment_stored[ordinal]):
-                raise keys.damaged(ordinal, "the pack is cut off")
             codec, plain = int(receipt.segment_codec[ordinal]), int(receipt.segment_plain[ordinal])
+            offset, stored = int(receipt.segment_offset[ordinal]), int(receipt.segment_stored[ordinal])
+            place = SealedSegment(receipt.pack_id, ordinal, offset, stored, plain, codec)
             chunks = receipt.segment == ordinal
             if whole[ordinal]:
-                data = self._repository.packs.open_packed(keys, ordinal, codec, plain, sealed)
+                data = open_packed(self._repository, keys, place, sealed)
                 columns = receipt.ids[chunks], receipt.offset[chunks], receipt.length[chunks]
                 writer.take_segment(Segment(codec, plain, data, *columns))
                 self.done.segments_copied += 1
             else:
                 raw = codec == Codec.NONE
-                opener = self._repository.packs.open_packed if raw else self._repository.packs.open_segment
-                opened = memoryview(opener(keys, ordinal, codec, plain, sealed))
+                opener = open_packed if raw else open_segment
+                opened = memoryview(opener(self._repository, keys, place, sealed))
                 self._gather(writer, receipt, chunks & wanted, opened, raw, name)
                 self.done.segments_repacked += 1
             self._take(writer.receipts())

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from model.errors import NoKey, RepositoryError, UsageError
-from repository.epochs import EPOCHS_FOLDER, EPOCHS_MAX, EpochDocument, EpochsFound, read_epochs
-from repository.keyring import KeyRing
+from repository.epoch_twins import complete_twins
+from repository.epochs import EPOCHS_FOLDER, EpochDocument, EpochsFound, read_epochs
+from repository.keyring import EPOCHS_MAX, KeyRing
 from repository.slots import KeySlot, Unlocked, read_slots
 from repository.store import Store
 
@@ -78,6 +79,7 @@ def rotate(
             raise listing.problems[0]
         slots, strange = trusted_slots(listing.slots, found.ring, found.newest)
         if begun and _settled(found, slots):
+            complete_twins(store, repo_id)
             return Rotation(before, found.ring.epoch, slots, strange)
         if unlocked.slot not in slots:
             raise NoKey("the key at hand is not one of the repository's any more", subject=unlocked.slot.name)

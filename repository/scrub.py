@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from blake3 import blake3
@@ -10,10 +11,13 @@ from blake3 import blake3
 import kernels
 from model.batches import Receipt
 from model.errors import Damaged, NewerFormat
-from repository.footer import check_receipt
+from repository.footer import PACK_MAX, check_receipt
 from repository.keyring import KeyRing
 from repository.pack import HEADER_SIZE, PackReader, pack_name
 from repository.seal import CHECKSUM_SIZE
+
+if TYPE_CHECKING:
+    from repository.repository import Repository
 
 
 @dataclass(slots=True)
@@ -26,6 +30,7 @@ class PackVerdict:
     lost: list[bytes] = field(default_factory=list)  # chunk ids
     lost_segments: set[int] = field(default_factory=set)  # ordinals of those that do not open at all
     wrong: list[tuple[int, bytes]] = field(default_factory=list)  # ordinal and id of single chunks
+    size: int = 0  # bytes that were read
     newer: NewerFormat | None = None  # the pack may be sound, and only newer than we are
 
     @property
@@ -70,6 +75,28 @@ def verify_pack(keys: KeyRing, pack_id: bytes, data: bytes, indexed: Receipt | N
     receipt = indexed or verdict.receipt
     if receipt is not None:
         _verify_chunks(keys, reader, data, verdict, receipt)
+    return verdict
+
+
+def verify_stored(repository: Repository, indexed: Receipt) -> PackVerdict:
+    """Read a pack whole and verify it against what the index says; one that is not sound is read a second time.
+
+    Raises StoreError.
+    """
+    name = pack_name(indexed.pack_id)
+
+    def read() -> PackVerdict:
+        data = repository.store.get(name, 0, PACK_MAX + 1)
+        verdict = verify_pack(repository.keys, indexed.pack_id, data, indexed)
+        verdict.size = len(data)
+        return verdict
+
+    verdict = read()
+    if verdict.sound or verdict.newer is not None:
+        return verdict
+    verdict = read()
+    if verdict.sound:
+        repository.rereads.note(name)
     return verdict
 
 

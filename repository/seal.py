@@ -34,7 +34,8 @@ _HEADER = struct.Struct("<4sBBBB16sQI32s12s")  # magic version kind cipher codec
 _SALT_SIZE = 32
 _NONCE_SIZE = 12
 OBJECT_MAX = PLAIN_MAX + _HEADER.size + TAG_SIZE + CHECKSUM_SIZE
-assert _HEADER.size == 80
+HEADER_SIZE = 80
+assert _HEADER.size == HEADER_SIZE
 
 
 class ObjectKind(IntEnum):
@@ -226,6 +227,13 @@ class Cipher:
 
     def __repr__(self) -> str:
         return f"Cipher({self.kind.name})"
+
+
+def epoch_of(header: bytes) -> int:
+    """The epoch an object says it was sealed in, from its first `HEADER_SIZE` bytes; -1: it is not sealed."""
+    if len(header) < HEADER_SIZE or header[:4] != _MAGIC:
+        return -1
+    return int(_HEADER.unpack(header[:HEADER_SIZE])[7])
 
 
 def check_envelope(sealed: bytes, magic: bytes, name: str) -> None:

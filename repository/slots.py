@@ -11,7 +11,7 @@ import hmac
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 
 from model.errors import ConfigError, Damaged, LoxError, Missing, NewerFormat, NotFound, UsageError, WrongPassword
@@ -145,11 +145,12 @@ class KeySlot:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Unlocked:
-    """An opened slot: the key of the epoch it was made in, and the private key to which later ones are sealed."""
+    """An opened slot: its key, the private key to which later epochs are sealed, and all `slots` there were then."""
 
     slot: KeySlot
     key: bytes
     private: bytes
+    slots: tuple[KeySlot, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +226,7 @@ def unlock(store: Store, repo_id: bytes, secret: str) -> Unlocked:
             tampered.append(problem)
             continue
         if unlocked is not None:
-            return unlocked
+            return replace(unlocked, slots=listing.slots)
     problems = [*tampered, *listing.problems]
     if problems and (tampered or not candidates):
         raise problems[0]

@@ -20,6 +20,8 @@ from repository.deleting import delete
 from repository.document_cache import Family, load_family
 from repository.documents import Document, decode_document, encode_document, take, take_hex
 from repository.keyring import WRITER_ID_SIZE
+from repository.purged import record_purged
+from repository.reserve import drawing_on_reserve
 from repository.seal import ObjectKind
 from repository.snapshot import SNAPSHOT_MAX, SNAPSHOT_PREFIX, Snapshot, Snapshots, load_all
 
@@ -60,14 +62,15 @@ def forget(repository: Repository, snapshot_id: str, rule: str, now: int) -> Non
     """Move the snapshot to the trash as of `now`, ns since the epoch; `rule` says in words why.
 
     Raises UsageError if it is pinned or held, Missing if there is no such snapshot, Damaged, NewerFormat, StoreError.
-    Refused by a store that deletes nothing, the snapshot is in both places, which counts as not forgotten.
+    On a store that is full the reserve is given up for it: room is made by forgetting first. Refused by a store that
+    deletes nothing, the snapshot is in both places, which counts as not forgotten.
     """
     name = SNAPSHOT_PREFIX + snapshot_id
     data, writer = repository.get_written(ObjectKind.SNAPSHOT, name)
     snapshot = Snapshot.decode(snapshot_id, data)  # what cannot be read is not ours to forget
     if kept := load_annotations(repository, snapshot_id).of(snapshot).protections(now):
         raise UsageError("the snapshot may not be forgotten", subject=snapshot.short_id, why=", ".join(kept))
-    _move(repository, snapshot_id, (data, writer), rule, now)
+    drawing_on_reserve(repository.store, lambda: _move(repository, snapshot_id, (data, writer), rule, now))
 
 
 def reseal(repository: Repository, snapshot_id: str, now: int) -> None:
@@ -183,10 +186,12 @@ def purgeable(repository: Repository, older_than_ns: int, now_ns: int) -> list[T
 def purge(repository: Repository, older_than_ns: int, now_ns: int) -> list[str]:
     """Remove for good what is `purgeable`; the ids. Raises StoreError.
 
-    The notes of a snapshot go with it. Of a snapshot that is in its place only what the trash has of it goes.
+    The notes of a snapshot go with it; that it was purged is remembered. Of a snapshot that is in its place only what
+    the trash has of it goes.
     """
-    purged = []
-    for one in purgeable(repository, older_than_ns, now_ns):
+    purged, going = [], purgeable(repository, older_than_ns, now_ns)
+    record_purged(repository, (one.id for one in going if not repository.store.exists(SNAPSHOT_PREFIX + one.id)))
+    for one in going:
         _empty(repository, one)
         if not repository.store.exists(SNAPSHOT_PREFIX + one.id):
             remove_notes(repository, [one.id])

@@ -1,6 +1,6 @@
 """Write-only machines: what they are given, where that is noted, and how it is taken back.
 
-    keys/writers/<id>/issued            sealed JSON: label and time
+    keys/writers/<id>/issued            sealed JSON: label and time; issued-<hex> once it was sealed anew
     keys/writers/<id>/revoked-<hex>     sealed JSON: time, and what the machine had written by then
 
 A writer key holds the id key and the chunker key, the public key of an epoch and a secret that shows who wrote. With
@@ -189,7 +189,7 @@ def _take_note(writers: dict[bytes, Writer], name: str, data: bytes) -> None:
         raise NewerFormat("the note on a write-only key was written by a newer version", subject=name)
     label, created = take(document, "label", str, name), take(document, "created", int, name)
     writer = writers.get(writer_id, Writer(writer_id, label, created))
-    if "/" + what != _ISSUED:
+    if not ("/" + what).startswith(_ISSUED):
         names = [str(one) for one in take(document, "accepted", list, name)]
         revoked = min(take(document, "revoked", int, name), writer.revoked or 1 << 63)
         writer = replace(writer, revoked=revoked, accepted=writer.accepted | frozenset(names))

@@ -8,9 +8,9 @@ from typing import Generic
 import numpy as np
 
 from model.batches import Compressed, PackBytes, R, Sealed
-from model.errors import RepositoryError
+from model.errors import RepositoryError, StoreError
 from model.orders import Fetched, Opened
-from repository.pack import OVERHEAD, PackBuffers, PackKeys, PackKind, PackWriter
+from repository.pack import HEADER_SIZE, OVERHEAD, PackBuffers, PackKeys, PackKind, PackWriter, pack_name
 from runtime.stage import Context, Stage
 from stages.access import RepositoryAccess
 from stages.room import Room
@@ -83,18 +83,31 @@ class Decryptor(Stage[Fetched, Opened]):
             if number not in trouble:
                 try:
                     self._open_segment(item, number, sealed, out)
-                except RepositoryError as error:
+                except (RepositoryError, StoreError) as error:
                     trouble[number] = str(error)
             data.append(out if number not in trouble else b"")
         yield Opened(order, data, trouble)
 
     def _open_segment(self, item: Fetched, number: int, sealed: memoryview, out: memoryview) -> None:
-        order = item.order
-        keys = self._keys_of(order.pack_id, item.head)
+        """Fill `out`; head and segment are fetched again should they not open as they came."""
+        order, store = item.order, self.access.repository.store
         ordinal, codec = int(order.segment_ordinal[number]), int(order.segment_codec[number])
-        if len(sealed) != len(out) + OVERHEAD:
-            raise keys.damaged(ordinal)
-        keys.open_into(ordinal, codec, int(order.segment_plain[number]), sealed, out)
+        name, came = pack_name(order.pack_id), [(item.head, sealed)]
+
+        def attempt() -> None:
+            if came:
+                head, data = came.pop()
+            else:
+                self._keys = None
+                head = store.get(name, 0, HEADER_SIZE)
+                begin, stored = int(order.segment_offset[number]), int(order.segment_stored[number])
+                data = memoryview(store.get(name, begin, stored))
+            keys = self._keys_of(order.pack_id, head)
+            if len(data) != len(out) + OVERHEAD:
+                raise keys.damaged(ordinal)
+            keys.open_into(ordinal, codec, int(order.segment_plain[number]), data, out)
+
+        self.access.repository.rereads.read(name, attempt)
 
     def _keys_of(self, pack_id: bytes, head: bytes) -> PackKeys:
         if self._keys is None or self._keys[0] != pack_id:

@@ -126,7 +126,7 @@ class Downloader(Stage[Order, Fetched]):
         size = int(item.segment_offset[-1]) + int(item.segment_stored[-1]) - begin
         try:
             head = self._head(item.pack_id, name)
-            data = memoryview(self.access.repository.store.get(name, begin, size))
+            data = self._range(name, begin, size)
         except (Missing, Damaged) as error:
             yield Fetched(item, b"", [memoryview(b"")] * len(item.segment_offset), self._all(item, str(error)))
             return
@@ -139,6 +139,14 @@ class Downloader(Stage[Order, Fetched]):
                 trouble[number] = f"pack {name} ends before its segment {int(item.segment_ordinal[number])}"
         self._requests.tell()
         yield Fetched(item, head, sealed, trouble)
+
+    def _range(self, name: str, begin: int, size: int) -> memoryview:
+        repository = self.access.repository
+        data = repository.store.get(name, begin, size)
+        if len(data) < size and len(again := repository.store.get(name, begin, size)) == size:
+            repository.rereads.note(name)
+            data = again
+        return memoryview(data)
 
     def flush(self) -> Iterator[Fetched]:
         self._requests.tell(last=True)

@@ -250,16 +250,33 @@ class _Turnover:
         """`DRAWS` draws of what snapshots of these times (ns since the epoch, ascending) need together."""
         gaps = np.diff(np.array(kept, np.float64)) / DAY
         ahead = (kept[-1] - self._times[-1]) / DAY if kept else 0.0
-        steps = np.diff(self._size) / np.maximum(np.diff(self._times) / DAY, 1e-6)
+        slopes = self._slopes(rng)
         totals = np.empty(DRAWS)
         starts = np.unique(self._of)
         for path in range(DRAWS):
-            slope = float(rng.choice(steps, len(steps)).mean()) if len(steps) else 0.0
             own = rng.choice(starts, len(starts)) if len(starts) else starts
             weights = np.bincount(own, minlength=len(self._times))[self._of].astype(np.float64)
-            newest = max(0.0, self._size[-1] + slope * max(0.0, ahead))
+            newest = max(0.0, self._size[-1] + slopes[path] * max(0.0, ahead))
             totals[path] = newest + _at(self._gap, self._gone, weights, gaps).sum()
         return totals
+
+    def _slopes(self, rng: np.random.Generator) -> F64:
+        """`DRAWS` guesses how much the newest snapshot grows in a day: of lines through resampled sizes. Their middle
+        is moved toward none as far as it could be by chance: the line is drawn far beyond what it was laid through.
+        """
+        days, n = (self._times - self._times[-1]) / DAY, len(self._times)
+        slopes = np.array([_slope(days, self._size, rng.integers(0, n, n)) for _ in range(DRAWS)])
+        middle, spread = float(slopes.mean()), float(slopes.std())
+        sure = max(0.0, 1.0 - (spread / middle) ** 2) if middle else 0.0
+        moved: F64 = slopes - middle * (1.0 - sure)
+        return moved
+
+
+def _slope(x: F64, y: F64, which: I64) -> float:
+    """Of the straight line through some points, by least squares."""
+    x, y = x[which], y[which]
+    spread = float(((x - x.mean()) ** 2).sum())
+    return float(((x - x.mean()) * (y - y.mean())).sum()) / spread if spread else 0.0
 
 
 def _at(gap: F64, gone: F64, weights: F64, wanted: F64) -> F64:

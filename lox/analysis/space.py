@@ -90,6 +90,7 @@ def space(
     sums = _Sums(view, needs)
     names, rows = sums.rows()
     order = np.argsort(-(rows["exclusive"] + rows["shared"]), kind="stable")
+    order = order[(rows["files"] > 0)[order]]  # folders and the like have no content
     overheads = _overheads(view, sums)
     cells = np.concatenate([rows["exclusive"][order], rows["shared"][order], list(overheads.values())])
     whole = _whole(cells)

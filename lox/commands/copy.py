@@ -10,7 +10,7 @@ import click
 from lox.engine import Asked, announce, applied, engine_options, limit_options
 from lox.escape import safe
 from lox.metrics import Metering, metered
-from lox.opening import FROM_SECTION, open_other, open_repository, other_options
+from lox.opening import FROM_SECTION, open_other, open_repository, other_options, tell_rereads_of
 from lox.output import output_of
 from lox.settings import command as command_of
 from lox.settings import option
@@ -63,6 +63,7 @@ def command(
     profile = asked_engine.resolved()
     ctx.with_resource(applied(profile))
     source = open_other(url, asked["from_password_file"], asked["from_password_command"])
+    tell_rereads_of(ctx, source)
     target = open_repository(ctx, ["pipelines.copy"])
     from lox.copying import choose_snapshots, finish_copy
     from lox.progress import Reporter

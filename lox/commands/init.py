@@ -63,6 +63,7 @@ def command(
     """
     from repository.cache_dir import default_cache_dir
     from repository.repository import Repository
+    from repository.reserve import hold_reserve
     from repository.seen import remember
 
     output = output_of(ctx)
@@ -76,6 +77,7 @@ def command(
     _probe(output, store)
     repository, recovery = Repository.init(store, password, params, encryption, related=related)
     remember(repository, default_cache_dir())
+    hold_reserve(store)
     output.event(
         "summary",
         repository=repository.id.hex(),

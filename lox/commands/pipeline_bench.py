@@ -73,7 +73,7 @@ def _show(output: Output, rates: Rates) -> None:
 
 def _check(output: Output, rates: Rates, source: bytes | None, work: str | None) -> None:
     """Predicts a backup with the default engine, and makes some."""
-    from lox.measuring import forecast_fields, sample_for
+    from lox.measuring import busy_text, forecast_fields, sample_for
     from pipelines.backup import BackupRequest, backup_plan
     from pipelines.options import EngineOptions
     from pipelines.predict import Conditions, predict
@@ -94,3 +94,5 @@ def _check(output: Output, rates: Rates, source: bytes | None, work: str | None)
     output.line()
     output.line(f"predicted: {format_rate(forecast.rate)}; {safe(forecast.text)}")
     output.line(f"a real backup of the sample: {format_rate(real)}, {format_share(real, forecast.rate)} of that")
+    if busy := busy_text(rates.host.cores):
+        output.line(f"warning: {busy}")

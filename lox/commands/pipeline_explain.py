@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import click
 
+from lox.engine import Asked, engine_options, limit_options
 from lox.escape import safe
 from lox.output import Output, output_of, table
 from lox.settings import command as command_of
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 
 @command_of("explain")
-@click.argument("profile", required=False)
-@option("--set", "sets", metavar="KEY=VALUE", multiple=True, help="Another value; may be repeated.")
+@click.argument("name", metavar="[PROFILE]", required=False)
 @option("--source", metavar="PATH", type=BytesType(),
         help="Predict for files like these. [default: for made-up ones]")  # fmt: skip
 @option(
@@ -32,25 +31,31 @@ if TYPE_CHECKING:
 )
 @option("--measure/--no-measure", default=None,
         help="Measure stages again, or not at all. [default: if no rates are kept that still hold]")  # fmt: skip
+@engine_options
+@limit_options
 @click.pass_context
 def command(
-    ctx: click.Context, /, profile: str | None, sets: tuple[str, ...], source: bytes | None, work: str | None,
+    ctx: click.Context, /, asked_engine: Asked, name: str | None, source: bytes | None, work: str | None,
     measure: bool | None,
 ) -> None:  # fmt: skip
     """Explain what a profile comes to on this host.
+
+    PROFILE is a name or a file; without it, --profile, LOX_PROFILE or nothing but defaults count.
 
     Every value and where it comes from, the stages with their strands and lanes, the memory they may take, how fast
     a backup of new files will be, which stage will limit it, and what to look out for. The rates of stages are those
     that 'lox pipeline bench' has measured; if there are none, they are measured now, which takes some seconds.
     """
+    from lox.measuring import busy_text
     from pipelines.explain import explain, warnings_of
-    from pipelines.profile import load
     from pipelines.rates import usable_cores
 
-    output, loaded, cores = output_of(ctx), load(profile, sets), usable_cores()
+    output, loaded, cores = output_of(ctx), asked_engine.called(name).resolved(), usable_cores()
     explained = explain(loaded, cores)
     forecast = _forecast(output, loaded, explained, source, work, measure)
     warnings = warnings_of(explained, forecast, cores)
+    if forecast is not None and (busy := busy_text(cores)):
+        warnings.append(busy)
     _show_json(output, explained, forecast, warnings)
     _show_values(output, explained)
     _show_memory(output, explained)
@@ -84,9 +89,8 @@ def _forecast(
 
 
 def _bytes_a_second(limit: str | None) -> float | None:
-    """What an upload limit allows just now, that of the profile or else of the environment; None: everything."""
-    limit = limit or os.environ.get("LOX_LIMIT_UPLOAD")
-    if not limit:
+    """What an upload limit allows just now; None: everything."""
+    if limit is None:
         return None
     from repository.store.throttled import Bucket
 

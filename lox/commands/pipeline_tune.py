@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lox.engine import Asked, applied, engine_options, limit_options
 from lox.escape import safe
 from lox.output import Output, output_of
 from lox.settings import command as command_of
@@ -27,9 +28,8 @@ TIME_LEAST = 10.0  # seconds
 
 
 @command_of("tune")
-@click.argument("profile", required=False)
+@click.argument("name", metavar="[PROFILE]", required=False)
 @option("--source", metavar="PATH", type=BytesType(), required=True, help="Files like those that are to be backed up.")
-@option("--set", "sets", metavar="KEY=VALUE", multiple=True, help="Start from another value; may be repeated.")
 @option("--time", "seconds", type=SecondsType(TIME_LEAST), metavar="TIME", default="120s", show_default=True,
         help="How long to measure, for example 90s, 10m.")  # fmt: skip
 @option("--work", metavar="DIR|URL", help="Where trials store their packs. [default: a temporary folder]")
@@ -37,11 +37,13 @@ TIME_LEAST = 10.0  # seconds
         help="How much more may be stored for the sake of speed.")  # fmt: skip
 @option("--warm", is_flag=True, help="Leave files in memory that are there. [default: read them from where they lie]")
 @option("--write", is_flag=True, help="Keep what was found, as a profile of yours.")
-@option("--name", help="What that is called. [default: the name of the profile with -tuned]")
+@option("--name", "new_name", help="What that is called. [default: the name of the profile with -tuned]")
+@engine_options
+@limit_options
 @click.pass_context
 def command(
-    ctx: click.Context, /, profile: str | None, source: bytes, sets: tuple[str, ...], seconds: float, work: str | None,
-    allow_larger: float, warm: bool, write: bool, name: str | None,
+    ctx: click.Context, /, asked_engine: Asked, name: str | None, source: bytes, seconds: float, work: str | None,
+    allow_larger: float, warm: bool, write: bool, new_name: str | None,
 ) -> None:  # fmt: skip
     """Find out by real backups which settings of a profile are fastest for these files on this host.
 
@@ -51,17 +53,17 @@ def command(
     place on the disk, or in the store, that backups go to.
     """
     from lox.measuring import place_of
-    from pipelines.profile import load
     from pipelines.profile_write import new_path
     from pipelines.rates import usable_cores
     from pipelines.trials import trial_ground
     from pipelines.tune import Climber
     from pipelines.tuning import Workbench, knobs_of
 
-    output, start = output_of(ctx), load(profile, sets)
+    output, start = output_of(ctx), asked_engine.called(name).resolved()
     place = place_of(source)
-    target = new_path(name or f"{start.name}-tuned") if write else None
+    target = new_path(new_name or f"{start.name}-tuned") if write else None
     _, point = knobs_of(start, usable_cores())
+    ctx.with_resource(applied(start))
     stop, begin = threading.Event(), time.monotonic()
     with stopping(stop, quiet=output.json), trial_ground(work, stop) as ground:
         bench = Workbench(ground, place, start, cold=not warm)
@@ -76,10 +78,10 @@ def command(
 
 
 def _write(output: Output, path: str, start: Profile, tuned: Tuned) -> None:
-    """A profile of the user's own: it extends the one it began with, and sets what --set gave and what changed."""
+    """A profile of the user's own: it extends the one it began with, and sets what options gave and what changed."""
     from pipelines.profile_write import profile_text, write_new
 
-    given = {key: value.value for key, value in start.values.items() if not value.place.line}
+    given = {key: value.value for key, value in start.values.items() if value.place.file.startswith("--")}
     changes = {**given, **{key: after for key, (_, after) in tuned.changes.items()}}
     extends = "default"
     if start.files:

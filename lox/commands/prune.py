@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lox.engine import limit_options, limits
 from lox.escape import safe
 from lox.metrics import Metering, metered
 from lox.opening import open_repository
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     help="How long to keep what interrupted backups stored, for the next to use.",
 )
 @option("--reencrypt", is_flag=True, help="Store anew what is sealed under keys from before the last lox key rotate.")
+@limit_options
 @click.pass_context
 @metered("prune")
 def command(
@@ -62,6 +64,8 @@ def command(
     max_rewrite: int | None,
     unfinished: int,
     reencrypt: bool,
+    limit_upload: str | None,
+    limit_download: str | None,
     meter: Metering,
 ) -> ExitCode:
     """Give back the room of what no snapshot needs.
@@ -70,9 +74,11 @@ def command(
     mostly of no use are rewritten. May run beside backups and restores: what somebody may still rely on is deleted by
     the next run. Interrupted anywhere, it loses nothing.
     """
+    ctx.with_resource(limits(limit_upload, limit_download))
     repository = open_repository(ctx, ["repository.prune"])
     from lox.progress import Reporter
     from repository.prune import PrunePolicy, prune
+    from repository.reserve import hold_reserve
 
     output = output_of(ctx)
     reporter = Reporter(output)
@@ -80,6 +86,10 @@ def command(
         try:
             policy = PrunePolicy(max_unused, max_rewrite, trash, unfinished)
             report = prune(repository, policy, dry_run, meter.stepping(reporter), reencrypt)
+            if not dry_run:
+                hold_reserve(repository.store)
+                if reencrypt:
+                    output.note("note: mirrors keep what is under older keys until: lox store sync --delete")
         except Interrupted as error:
             raise Interrupted(error.what, hint="nothing is lost; lox prune goes on where it stopped") from error
     return _finish(output, report)
@@ -96,6 +106,18 @@ def _finish(output: Output, report: PruneReport) -> ExitCode:
     output.event("summary", **fields, bytes_after=report.bytes_after, exit_code=int(code))
     output.lines(_lines(report))
     return code
+
+
+_LEFT = {
+    "index": "of packs that are left too; the next run goes on",
+    "gc/condemned": "they go once what they condemn is deleted",
+    "gc/quarantine": "what repair moved aside; delete it if nothing is to be learned from it any more",
+}
+
+
+def _left(folder: str) -> str:
+    """Why objects of a folder were not sealed anew, and what to do."""
+    return _LEFT.get(folder, "they do not open; lox check tells more")
 
 
 def _deleted(report: PruneReport, would: str) -> list[str]:
@@ -124,11 +146,22 @@ def _lines(report: PruneReport) -> list[str]:
         )
     if report.resealed:
         lines.append(f"{plural(report.resealed, 'snapshot')} sealed anew")
+    if report.resealed_others:
+        lines.append(f"{plural(report.resealed_others, 'note')} and the like sealed anew")
+    if report.left_old:
+        lines.append("left under older keys:")
+        lines += [
+            f"    {plural(count, 'object')} in {safe(folder)}/: {_left(folder)}"
+            for folder, count in report.left_old.items()
+        ]
     if report.old_keys:
         lines.append(f"{plural(report.old_keys, 'pack')} left under older keys; the next run goes on")
     if report.rescued:
         lines.append(f"{plural(report.rescued, 'condemned pack')} needed after all")
     lines += _deleted(report, would)
+    if report.leftovers:
+        what = f"{plural(report.leftovers, 'file')} of writers that were killed {would}removed"
+        lines.append(f"{what}, {format_size(report.leftover_bytes)}")
     if report.waiting:
         lines.append(
             f"{plural(report.waiting, 'condemned pack')} left, {format_size(report.waiting_bytes)}: "

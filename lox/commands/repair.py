@@ -75,6 +75,9 @@ def _finish(output: Output, report: RepairReport) -> ExitCode:
         "summary",
         applied=report.applied,
         set_aside=len(report.set_aside),
+        epochs_mended=len(report.twins),
+        leftovers=len(report.leftovers),
+        leftover_bytes=sum(each.size for each in report.leftovers),
         packs_listed=len(report.unlisted),
         packs_condemned=len(report.condemned),
         chunks_salvaged=report.chunks_salvaged,
@@ -90,7 +93,7 @@ def _finish(output: Output, report: RepairReport) -> ExitCode:
 
 
 def _last_line(report: RepairReport, left: bool) -> str:
-    if not report.applied and not report.nothing_to_do:
+    if not report.applied and not (report.nothing_to_do and not report.leftovers):
         return "nothing was changed; --apply does it"
     if left:
         return "done; what is listed above stays damaged" if report.applied else "nothing to do here"
@@ -104,6 +107,8 @@ def _tell_plan(output: Output, report: RepairReport) -> None:
         output.event("condemn", pack=pack.pack_id.hex(), what=safe(pack.what), chunks_needed=pack.chunks)
     for pack_id in report.unlisted:
         output.event("list", pack=pack_id.hex())
+    for twin in report.twins:
+        output.event("mend_epoch", object=twin.name, sound=twin.sound, what=safe(str(twin.trouble)))
     for error in report.set_aside:
         output.event("set_aside", object=error.subject, what=safe(str(error)))
     lines = []
@@ -120,6 +125,13 @@ def _tell_plan(output: Output, report: RepairReport) -> None:
     if report.unlisted:
         lines.append(f"{verbs[2]} {plural(len(report.unlisted), 'pack')} in a new index object")
     lines += [f"{verbs[3]} aside {safe(error.subject)}: {safe(error.what)}" for error in report.set_aside]
+    wrote, removed = ("wrote", "removed") if report.applied else ("write", "remove")
+    lines += [
+        f"{wrote} {safe(twin.name)} anew from {safe(twin.sound)}: {safe(twin.trouble.what)}" for twin in report.twins
+    ]
+    if report.leftovers:
+        size = format_size(sum(each.size for each in report.leftovers))
+        lines.append(f"{removed} {plural(len(report.leftovers), 'file')} of writers that were killed, {size}")
     output.lines(lines)
 
 

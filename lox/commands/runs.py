@@ -15,7 +15,7 @@ LAST = 20
 
 @command_of("runs")
 @option("--last", type=click.IntRange(1), default=LAST, show_default=True, metavar="N", help="How many.")
-@option("--kind", type=click.Choice(["backup", "restore", "copy", "check"]), help="Only these.")
+@option("--kind", type=click.Choice(["backup", "restore", "copy"]), help="Only these.")
 @click.pass_context
 def command(ctx: click.Context, /, last: int, kind: str | None) -> None:
     """List what ran on this host, the newest last.

@@ -44,7 +44,9 @@ def command(ctx: click.Context, /) -> ExitCode:
 
 def _row(snapshot: Snapshot, state: Annotation, system: str) -> tuple[str, ...]:
     stats = snapshot.stats
-    remarks = [plural(snapshot.problems, "problem")] if snapshot.problems else []
+    remarks = ["written by a write-only machine"] if _is_written(snapshot) else []
+    if snapshot.problems:
+        remarks.append(plural(snapshot.problems, "problem"))
     if state.pin or state.holds or state.comment or state.unreadable:
         remarks += [text for text in (marks_text(state), safe(state.comment)) if text]
     marks = f"  ({'; '.join(remarks)})" if remarks else ""
@@ -59,6 +61,11 @@ def _row(snapshot: Snapshot, state: Annotation, system: str) -> tuple[str, ...]:
         _tags_text(state.tags),
         _paths_text(snapshot.paths) + marks,
     )
+
+
+def _is_written(snapshot: Snapshot) -> bool:
+    """Whether a machine made it, or what it is a copy of, whose word nobody else takes."""
+    return bool(snapshot.writer or snapshot.extra.get("written_by"))
 
 
 @lru_cache(maxsize=1024)  # thousands of snapshots have them in common

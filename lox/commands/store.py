@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lox.contents import ID_SHOWN
 from lox.engine import limit_options, limits
-from lox.escape import safe
+from lox.escape import safe, shown
 from lox.output import Output, output_of, table
 from lox.settings import Group, option, settings_of
 from lox.types import SizeType
-from lox.units import format_rate, format_seconds, format_size, plural
-from model.errors import Interrupted
+from lox.units import format_rate, format_seconds, format_size, format_time, plural
+from model.errors import Interrupted, LoxError, UsageError
 from model.exits import ExitCode
 
 if TYPE_CHECKING:
     from repository.mirror import SyncReport
+    from repository.repository import Repository
     from repository.store.probe import Finding, ProbeReport
 
 MIB = 1 << 20
@@ -62,50 +64,86 @@ def probe_store(ctx: click.Context, /, url: str | None, object_size: int, object
 @click.argument("source", metavar="FROM")
 @click.argument("target", metavar="TO")
 @option("--delete", is_flag=True, help="Also delete what FROM has no more: packs, forgotten snapshots, old passwords.")
+@option(
+    "--even-lost",
+    is_flag=True,
+    help="With --delete: also snapshots that FROM lost, and what only they need. Without, nothing is deleted then.",
+)
 @option("--lanes", type=click.IntRange(1, 64), default=4, show_default=True,
         help="Objects on their way at once; each takes the memory of a pack.")  # fmt: skip
 @option("--dry-run", "-n", is_flag=True, help="Show how much would be done.")
 @limit_options
 @click.pass_context
 def sync_stores(
-    ctx: click.Context, /, source: str, target: str, delete: bool, lanes: int, dry_run: bool,
+    ctx: click.Context, /, source: str, target: str, delete: bool, even_lost: bool, lanes: int, dry_run: bool,
     limit_upload: str | None, limit_download: str | None,
 ) -> int:  # fmt: skip
     """Copy a repository object by object to another place.
 
     What TO lacks is copied as it is, so both hold the same repository, opened by the same passwords. Every object is
     compared with its checksum on the way; no password is needed, except for --delete: then FROM must have all packs
-    that its index names. An empty TO is filled, an older one brought up to date. Exit code 15 if objects of FROM are
-    damaged; those are not copied.
+    that its index names, and snapshots that are gone from it must have been purged, not lost. An empty TO is filled,
+    an older one brought up to date. Exit code 15 if objects of FROM are damaged, which are not copied, or lost.
     """
-    from lox.opening import open_store_with_key
+    from lox.opening import open_store_with_key, tell_rereads
     from lox.progress import Reporter
     from lox.signals import stopping
     from repository.mirror import require_whole, sync
+    from repository.purged import load_purged
+    from repository.repository import Repository
     from repository.store import open_store
 
     ctx.with_resource(limits(limit_upload, limit_download))
     output = output_of(ctx)
     reporter = Reporter(output)
     stores = open_store(source), open_store(target)
+    if even_lost and not delete:
+        raise UsageError("--even-lost goes with --delete")
+    purged, model = None, None
     if delete:
-        require_whole(open_store_with_key(stores[0]))
+        model = open_store_with_key(stores[0])
+        require_whole(model)
+        purged = None if even_lost else load_purged(model)
     with reporter, stopping(reporter.stop, quiet=output.json):
         try:
-            report = sync(*stores, delete=delete, dry_run=dry_run, lanes=lanes, progress=reporter.step)
+            report = sync(*stores, delete=delete, purged=purged, dry_run=dry_run, lanes=lanes, progress=reporter.step)
         except Interrupted as error:
             raise Interrupted(error.what, hint="the same command goes on where it stopped") from error
-    code = ExitCode.DAMAGE_FOUND if report.findings else ExitCode.OK
+    code = ExitCode.DAMAGE_FOUND if report.findings or report.lost else ExitCode.OK
     for name, text in report.findings.items():
         output.event("finding", object=name, message=safe(text))
         output.line(f"not copied: {safe(text)}")
+    if report.lost and model is not None:
+        _tell_lost(output, report, Repository.attach(stores[1], model.credentials()))
     fields = {name: value for name, value in asdict(report).items() if name != "findings"}
     output.event("summary", dry_run=dry_run, **fields, findings=len(report.findings), exit_code=int(code))
     if output.quiet < 2:
         output.line(_sync_line(report, dry_run))
-    if report.kept:
+    tell_rereads(output, stores[0].url, report.reread)
+    if report.kept and not report.lost:
         output.note(f"note: {plural(report.kept, 'object')} not deleted: somebody is at work on the repository")
     return code
+
+
+def _tell_lost(output: Output, report: SyncReport, mirror: Repository) -> None:
+    """The snapshots that only the mirror has, though nobody purged them."""
+    from repository.snapshot import load as load_snapshot
+
+    rows = []
+    for snapshot_id in report.lost:
+        try:
+            snapshot = load_snapshot(mirror, snapshot_id)
+        except LoxError as error:
+            rows.append((snapshot_id[:ID_SHOWN], "", "", safe(str(error))))
+            continue
+        paths = ", ".join([shown(path) for path in snapshot.paths])
+        rows.append((snapshot_id[:ID_SHOWN], format_time(snapshot.time), safe(snapshot.host), paths))
+    output.events("lost", ({"snapshot": snapshot_id} for snapshot_id in report.lost))
+    output.lines(table(("SNAPSHOT", "TIME", "HOST", "PATHS"), rows))
+    output.note(
+        f"lox: {plural(len(report.lost), 'snapshot')} gone from the source though nobody purged them, so nothing was "
+        "deleted; bring them back with: lox store sync, the other way round; if they are not wanted: --even-lost"
+    )
 
 
 def _sync_line(report: SyncReport, dry_run: bool) -> str:

@@ -18,10 +18,11 @@ from lox.settings import option, settings_of
         help="How often to look.")  # fmt: skip
 @click.pass_context
 def command(ctx: click.Context, /, once: bool, interval: float) -> None:
-    """Show what runs on this host now: how busy each stage is, how fast, and what limits.
+    """Show what runs now, and what limits it.
 
-    In the last second a stage was busy (#), blocked (=: what comes after it has no room, or works on the same lane) or
-    starved (.: it had nothing to do). With --json a line for each run every interval. Ctrl-C ends it.
+    Of every run of this user on this host: how fast each stage is and how busy. In the last second it was busy (#),
+    blocked (=: what comes after it has no room, or works on the same lane) or starved (.: it had nothing to do).
+    With --json a line for each run every interval. Ctrl-C ends it.
     """
     from lox.top import status_fields, top_lines, watch
     from pipelines.run_records import RunStore

@@ -119,6 +119,8 @@ def _state(verdict: Verdict) -> str:
 
 
 def _content(found: Explanation) -> list[str]:
+    from lox.analysis.origins import ORIGINS, SAME
+
     unique = found.cost.content
     text = f"content   {format_size(found.logical)} logical, {format_size(unique)} unique"
     if found.repeated:
@@ -126,10 +128,10 @@ def _content(found: Explanation) -> list[str]:
     lines = [text]
     for origin in found.origins:
         lines.append(f"  {format_share(origin.bytes, unique):>6}  {format_size(origin.bytes):>8}  {origin.what}")
-        for one in origin.holders:
-            if one.path != found.path or one.snapshot != found.parent:
-                place = f"{one.snapshot[:ID_SHOWN]} {safe(one.host)}"
-                lines.append(f"          {format_size(one.bytes):>8}  in {place} {shown_path(one.path)}")
+        # The same path before is no news: only others are named.
+        for one in (one for one in origin.holders if one.snapshot != found.parent or origin.what != ORIGINS[SAME]):
+            place = f"{one.snapshot[:ID_SHOWN]} {safe(one.host)}"
+            lines.append(f"          {format_size(one.bytes):>8}  in {place} {shown_path(one.path)}")
     return lines
 
 

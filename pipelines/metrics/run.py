@@ -152,7 +152,7 @@ class RunMeter:
         values.put("backup_size_bytes", report.bytes_total, job)
         values.put("backup_files_count", report.files, job)
         values.put("backup_files", report.files, job)
-        values.put("dedup_ratio", report.bytes_total / max(report.bytes_new, 1) if report.bytes_total else 1.0, job)
+        values.put("backup_new_bytes", report.bytes_new, job)
         values.put("backup_problems", len(report.problems), job)
         values.put("backup_mirrors_behind", behind, job)
         values.add("backup_read_bytes_total", report.bytes_read, job)

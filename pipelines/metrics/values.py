@@ -106,7 +106,7 @@ class Values:
         """All of them as they are now."""
         self.take_requests()
         with self._lock:
-            return dict(self._samples)
+            return _with_ratios(dict(self._samples))
 
     def registry(self) -> CollectorRegistry:
         """What prometheus_client serves."""
@@ -146,7 +146,15 @@ def merged(before: Mapping[Key, float], added: Mapping[Key, float], said: Mappin
             result[name, labels] = value
     for key, amount in added.items():
         result[key] = result.get(key, 0.0) + amount
-    return result
+    return _with_ratios(result)
+
+
+def _with_ratios(samples: Samples) -> Samples:
+    """With the ratio of each job as its counters have it; while nothing was new there is none."""
+    for (name, labels), unique in list(samples.items()):
+        if name == f"{PREFIX}dedup_unique_bytes_total" and unique > 0:
+            samples[f"{PREFIX}dedup_ratio", labels] = samples[f"{PREFIX}dedup_logical_bytes_total", labels] / unique
+    return samples
 
 
 def exposition(samples: Samples) -> bytes:

@@ -6,12 +6,12 @@ import os
 import re
 
 from model.errors import UsageError
-from repository.store.base import Bytes, Store
+from repository.store.base import Bytes, Leftover, Store
 from repository.store.local import LocalStore
 from repository.store.measured import MeasuredStore
 from repository.store.memory import MemoryStore
 
-__all__ = ["Bytes", "LocalStore", "MemoryStore", "Store", "is_remote", "open_store"]
+__all__ = ["Bytes", "Leftover", "LocalStore", "MemoryStore", "Store", "is_remote", "open_store"]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?!$)")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from model.errors import Missing
 
@@ -12,6 +13,18 @@ Bytes = bytes | bytearray | memoryview
 
 _PART = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 _NAME = re.compile(rf"{_PART.pattern}(?:/{_PART.pattern}){{0,7}}")
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """What a put left behind that was interrupted, or is under way: no object, but it takes room.
+
+    `written` is when it was last added to, by the clock of the store, in ns since the epoch.
+    """
+
+    path: str  # from the root of the store
+    size: int
+    written: int
 
 
 class Store(ABC):
@@ -74,6 +87,14 @@ class Store(ABC):
     def rules_for_deleted(self) -> str:
         """In words, how long the store keeps what was deleted; empty if it does not, or does not tell."""
         return ""
+
+    def leftovers(self) -> Iterator[Leftover]:
+        """What interrupted puts left, and what puts under way have written so far. Raises StoreError."""
+        return iter(())
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        """Give its room back; one that is gone is no error. Raises Refused, StoreError."""
+        raise AssertionError("a store that has leftovers removes them")
 
     def exists(self, name: str) -> bool:
         """Whether there is such an object."""

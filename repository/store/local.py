@@ -11,8 +11,9 @@ import stat
 from collections.abc import Iterator, Sequence
 
 from model.errors import Exists, Missing, Refused, StoreError, StoreFull, Transient
-from repository.store.base import Bytes, Store, check_name, is_part
+from repository.store.base import Bytes, Leftover, Store, check_name, is_part
 
+TEMPORARY = ".tmp-"  # how names of files begin that are not objects yet
 _WRITEV_MAX = 512  # parts per writev(2), below IOV_MAX
 _DIRECT_MIN, _DIRECT_ALIGN = 1 << 20, 4096  # bytes from which an object bypasses the page cache; block size
 FOLDERS = 16  # times a folder is made that others remove because it was empty a moment ago
@@ -36,7 +37,7 @@ class LocalStore(Store):
     """Files below `path`: folders 0700, files 0400.
 
     A new object is written beside its final name as ``.tmp-<random>``, synced, linked to the name (which fails if
-    it is taken), and the folder is synced. Leftover temporary files of a crash are invisible and harmless.
+    it is taken), and the folder is synced. Temporary files that a crash leaves are no objects: `leftovers`.
     """
 
     def __init__(self, path: str) -> None:
@@ -59,7 +60,7 @@ class LocalStore(Store):
             raise Exists("object exists already", subject=name)
         with _translated(name, writing=True):
             self._make_durable(folder)
-            temporary = os.path.join(folder, f".tmp-{os.urandom(8).hex()}")
+            temporary = os.path.join(folder, f"{TEMPORARY}{os.urandom(8).hex()}")
             try:
                 self._write(temporary, parts)
                 _publish(temporary, final)
@@ -100,6 +101,30 @@ class LocalStore(Store):
     def written(self, name: str) -> int | None:
         with _translated(name):
             return os.stat(self._path(name), follow_symlinks=False).st_mtime_ns
+
+    def leftovers(self) -> Iterator[Leftover]:
+        with _translated("/"):
+            yield from self._leftovers_below("")
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        with _translated(leftover.path), contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self.url, leftover.path))
+
+    def _leftovers_below(self, folder: str) -> Iterator[Leftover]:
+        try:
+            with os.scandir(os.path.join(self.url, folder)) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for entry in found:
+            path = os.path.join(folder, entry.name)
+            if entry.is_dir(follow_symlinks=False) and is_part(entry.name):
+                yield from self._leftovers_below(path)
+            elif entry.name.startswith(TEMPORARY) and entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(FileNotFoundError):  # it became an object
+                    status = entry.stat(follow_symlinks=False)
+                    own = status.st_size if status.st_nlink == 1 else 0  # else it is an object's second name
+                    yield Leftover(path, own, status.st_mtime_ns)
 
     def _path(self, name: str) -> str:
         return os.path.join(self.url, check_name(name))
@@ -247,7 +272,7 @@ def _unlink_temporary(folder: str, inode: int) -> None:
     long as one is there the disk has no room back."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(".tmp-") and entry.inode() == inode:
+            if entry.name.startswith(TEMPORARY) and entry.inode() == inode:
                 os.unlink(entry.path)
 
 

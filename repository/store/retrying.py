@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from model.errors import Exists, Missing, Transient
-from repository.store.base import Bytes, Store
+from repository.store.base import Bytes, Leftover, Store
 from repository.store.wrappers import WrappedStore
 
 T = TypeVar("T")
@@ -87,6 +87,12 @@ class RetryingStore(WrappedStore):
 
     def keeps_deleted(self, name: str) -> bool | None:
         return self._repeated(lambda tries: self.inner.keeps_deleted(name))
+
+    def leftovers(self) -> Iterator[Leftover]:
+        return iter(self._repeated(lambda tries: list(self.inner.leftovers())))
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        self._repeated(lambda tries: self.inner.remove_leftover(leftover))
 
     def _repeated(self, attempt: Callable[[int], T]) -> T:
         """The result of `attempt`, which is told how many attempts failed before it."""

@@ -16,14 +16,15 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from model.errors import Exists, LoxError, Missing, Refused, StoreError, StoreFull, Transient, UsageError
-from repository.store.base import Bytes, Store, check_name, is_part
+from repository.store.base import Bytes, Leftover, Store, check_name, is_part
+from repository.store.local import TEMPORARY
 from repository.store.remote import Location, NameLocks, backend
 
 if TYPE_CHECKING:
     import asyncssh
 
 T = TypeVar("T")
-_Found = list[tuple[str, int]]  # names and sizes
+_Found = list[tuple[str, Any]]  # names and attributes
 _SLICE = 4 << 20  # bytes handed over at once; the library cuts them into requests that are under way together
 _FOLDERS_AT_ONCE = 16
 _CONNECT_SECONDS, _ALIVE_SECONDS = 20, 15
@@ -62,7 +63,23 @@ class SftpStore(Store):
         self._run(lambda sftp: self._put(sftp, path, name, parts), name, writing=True)
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
-        return iter(sorted(self._run(lambda sftp: self._list(sftp, prefix), prefix or "/", writing=True)))
+        def wanted(part: str, name: str) -> bool:
+            return is_part(part) and name.startswith(prefix)
+
+        found = self._run(lambda sftp: self._walk(sftp, prefix, wanted), prefix or "/", writing=True)
+        return iter(sorted((name, int(status.size or 0)) for name, status in found))
+
+    def leftovers(self) -> Iterator[Leftover]:
+        def wanted(part: str, name: str) -> bool:
+            return part.startswith(TEMPORARY)
+
+        found = self._run(lambda sftp: self._walk(sftp, "", wanted), "/", writing=True)
+        for path, status in sorted(found, key=lambda each: each[0]):
+            yield Leftover(path, int(status.size or 0), int(status.mtime or 0) * 10**9)
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        with contextlib.suppress(Missing):
+            self._run(lambda sftp: sftp.remove(f"{self._root}/{leftover.path}"), leftover.path)
 
     def size(self, name: str) -> int:
         return self._attributes(name)[0]
@@ -129,7 +146,7 @@ class SftpStore(Store):
 
     async def _put(self, sftp: asyncssh.SFTPClient, path: str, name: str, parts: Sequence[Bytes]) -> None:
         folder = path.rpartition("/")[0]
-        temporary = f"{folder}/.tmp-{secrets.token_hex(8)}"
+        temporary = f"{folder}/{TEMPORARY}{secrets.token_hex(8)}"
         try:
             await self._write(sftp, folder, temporary, parts)
             await self._publish(sftp, temporary, path, name)
@@ -182,7 +199,8 @@ class SftpStore(Store):
             return False
         return bool(room.bavail * room.frsize <= _NO_ROOM)
 
-    async def _list(self, sftp: asyncssh.SFTPClient, prefix: str) -> _Found:
+    async def _walk(self, sftp: asyncssh.SFTPClient, prefix: str, wanted: Callable[[str, str], bool]) -> _Found:
+        """Name and attributes of the files below the folder of `prefix` of which `wanted(last part, name)` holds."""
         gate = asyncio.Semaphore(_FOLDERS_AT_ONCE)
         found: _Found = []
 
@@ -192,14 +210,12 @@ class SftpStore(Store):
                 async with gate:
                     async for entry in sftp.scandir(f"{self._root}/{folder}" if folder else self._root):
                         part = entry.filename if isinstance(entry.filename, str) else os.fsdecode(entry.filename)
-                        if not is_part(part):
-                            continue
                         name = f"{folder}/{part}" if folder else part
                         if entry.attrs.type == self._ssh.FILEXFER_TYPE_DIRECTORY:
-                            if name.startswith(prefix) or prefix.startswith(name + "/"):
+                            if is_part(part) and (name.startswith(prefix) or prefix.startswith(name + "/")):
                                 folders.append(name)
-                        elif entry.attrs.type == self._ssh.FILEXFER_TYPE_REGULAR and name.startswith(prefix):
-                            found.append((name, int(entry.attrs.size or 0)))
+                        elif entry.attrs.type == self._ssh.FILEXFER_TYPE_REGULAR and wanted(part, name):
+                            found.append((name, entry.attrs))
             except (self._ssh.SFTPNoSuchFile, self._ssh.SFTPNotADirectory):
                 return
             await asyncio.gather(*[walk(name) for name in folders])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 
-from repository.store.base import Bytes, Store
+from repository.store.base import Bytes, Leftover, Store
 
 
 class WrappedStore(Store):
@@ -42,6 +42,12 @@ class WrappedStore(Store):
 
     def rules_for_deleted(self) -> str:
         return self.inner.rules_for_deleted()
+
+    def leftovers(self) -> Iterator[Leftover]:
+        return self.inner.leftovers()
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        self.inner.remove_leftover(leftover)
 
 
 @dataclass(frozen=True, slots=True)

@@ -404,7 +404,7 @@ class ExecutorContract:
         assert 0.6 <= slow.busy < 2 * trace.wall
         assert trace.stage("gather").items_out == 15
         assert trace.limiting().name == "slow"
-        assert trace.bottleneck().text.startswith("slow limits: ")
+        assert trace.bottleneck().busiest == "slow"
         timeline = Timeline(seconds=0.1)
         for tick in ticks:
             timeline.tick(tick)

@@ -25,6 +25,7 @@ from repository.index import ChunkIndex
 from repository.pack import pack_name
 from repository.prune import prune
 from repository.repair import repair
+from repository.reserve import hold_reserve
 from repository.snapshot import load_all
 from repository.trash import forget, load_trash, undelete
 from tests.faults.promises import either
@@ -142,7 +143,6 @@ def test_the_commands_say_that_the_store_is_full(disk: SmallDisk, tree: Path, tm
     lox("backup", str(tree))
     disk.fill()
     for arguments in (
-        ["forget", "latest", "--allow-last"],
         ["key", "add"],
         ["key", "passwd"],
         ["tag", "--add", "x", "latest"],
@@ -151,6 +151,10 @@ def test_the_commands_say_that_the_store_is_full(disk: SmallDisk, tree: Path, tm
     lox("check", "--read-data")
     lox("restore", "latest", "--target", str(tmp_path / "out"))
     assert differences(tree, tmp_path / "out" / os.fspath(tree)[1:]) == ""
+    lox("forget", "latest", "--allow-last")  # the reserve that init held is given up
+    assert "freed" in lox("prune", "--trash", "0d", "--unfinished", "0d")
+    assert list((disk.path / "repository/gc/reserve").iterdir()), "there is room for a new one"
+    assert not [path for path in (disk.path / "repository/packs").rglob("*") if path.is_file()], "and for a backup"
 
 
 @pytest.mark.parametrize("left", [0, 400, 3000, *(slow(left) for left in (4, 40, 1600, *range(3050, 3300, 25)))])
@@ -264,6 +268,27 @@ def test_a_prune_that_does_not_fit_loses_nothing(disk: SmallDisk, tree: Path, tm
     assert_no_phantoms(place)
     place.restore(new, tmp_path / "again")
     assert differences(tree, tmp_path / "again" / os.fspath(tree)[1:]) == ""
+
+
+@pytest.mark.parametrize("left", [0, slow(1), slow(2), slow(4), slow(8)])
+def test_a_full_disk_can_be_cleaned_up(disk: SmallDisk, tree: Path, tmp_path: Path, left: int) -> None:
+    """Not even the session of a prune fits, and nothing is forgotten yet: the reserve is given up for both."""
+    place = place_on(disk)
+    hold_reserve(place.repository.store)
+    place.backup(tree)
+    for file in [*tree.rglob("file*"), tree / "large"]:
+        file.write_bytes(random.Random(file.name).randbytes(20 * KIB))
+    place.backup(tree)
+    old, new = load_all(place.repository)
+    before = packs_of(place)
+    disk.fill(left * KIB)
+    forget(place.repository, old.id, "by name", 1)
+    report = prune(place.repository, EVERYTHING)
+    assert report.deleted and packs_of(place) < before - 2000 * KIB
+    assert hold_reserve(place.repository.store)
+    assert_no_phantoms(place)
+    place.restore(new, tmp_path / "out")
+    assert differences(tree, tmp_path / "out" / os.fspath(tree)[1:]) == ""
 
 
 def packs_of(place: Place) -> int:

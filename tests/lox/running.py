@@ -76,4 +76,5 @@ def spawn(
     known = os.environ.get("PYTHONPATH", "")
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{known}", **(env or {})}
     command = [sys.executable, "-m", "lox", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=60, **more)
+    more = {"timeout": 60, **more}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, **more)

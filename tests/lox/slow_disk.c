@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #define SLICE (128 << 10)
-#define SEEK_NS 4000000LL
+#define SEEK_NS 10000000LL
 #define BYTES_PER_MS (200 << 10) /* 200 MiB/s */
 
 static pthread_mutex_t head = PTHREAD_MUTEX_INITIALIZER;

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from lox.metrics import JOB_MAX, default_job
+from lox.metrics import JOB_MAX, default_job, status_of
+from model.errors import Interrupted, StoreFull
+from model.exits import ExitCode
 from tests.lox.running import PASSWORD, ROOT, Shell
 from tests.pipelines.scraping import Scraped, fetch, one, scrape
 
@@ -107,6 +109,24 @@ def test_a_file_that_cannot_be_written_is_one_warning(shell: Shell, tree: Path, 
 )
 def test_options_that_make_no_sense_are_refused(shell: Shell, tree: Path, options: tuple[str, ...]) -> None:
     shell("backup", tree, *options).ok(2)
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "status"),
+    [
+        (ExitCode.OK, None, "success"),
+        (ExitCode.PARTIAL, None, "partial"),
+        (ExitCode.DAMAGE_FOUND, None, "failed"),
+        (None, StoreFull("full"), "failed"),
+        (None, RuntimeError("a mistake of ours"), "failed"),
+        (None, Interrupted("interrupted"), "cancelled"),
+        (None, KeyboardInterrupt(), "cancelled"),
+    ],
+)
+def test_how_a_command_ends_is_how_its_job_ends(
+    code: ExitCode | None, error: BaseException | None, status: str
+) -> None:
+    assert status_of(code, error) == status
 
 
 @pytest.mark.parametrize(

@@ -88,9 +88,11 @@ def test_explain_tells_values_origins_memory_and_a_prediction(empty: Shell, sour
 
 
 def test_explain_warns_of_what_has_no_effect(empty: Shell) -> None:
-    sets = ("--set", "stages.hash.queue.items=3", "--set", "executor.memory=256MiB", "--set", "stages.read.lanes=64")
+    sets = ("--set", "stages.hash.queue.items=3", "--memory", "256MiB", "--set", "stages.read.lanes=64")
     told = empty.json("pipeline", "explain", "--no-measure", *sets)[0]
     assert told["forecast"] is None
+    memory = next(row for row in told["values"] if row["key"] == "executor.memory")
+    assert (memory["value"], memory["origin"]) == ("256MiB", "--memory")
     assert any("stages.hash.queue.items" in text and "no effect" in text for text in told["warnings"])
     assert any("more than the budget of 256 MiB" in text for text in told["warnings"])
     assert empty.json("pipeline", "explain", "--no-measure")[0]["warnings"] == []
@@ -113,8 +115,9 @@ def test_tune_goes_down_to_one_reader_on_a_disk_with_one_head(tmp_path: Path) ->
     source = slow_disk.files_of_a_mib(tmp_path / "disk", 24)
     before = traces(source)
     environment = slow_disk.environment(slow_disk.library(tmp_path), source)
-    arguments = ["--json", "pipeline", "tune", "--source", str(source), "--set", "executor.lanes=4", "--time", "40s"]
-    done = spawn(*arguments, "--work", str(tmp_path), "--write", "--name", "one-head", env=environment)
+    arguments = ["--json", "pipeline", "tune", "--source", str(source), "--lanes", "4", "--memory", "1GiB"]
+    arguments += ["--time", "55s", "--work", str(tmp_path), "--write", "--name", "one-head"]
+    done = spawn(*arguments, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr
     rows = [loads(line) for line in done.stdout.splitlines()]
     tuned = of_type(rows, "tuned")[0]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from model.exits import ExitCode
 from tests.lox.running import PASSWORD, Shell, spawn
 from tests.repository.servers import BUCKET, rclone_server, s3_server, sftp_server
 
@@ -199,6 +200,28 @@ def test_bringing_a_store_up_to_another(shell: Shell, tree: Path, tmp_path: Path
     assert shell.json("--repo", other, "snapshots") == []
     shell("--repo", str(tmp_path / "stranger"), "init").ok()
     assert "another repository" in shell("store", "sync", url, str(tmp_path / "stranger")).ok(2).err
+
+
+def test_snapshots_that_were_lost_stay_in_the_mirror(shell: Shell, tree: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        (tree / "new").write_bytes(b"new" * (number + 1))
+        shell("backup", str(tree)).ok()
+    url, other = str(shell.repository), str(tmp_path / "other")
+    shell("store", "sync", url, other).ok()
+    first, second, _ = [row["id"] for row in shell.json("snapshots")]
+    shell("forget", first).ok()
+    shell("prune", "--trash", "0d").ok()
+    (shell.repository / "snapshots" / second).unlink()
+    refused = shell("store", "sync", url, other, "--delete").ok(ExitCode.DAMAGE_FOUND)
+    assert second[:8] in refused.out and first[:8] not in refused.out and str(tree) in refused.out
+    assert "nobody purged" in refused.err and "--even-lost" in refused.err
+    lost, summary = shell.json("store", "sync", url, other, "--delete", code=ExitCode.DAMAGE_FOUND)[-2:]
+    assert (lost["snapshot"], summary["lost"], summary["deleted"]) == (second, [second], 0)
+    assert len(shell.json("--repo", other, "snapshots")) == 3
+    assert "--delete" in shell("store", "sync", url, other, "--even-lost").ok(2).err
+    shell("store", "sync", url, other, "--delete", "--even-lost").ok()
+    assert len(shell.json("--repo", other, "snapshots")) == 1
+    shell("--repo", other, "check", "--read-data").ok()
 
 
 @pytest.mark.slow

@@ -107,6 +107,15 @@ def test_the_second_backup_of_what_did_not_change_opens_no_file_and_stores_next_
     assert {stat.S_IMODE(path.stat().st_mode) for path in cache.iterdir()} == {0o600}
 
 
+def test_who_made_a_snapshot_is_shown(machines: Machines, shell: Shell, tree: Path) -> None:
+    shell("backup", tree).ok()
+    machines.issue("web")
+    with machines.on("web"):
+        shell("backup", tree).ok()
+    ours, theirs = [line for line in shell("snapshots").ok().out.splitlines() if str(tree) in line]
+    assert "write-only" in theirs and "write-only" not in ours
+
+
 def test_losing_the_cache_costs_a_full_reading_and_nothing_else(
     machines: Machines, shell: Shell, tree: Path, tmp_path: Path
 ) -> None:

@@ -284,7 +284,10 @@ def test_counters_go_on_in_the_file_and_gauges_are_those_of_the_last_run(tmp_pat
     assert one(found, "backup_total", job=JOB, status="success") == 2
     assert one(found, "backup_run_duration_seconds_count", job=JOB) == 2
     assert one(found, "backup_files_count", job=JOB) == reports[1].files == 4
-    assert one(found, "dedup_logical_bytes_total", job=JOB) == sum(report.bytes_total for report in reports)
+    logical, new = (sum(getattr(report, name) for report in reports) for name in ("bytes_total", "bytes_new"))
+    assert one(found, "dedup_logical_bytes_total", job=JOB) == logical
+    assert one(found, "dedup_ratio", job=JOB) == pytest.approx(logical / new)
+    assert one(found, "backup_new_bytes", job=JOB) == reports[1].bytes_new == 1000
     assert one(found, "stage_items_total", job=JOB, stage="scan", direction="out") == sum(
         report.trace.stage("scan").items_out for report in reports
     )

@@ -23,7 +23,7 @@ from tests.repository.test_freed import needed
 
 ALL = PrunePolicy(max_unused=0.0, trash=0, unfinished=0)  # give back all that can be, now
 LAZY = PrunePolicy(max_unused=1.0, trash=0, unfinished=0)  # rewrite nothing
-PLACES = ("packs/", "index/", "snapshots/", "trash/", "gc/", "sessions/")
+PLACES = ("packs/", "index/", "snapshots/", "trash/", "gc/condemned/", "sessions/")
 
 
 def bytes_of(seed: int, chunks: int) -> bytes:
@@ -92,7 +92,7 @@ class Home:
         named = [pack_name(pack) for pack in ChunkIndex.load(self.repository, None).packs]
         assert sorted(named) == sorted(self.packs())
         counts = self.counts()
-        assert counts["gc/"] == counts["sessions/"] == counts["trash/"] == 0
+        assert counts["gc/condemned/"] == counts["sessions/"] == counts["trash/"] == 0
 
     def store_apart(self, *contents: bytes, indexed: bool = True) -> Receipt:
         """A pack of these contents, whatever is stored already."""

@@ -14,8 +14,8 @@ from blake3 import blake3
 from model.errors import Damaged, LoxError, NewerFormat, NoKey, Refused, UsageError, WrongPassword
 from repository.check import check
 from repository.credentials import Credentials
-from repository.epochs import EPOCHS_FOLDER, EPOCHS_MAX, EpochDocument, list_epochs, load_epoch, read_epochs
-from repository.keyring import EPOCH_ID_SIZE, Epoch, KeyRing
+from repository.epochs import EPOCHS_FOLDER, EpochDocument, list_epochs, load_epoch, read_epochs
+from repository.keyring import EPOCH_ID_SIZE, EPOCHS_MAX, Epoch, KeyRing
 from repository.pack import HEADER_SIZE, PackKind, PackReader, PackWriter, pack_name
 from repository.pack_keys import new_header, open_header, pack_epoch
 from repository.repository import Repository

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from repository.condemned import Reason, condemn, load_condemned
-from repository.index import ChunkIndex
+from repository.index import ChunkIndex, save_index
+from repository.index_upkeep import _to_join, rewrite_index
 from repository.pack import PackKeys, PackReader, pack_name
 from repository.prune import PrunePolicy, prune
 from repository.snapshot import load_all
@@ -15,6 +16,7 @@ from repository.store import Bytes, LocalStore, Store
 from repository.store.wrappers import RecordingStore
 from repository.trash import load_trash, undelete
 from tests.repository.prunes import ALL, LAZY, Home, bytes_of, flipped, now, replace
+from tests.repository.samples import random_ids, receipt_of
 
 DAY = 86_400 * 10**9
 
@@ -232,7 +234,7 @@ def test_a_pack_that_does_not_open_stays_and_the_others_are_rewritten(part: str)
         assert name in home.packs() and [name in error.subject for error in report.damaged] == [True]
         assert len(home.packs()) <= 8
         assert not any(error.__traceback__ or error.__context__ for error in report.damaged), "they hold what was read"
-    assert home.counts()["gc/"] == 0
+    assert home.counts()["gc/condemned/"] == 0
     replace(store, name, whole)  # the disk was mended
     assert prune(home.repository, ALL).damaged == []
     prune(home.repository, ALL)
@@ -295,3 +297,32 @@ def test_what_a_backup_committed_meanwhile_needs_is_rescued() -> None:
     assert report.rescued >= 1 and report.unused == 2
     home.verify()
     assert load_condemned(home.repository) == []
+
+
+def test_deleting_one_snapshot_of_a_hundred_leaves_the_index_of_the_others() -> None:
+    """Clients load anew what changes: of a hundred runs' packs, only what the deleted one's share an object with."""
+    home = Home()
+    store, runs = home.repository.store, [receipt_of(random_ids(200, number)) for number in range(120)]
+    for run in runs[:100]:
+        save_index(home.repository, [run])
+    rewrite_index(home.repository, {runs[0].pack_id})  # there are many of one size: they are joined once
+    assert len(list(store.list("index/"))) == 1
+    for number, run in enumerate(runs[100:112]):
+        save_index(home.repository, [run])
+        before = dict(store.list("index/"))
+        written, deleted = rewrite_index(home.repository, {runs[100 + number // 2].pack_id} if number % 2 else ())
+        after = dict(store.list("index/"))
+        assert len(after.keys() - before.keys()) == written <= 1
+        assert deleted == number % 2
+    large = max(after.values())
+    assert large in before.values(), "what was joined long ago is not touched by what came later"
+    left = set(ChunkIndex.load(home.repository, None).packs)
+    assert left == {run.pack_id for run in runs[1:112]} - {run.pack_id for run in runs[100:106]}
+
+
+def test_objects_are_joined_by_size_so_that_large_ones_stay() -> None:
+    small, medium = [(f"index/{n}", 700) for n in range(20)], [(f"index/m{n}", 100_000) for n in range(15)]
+    assert _to_join([*small, *medium]) == {name for name, _ in small}
+    assert _to_join([*small[:15], *medium]) == set()
+    assert len(_to_join([*medium, ("index/x", 130_000)])) == 16
+    assert _to_join([("index/large", 9 << 20)] * 40) == set()
