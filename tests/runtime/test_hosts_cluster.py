@@ -52,7 +52,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         yield cluster
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def session(cluster: Nodes) -> Iterator[Executor]:
     with open_executor("ray", cluster.options) as executor:
         yield executor
