@@ -17,6 +17,7 @@ from runtime.bottleneck import predicted_wall
 from runtime.trace import StageTrace
 
 SAME = 0.05  # walls that differ by less than this share are the same
+MUCH = 100.0  # times the data: then speeds cannot be compared
 BLAME = 0.1  # of the difference a stage must explain to be named
 
 
@@ -59,10 +60,10 @@ class Comparison:
         blame = self.blames[0]
         share = format_share(min(slow - blame.wall, slow - fast), slow - fast)
         lanes = f" on {blame.lanes:.2g} times the lanes" if blame.lanes != 1.0 else ""
-        text = (
-            f"{head}; {blame.stage} explains {share} of it: {blame.data:.2f} times the data "
-            f"at {blame.speed:.2f} times the speed{lanes}"
-        )
+        how = f"{blame.data:.2f} times the data at {blame.speed:.2f} times the speed{lanes}"
+        if blame.data > MUCH:
+            how = f"{second} had next to nothing for it to do"
+        text = f"{head}; {blame.stage} explains {share} of it: {how}"
         others = [
             f"{one.stage} ({format_share(min(slow - one.wall, slow - fast), slow - fast)})" for one in self.blames[1:3]
         ]
@@ -89,10 +90,15 @@ def _blames(summary: RunSummary, slow: Stages, fast: Stages) -> list[Blame]:
         factor = (line.busy / line.lanes) / (other.busy / other.lanes)
         wall = predicted_wall(trace, {line.name: factor})
         if factor > 1 and slow.wall - wall >= BLAME * difference > 0:
-            data = amount(line) / max(1, amount(other))
-            pace = speed(line) / speed(other) if speed(other) else 0.0
+            data = _done(line) / max(1, _done(other))
+            pace = data / (line.busy / other.busy)
             blames.append(Blame(line.name, wall, data, pace, line.lanes / other.lanes))
     return sorted(blames, key=lambda blame: blame.wall)
+
+
+def _done(line: StageTrace) -> int:
+    """What a stage made: of what goes in, compress and those after it may have had nothing to do."""
+    return line.bytes_out or amount(line)
 
 
 def _settings(a: RunSummary, b: RunSummary) -> list[tuple[str, str, str]]:

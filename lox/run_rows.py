@@ -44,7 +44,7 @@ def run_row(summary: RunSummary) -> tuple[str, ...]:
         format_count(summary.files),
         format_size(summary.bytes_read),
         format_size(summary.bytes_stored),
-        safe(summary.limiting) or "nothing",
+        safe(summary.limiting) or ("nothing" if summary.bottleneck else ""),
         paths_text(summary),
     )
 

@@ -93,8 +93,8 @@ class EngineOptions:
         memory = BASE_MEMORY + (self.memory - BASE_MEMORY) * len(cpus)
         return replace(self, lanes=lanes, batches_open=open_here, memory=memory)
 
-    def _lanes_in_memory(self, queues: int, each: int) -> int:
-        """Lanes that the memory of one host has room for beside so many bytes of queues, with `each` of their own."""
+    def _lanes_in_memory(self, queues: int, each: int = 0) -> int:
+        """Lanes that the memory of one host has room for beside so many bytes of queues, if each takes so much more."""
         return int(max(1, (self.memory - BASE_MEMORY - queues) // (LANE_BUFFERS + 2 * PACK_MIN + each)))
 
     def usual_lanes(self, queues: int = 0, each: int = 0) -> int:

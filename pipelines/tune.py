@@ -28,6 +28,7 @@ SAME = 1.01  # of the time: no slower
 SMALLER = 0.985  # of the bytes stored: worth taking if it costs no time
 PAIRS_LEAST, PAIRS_MOST = 3, 5  # of a race during the climb
 FINAL_LEAST, FINAL_MOST = 6, 12  # of the last race
+RECENT, MARGIN = 9, 1.2  # trials that tell how long the next will take, and how much longer that may be
 RESERVE_MOST = 0.5  # of the time, kept for the last race
 
 
@@ -118,7 +119,7 @@ class Climber:
         self._clock = clock
         self._larger = 1.0 + allow_larger
         self._on_step = on_step
-        self._slowest = 0.0  # seconds a trial took, what goes with it included
+        self._took: list[float] = []  # seconds of each trial, what goes with it included
         self._end = 0.0
         self._densities: dict[tuple[Value, ...], float] = {}
         self._paces: dict[tuple[Value, ...], list[float]] = {}
@@ -129,7 +130,7 @@ class Climber:
         tuned = Tuned(dict(start), dict(start))
         self._end = begin + seconds
         first = self._trial(tuned, start)
-        self._end -= min(seconds * RESERVE_MOST, 2 * FINAL_LEAST * self._slowest)
+        self._end -= min(seconds * RESERVE_MOST, self._seconds_for(2 * FINAL_LEAST))
         self._search(tuned, first.limiting)
         self._end = begin + seconds
         if tuned.changes:
@@ -146,7 +147,7 @@ class Climber:
             near = [point for point in self._neighbours(tuned.best, limiting, moved) if self._key(point) not in seen]
             tuned.untried = len(near)
             for candidate in near:
-                if not self._time_for(2 * PAIRS_LEAST):
+                if not self._time_for(4):  # most races are over after one or two pairs
                     return
                 seen.add(self._key(candidate))
                 tuned.untried -= 1
@@ -214,7 +215,7 @@ class Climber:
     def _trial(self, tuned: Tuned, point: Point) -> Measured:
         begin = self._clock()
         measured = self._measure(point)
-        self._slowest = max(self._slowest * 0.9, self._clock() - begin)
+        self._took.append(self._clock() - begin)
         self._densities[self._key(point)] = measured.density
         self._paces.setdefault(self._key(point), []).append(measured.pace)
         tuned.trials += 1
@@ -230,7 +231,11 @@ class Climber:
         return self._densities.get(self._key(point), 0.0)
 
     def _time_for(self, trials: int) -> bool:
-        return self._clock() + trials * self._slowest <= self._end
+        return self._clock() + self._seconds_for(trials) <= self._end
+
+    def _seconds_for(self, trials: int) -> float:
+        """What so many trials will take, with some room: as those before, of which one may have been an outlier."""
+        return trials * MARGIN * median(self._took[-RECENT:]) if self._took else 0.0
 
     def _key(self, point: Point) -> tuple[Value, ...]:
         return tuple(point[key] for key in self._knobs)

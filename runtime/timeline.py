@@ -1,8 +1,9 @@
 """A run over time: what its trace gained second by second, within bounded memory however long it takes.
 
-For each interval and stage ``busy + starved + blocked == seconds * lanes``, and over all intervals the sums are those
-of the last trace: nothing is sampled, everything is a difference. A call that is under way in another process is not
-known of until it is over; then it counts in the interval in which it ended.
+For each interval and stage ``busy + starved + blocked == seconds * lanes``, and all intervals together hold every item
+and byte and ``wall * lanes`` seconds: nothing is sampled, everything is a difference. A call that is under way in
+another process is not known of until it is over; then it counts in the interval in which it ended, as far as that has
+room.
 """
 
 from __future__ import annotations
@@ -102,12 +103,14 @@ def _gained(trace: Trace, known: F64, passed: float) -> F64:
     """What was gained since `known`, nothing of it negative, and the times of each stage adding up to all there was.
 
     What turns out to have been something else (a call that was under way unseen was taken for waiting) is made good
-    in this interval, and what it cannot hold of that in the next ones.
+    in this interval, and what it cannot hold of that in the next ones: work first, then blocked.
     """
     rows = [[getattr(line, name) for name in (*COUNTS, *TIMES)] for line in trace.stages]
     gained = np.maximum(np.array(rows, dtype=np.float64) - known, 0.0)
-    times = gained[:, len(COUNTS) :]
     whole = np.array([passed * line.lanes for line in trace.stages])
-    sums = times.sum(axis=1)
-    times *= np.divide(whole, sums, out=np.ones_like(whole), where=sums > 0)[:, np.newaxis]
+    busy, starved, blocked = (gained[:, len(COUNTS) + place] for place in range(len(TIMES)))
+    np.minimum(busy, whole, out=busy)
+    np.minimum(blocked, whole - busy, out=blocked)
+    starved[:] = whole - busy - blocked
+    np.maximum(starved, 0.0, out=starved)  # a rounding below nothing
     return gained

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,13 @@ def test_a_comparison_tells_more_data_from_less_speed_and_from_fewer_lanes() -> 
     assert "2.00 times the data at 1.00 times the speed; then read (" in more.cause
     fewer = compare(run("a"), run("b"), stages(20, 12, 6, lanes=1), stages(10, 12, 6))
     assert fewer.cause.startswith("A took 2.00 times") and "on 0.5 times the lanes" in fewer.cause
+
+
+def test_a_stage_that_had_nothing_to_do_in_the_other_run_is_told() -> None:
+    full, known = stages(20, 26, 6), stages(10, 0.1, 6)
+    lines = [replace(line, bytes_out=9) if line.name == "compress" else line for line in known.lines]
+    found = compare(run("a"), run("b"), full, replace(known, lines=tuple(lines)))
+    assert found.cause.endswith("compress explains 100 % of it: B had next to nothing for it to do")
 
 
 def test_runs_alike_are_said_to_be_alike() -> None:

@@ -145,13 +145,16 @@ def test_a_host_is_lost_in_the_middle(tree: Path, tmp_path: Path) -> None:
         same_as_on_one_host(many, tree, report)
 
 
-def test_all_hosts_with_a_label_are_lost_and_the_next_run_heals(tree: Path, tmp_path: Path) -> None:
+def test_all_hosts_with_a_label_are_lost_and_the_next_run_heals(
+    tree: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     with nodes(tmp_path / "token", site="a") as cluster:
         lost = cluster.add(site="b", cpus=2)
         many = Many(Place(tmp_path / "repository"), cluster)
         when = When(25 * MIB, lambda: cluster.remove(lost))
         with pytest.raises(RunFailed, match="no host is left for the lanes: site=b"):
             many.backup(tree, {"read": {"site": "b"}}, watch=when, level=15)
+        assert capfd.readouterr().out == "", "Ray says nothing where JSON may be expected"
         assert list(load_all(many.place.repository)) == []
         cluster.add(site="b")
         report = many.backup(tree, {"read": {"site": "b"}})
