@@ -58,6 +58,7 @@ test: $(DEV_STAMP)
 
 test-all: test
 	@"$(BIN)/python" -m pytest -n auto -m "slow and not ray" $(ARGS)
+	@"$(BIN)/python" -m pytest -m alone $(ARGS)
 	@"$(BIN)/python" -m pytest -m ray $(ARGS)
 
 coverage: $(DEV_STAMP)

@@ -46,7 +46,7 @@ class _LazyGroup(Group):
 
 @click.group("analyze", cls=_LazyGroup, subcommand_metavar="COMMAND [ARGS]...")
 def command() -> None:
-    """Ask where space goes, and export the repository as tables.
+    """Ask where space goes, what changes, and what would help.
 
     Bytes are of three kinds that look alike: 'logical' ones are those of files as you see them, 'unique' what is left
     of them after deduplication, 'stored' what lies in the store, compressed and sealed.

@@ -21,7 +21,7 @@ command = LazyGroup(
     "pipeline",
     known=COMMANDS,
     prefix="lox.commands.pipeline_",
-    help="""Show, check, explain, draw, compare, measure, tune and make pipeline profiles.
+    help="""Show, check, explain, compare, tune and make pipeline profiles.
 
     A profile says how a backup, a restore or a copy is run: with how many lanes and how much memory, how hard it
     compresses, what it does about files it cannot read. 'lox help configuration' explains every key.""",

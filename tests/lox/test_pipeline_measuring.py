@@ -109,7 +109,7 @@ def test_a_wrong_profile_is_exit_78(empty: Shell) -> None:
     empty("pipeline", "tune", "--source", "/", "--set", "stages.compress.level=99").ok(78)
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_tune_goes_down_to_one_reader_on_a_disk_with_one_head(tmp_path: Path) -> None:
     """From four lanes, on a disk that seeks whenever two read at once: real reads, really slow."""
     source = slow_disk.files_of_a_mib(tmp_path / "disk", 24)

@@ -119,7 +119,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "cut"])
 def test_the_slow_stage_is_named_and_its_gain_foretold(
     tree: Path, tmp_path: Path, fused: bool, capsys: pytest.CaptureFixture[str]

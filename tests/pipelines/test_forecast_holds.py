@@ -36,7 +36,7 @@ CLOSE = 1.6  # times too fast or too slow, if nothing else runs
 CLOSE_CPU = 1.6  # the same for processor time, whatever else runs
 ROUNDS = 2
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.alone
 
 
 @pytest.fixture(scope="module")

@@ -196,7 +196,7 @@ def test_sftp_makes_a_folder_again_that_went_away(sftp_url: str, tmp_path: Path)
 def test_sftp_connects_again_when_the_connection_is_lost(sftp_url: str) -> None:
     store = open_store(sftp_url)
     store.put("packs/aa/one", [b"x"])
-    inner = store.inner  # type: ignore[attr-defined]
+    inner = store.inner.inner  # type: ignore[attr-defined]
     inner._connection.abort()
     assert store.get("packs/aa/one") == b"x"
 
