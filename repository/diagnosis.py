@@ -131,11 +131,13 @@ class Diagnosis:
             return
         try:
             listing = self._repository.list_keys()
-            others = [*check_epochs(self._repository.store), *self._repository.read_epochs().problems]
+            problems, alone = check_epochs(self._repository.store)
+            others = [*problems, *self._repository.read_epochs().problems]
             load_writers(self._repository, others.append)
         except LoxError as error:
             self._find(KEYS_PREFIX, error)
             return
+        self.report.notes += map(str, alone)
         for problem in (*listing.problems, *others):
             self.report.finding(problem.subject or KEYS_PREFIX, str(problem))
         if not listing.slots:

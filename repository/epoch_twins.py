@@ -16,6 +16,10 @@ from repository.store import Store
 HINT = "lox repair --apply writes it anew from its twin"
 
 
+class _NotThere(Damaged):
+    """A document that is not in its place."""
+
+
 @dataclass(frozen=True, slots=True)
 class Twin:
     """A document that is damaged or missing in one place, `name`, and sound in the other, `sound`."""
@@ -25,15 +29,20 @@ class Twin:
     trouble: LoxError
 
 
-def check_epochs(store: Store) -> list[LoxError]:
-    """What is wrong with documents of epochs, in either place, as far as it can be told without a key.
+def check_epochs(store: Store) -> tuple[list[LoxError], list[LoxError]]:
+    """What is wrong with documents of epochs, in either place, as far as it can be told without a key; and the ones
+    that are missing beside a sound one: so a rotation leaves them that was interrupted, and the next one writes them.
 
     Raises StoreError, Damaged if there are too many.
     """
     problems: list[LoxError] = []
+    alone: list[LoxError] = []
     for name in list_epochs(store):
-        problems += [trouble for trouble in _examined(store, name).values() if trouble is not None]
-    return problems
+        examined = _examined(store, name)
+        for trouble in filter(None, examined.values()):
+            missing = isinstance(trouble, _NotThere) and None in examined.values()
+            (alone if missing else problems).append(trouble)
+    return problems, alone
 
 
 def bad_twins(store: Store, repo_id: bytes) -> list[Twin]:
@@ -97,7 +106,7 @@ def _trouble(store: Store, place: str) -> LoxError | None:
     try:
         _load(store, place)
     except Missing:
-        return Damaged("one of the two documents of an epoch is missing", subject=place)
+        return _NotThere("one of the two documents of an epoch is missing", subject=place)
     except (Damaged, NewerFormat) as error:
         return type(error)(error.what, subject=place, why=error.why)
     return None
