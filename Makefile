@@ -33,6 +33,7 @@ $(BIN)/python:
 	else "$(PYTHON)" -m venv "$(VENV)" || { \
 		rm -rf "$(VENV)"; echo "cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }; fi
 
+COMMA := ,
 # $(call install,<what>): with uv if there is one, else pip.
 install = @echo "installing into $(VENV) ..."; \
 	if command -v uv >/dev/null; then uv pip install --quiet --python "$(BIN)/python" $(1); \
@@ -47,7 +48,7 @@ $(DEV_STAMP): $(SOURCES) | $(BIN)/python
 	@touch $@ $(USER_STAMP)
 
 $(NOTEBOOK_STAMP): $(SOURCES) | $(BIN)/python
-	$(call install,--editable '.[dev,notebook]')
+	$(call install,--editable '.[dev$(COMMA)notebook]')
 	@touch $@ $(DEV_STAMP) $(USER_STAMP)
 
 demo: $(USER_STAMP)
