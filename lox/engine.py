@@ -169,16 +169,10 @@ def limits(upload: str | None, download: str | None, processes: int = 1) -> Iter
     wanted = {"LOX_LIMIT_UPLOAD": upload, "LOX_LIMIT_DOWNLOAD": download}
     if processes > 1:
         wanted["LOX_LIMIT_SHARE"] = str(processes)
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update({name: text for name, text in wanted.items() if text is not None})
-    try:
+    from pipelines.environment import environment
+
+    with environment({name: text for name, text in wanted.items() if text is not None}):
         yield
-    finally:
-        for name, text in before.items():
-            if text is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = text
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from lox.settings import Group
 
 
 class LazyGroup(Group):
-    """Commands by name: what the help says of each. Each is `command` in the module ``prefix + name``."""
+    """Commands by name: what the help says of each. Each is `command` in the module ``prefix + name``, with _ for -."""
 
     def __init__(self, *args: Any, known: Mapping[str, str], prefix: str, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
@@ -25,7 +25,7 @@ class LazyGroup(Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self._known:
             return None
-        found = import_module(f"{self._prefix}{cmd_name}").command
+        found = import_module(f"{self._prefix}{cmd_name.replace('-', '_')}").command
         assert isinstance(found, click.Command)
         return found
 

@@ -54,8 +54,9 @@ def rates_for(
     """The rates of a source with these codecs and levels: those kept, or measured now if there are none, if they are
     stale, or if they are wanted `again`."""
     from pipelines.bench import Bench
+    from pipelines.environment import environment
     from pipelines.rates import RateBook, host_facts
-    from pipelines.trials import environment, trial_ground
+    from pipelines.trials import trial_ground
     from repository.cache_dir import default_state_dir
 
     book = RateBook(default_state_dir())

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from model.errors import Interrupted, UsageError
 from pipelines.backup import BackupRequest, backup
 from pipelines.draw import Pages, Sample
+from pipelines.environment import environment
 from pipelines.options import EngineOptions, Watch
 from repository.keys import KdfParams
 from repository.repository import Repository
@@ -138,21 +139,6 @@ class _Either(threading.Event):
 
     def is_set(self) -> bool:
         return super().is_set() or self._other.is_set()
-
-
-@contextmanager
-def environment(wanted: dict[str, str]) -> Iterator[None]:
-    """These variables, for a while."""
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, text in before.items():
-            if text is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = text
 
 
 def _remove(store: Store) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import click
 
-from lox.settings import Group
+from lox.lazy import LazyGroup
 
 # Name → what the help says; imported when it is used.
 COMMANDS = {
@@ -20,31 +18,9 @@ COMMANDS = {
 }
 
 
-class _LazyGroup(Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        found = import_module(f"lox.commands.analyze_{cmd_name.replace('-', '_')}").command
-        assert isinstance(found, click.Command)
-        return found
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        try:
-            return super().resolve_command(ctx, args)
-        except click.NoSuchCommand as error:
-            raise click.NoSuchCommand(error.command_name, possibilities=COMMANDS, ctx=ctx) from None
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-
-@click.group("analyze", cls=_LazyGroup, subcommand_metavar="COMMAND [ARGS]...")
+@click.group(
+    "analyze", cls=LazyGroup, known=COMMANDS, prefix="lox.commands.analyze_", subcommand_metavar="COMMAND [ARGS]..."
+)
 def command() -> None:
     """Ask where space goes, what changes, and what would help.
 

@@ -11,11 +11,12 @@ import pytest
 from pipelines.backup import BackupRequest, backup_plan
 from pipelines.bench import Bench
 from pipelines.draw import Sample, make_up
+from pipelines.environment import environment
 from pipelines.predict import LIMIT, PROCESSOR, Conditions, Forecast, predict
 from pipelines.profile import Profile, engine_of, load
 from pipelines.profile_keys import CODEC, LEVEL
 from pipelines.rates import Rates, usable_cores
-from pipelines.trials import TrialGround, environment, trial_ground
+from pipelines.trials import TrialGround, trial_ground
 from repository.codecs import by_name
 from runtime.plan import fuse
 from stages.access import RepositoryAccess

@@ -105,7 +105,8 @@ def test_one_of_the_two_is_found_and_mended_from_the_other(repository: Repositor
     assert repair(fresh, apply=True).applied
     assert store.get(name) == before
     assert store.exists(QUARANTINE + name) == (how == "damaged")
-    assert check(fresh).findings == check(fresh).notes == [] and repair(fresh).nothing_to_do
+    mended = check(fresh)
+    assert mended.findings == [] and mended.notes == [] and repair(fresh).nothing_to_do
 
 
 def test_mending_is_interrupted_anywhere(repository: Repository) -> None:
