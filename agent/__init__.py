@@ -1,0 +1,1 @@
+"""The daemon on a host: configuration, enrolment, heartbeat, schedule, runs, hooks, metrics."""
