@@ -1,7 +1,7 @@
 """Exchanges: what a caller asks of an agent comes back as a stream, through whichever server process the agent reached.
 
 The process that holds the caller's request listens on a socket named after the exchange, and the request that brings
-the agent's stream connects to it. Nothing is stored, and each side waits for the other: a slow caller slows the agent down.
+the agent's stream connects to it. Nothing is stored, and each side waits for the other: a slow caller slows the agent.
 Frames carry a length, so that a stream that broke off is never taken for one that ended.
 """
 
