@@ -1,7 +1,7 @@
 """The command that an operator copies, and the scripts it fetches, made for this server.
 
 With certificates of a public authority it is the command of the product text. A server that is its own authority cannot
-be checked by a host that never heard of it, so the command itself carries what the host is to trust: for curl the public
+be checked by a host that never heard of it, so the command carries what the host is to trust: for curl the public
 key of the server (``--pinnedpubkey``, checked although ``-k`` leaves the chain aside), for Windows the SHA-256 of the
 script. The script then brings the certificate of the authority along.
 """
