@@ -1,4 +1,4 @@
-"""Settings of a daemon from a YAML file, checked by a pydantic model; every fault is told with its file, line and column."""
+"""Settings of a daemon from a YAML file, checked by a pydantic model; every fault has its file, line and column."""
 
 from __future__ import annotations
 
