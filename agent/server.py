@@ -15,7 +15,7 @@ import aiohttp
 from pydantic import BaseModel, ValidationError
 
 from agent.config import AgentConfig
-from agent.logs import redact
+from agent.redact import redact
 from model import __version__
 from model.errors import ConfigError, LoxError
 from model.wire.agents import HeartbeatIn, HeartbeatOut, Registered, RegisterIn
