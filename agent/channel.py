@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent import answers
 from agent.logs import log
-from agent.server import Backoff, ServerAway, ServerRefused, ServerRejected
+from agent.server import Backoff, ServerAway, ServerRefused, ServerRejected, Unreadable
 from model.errors import LoxError
 from model.wire.commands import (
     BrowseCommand,
@@ -49,7 +49,7 @@ class Channel:
                 try:
                     found = await self._daemon.server.commands(int(state.note("command") or 0), WAIT_SECONDS)
                     backoff.succeeded()
-                    for command in found.commands:
+                    for command in found:
                         await self._obey(command)
                 except ServerAway as error:
                     log().debug("no commands", why=str(error))
@@ -62,7 +62,11 @@ class Channel:
                 task.cancel()
             await asyncio.gather(*self._answering, return_exceptions=True)
 
-    async def _obey(self, command: Command) -> None:
+    async def _obey(self, command: Command | Unreadable) -> None:
+        if isinstance(command, Unreadable):
+            if self._daemon.host.state.take_command(command.id, command.sequence):
+                log().error("a command is of no use to this version of the agent", why=command.why)
+            return
         body, runner = command.body, self._daemon.runner
         asked = isinstance(body, RunJob | RestoreCommand)
         expired = command.expires_at < datetime.now(UTC)

@@ -132,12 +132,12 @@ def test_a_new_credential_is_used_at_once(host: AgentHost, server: SmallServer) 
 
 
 def test_cancelled_run(host: AgentHost, server: SmallServer) -> None:
-    hook(host, "before", "sleep 600")
+    hook(host, "before", f"touch {host.folder}/begun; sleep 600")
     hook(host, "after", f'echo "$LOX_STATUS" > {host.folder}/after')
     job = host.add_job(pre_script="before", post_script="after")
     host.start()
     run, waits = host.run_job(job), host.run_job(job)
-    eventually(lambda: server.told(run, "started"))
+    eventually((host.folder / "begun").exists)
     server.command(kind="cancel_run", run_uuid=str(waits))
     server.command(kind="cancel_run", run_uuid=str(run))
     assert host.ended(run).status == host.ended(waits).status == "cancelled"
@@ -168,7 +168,7 @@ def test_questions_about_a_snapshot(host: AgentHost, server: SmallServer) -> Non
     host.start()
     snapshot = host.ended(host.run_job(job)).summary.snapshot
     repository = server.repositories[0]
-    about = {"repository": repository, "repository_uuid": repository["uuid"], "snapshot": snapshot}
+    about = {"repository": repository, "snapshot": snapshot}
 
     kind, data = _asked(server, "browse", path=str(host.data), **about)
     entries = [json.loads(line) for line in data.splitlines()]
