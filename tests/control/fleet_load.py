@@ -27,10 +27,9 @@ from uuid import uuid4
 import aiohttp
 import psutil
 
-from tests.control.servers import Server, started
-
 HEARTBEAT_SECONDS = 60.0
 POLL_SECONDS = 50
+STAGES = ("scan", "read", "chunk", "hash", "dedup", "compress", "encrypt", "upload", "commit")
 
 
 @dataclass
@@ -131,8 +130,8 @@ class Fleet:
                 sequence += 1
                 event.update(sequence=sequence, time=moment)
             await self.call("events", "POST", path, headers, {"events": events})
-            stages = [{"name": name, "items": sequence, "bytes": sequence << 20, "busy": 1.0, "starved": 0.1, "blocked": 0.1}
-                      for name in ("scan", "read", "chunk", "hash", "dedup", "compress", "encrypt", "upload")]  # fmt: skip
+            work = {"items": sequence, "bytes": sequence << 20, "busy": 1.0, "starved": 0.1, "blocked": 0.1}
+            stages = [{"name": name, **work} for name in STAGES]
             events = [{"event": "progress", "files_done": sequence, "bytes_done": sequence << 20, "stages": stages}]
             await asyncio.sleep(max(0.0, 1.0 - (time.monotonic() - begin)))
 
