@@ -93,7 +93,7 @@ class Fleet:
         await asyncio.gather(*work)
 
     async def _beats(self, headers: dict[str, str]) -> None:
-        await asyncio.sleep(random.uniform(0, self.beat_seconds))
+        await asyncio.sleep(random.uniform(0, self.beat_seconds))  # so that they do not come together
         sequence = 0
         while True:
             sequence += 1
