@@ -166,6 +166,7 @@ async def change_tenant(call: Call) -> Tenant:
 async def create_user(call: Call) -> User:
     """Add a person"""
     given = call.body(UserIn)
+    _allow_role(call, given.role)
     made = await call.services.passwords.hash(given.password.get_secret_value())
     async with call.transaction() as db:
         if await db.scalar(select(UserRow.uuid).where(UserRow.email == given.email)):
@@ -197,6 +198,8 @@ async def change_user(call: Call) -> User:
     made = await call.services.passwords.hash(given.password.get_secret_value()) if given.password else None
     async with call.transaction() as db:
         row = await _user(db, call)
+        for role in (row.role, given.role or row.role):
+            _allow_role(call, role)
         if row.role == "admin" and (changes.get("role", "admin") != "admin" or changes.get("disabled")):
             await _keep_an_admin(db, row)
         _apply(row, changes | ({"password": made} if made else {}))
@@ -210,6 +213,7 @@ async def delete_user(call: Call) -> None:
     """Remove a person"""
     async with call.transaction() as db:
         row = await _user(db, call)
+        _allow_role(call, row.role)
         if row.role == "admin":
             await _keep_an_admin(db, row)
         call.details = {"email": row.email}
@@ -223,7 +227,15 @@ async def _user(db: AsyncSession, call: Call) -> UserRow:
     return row
 
 
+def _allow_role(call: Call, role: str) -> None:
+    """Nobody makes, or takes over, somebody who may more than they do."""
+    missing = sorted(scope for scope in ROLES[role] if not call.principal.may(scope))
+    if missing:
+        raise Forbidden(f"you do not hold {missing[0]} yourself, which the role {role} has")
+
+
 async def _keep_an_admin(db: AsyncSession, row: UserRow) -> None:
+    await db.execute(select(TenantRow.uuid).where(TenantRow.uuid == row.tenant_id).with_for_update())  # one at a time
     others = (UserRow.tenant_id == row.tenant_id) & (UserRow.role == "admin") & (UserRow.uuid != row.uuid)
     if not await db.scalar(select(func.count()).select_from(UserRow).where(others & ~UserRow.disabled)):
         raise Conflict("this is the last administrator of the tenant")
