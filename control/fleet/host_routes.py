@@ -46,17 +46,16 @@ EXCHANGE_TYPES = frozenset(
 async def of_credential(services: Services, secret: Secret) -> Principal | None:
     """The agent that carries a credential. What was noted about it (first use, theft) is kept, valid or not."""
     refusal: Unauthenticated | None = None
-    known: KnownAgent | None = None
     async with services.sessions() as session:
-        try:
-            known = await known_agent(session, secret)
-        except Unauthenticated as error:
-            refusal = error
-        if session.in_transaction():
-            await session.commit()
-    if refusal is not None:
-        raise refusal
-    assert known is not None
+        known = await known_agent(session, secret, note=False)
+    if known is None:
+        async with services.sessions.begin() as session:
+            try:
+                known = await known_agent(session, secret, note=True)
+            except Unauthenticated as error:
+                refusal = error
+    if known is None:
+        raise refusal or Unauthenticated
     return Principal("agent", known.uuid, str(known.uuid), known.tenant, frozenset())
 
 
