@@ -112,10 +112,8 @@ class BackupRun:
 
     async def _attempts(self, paths: list[str]) -> Ended:
         config, row = self.host.config, self.teller.row
-        table = lines.timetable(self.job)
-        every = None if table is None else table.interval(time.time())
         limit = self.host.bandwidth.join(row.run, self.job.bandwidth_limit_mbps)
-        line = lines.backup(self.job, paths, row.body.get("mode"), limit, every)
+        line = lines.backup(self.job, paths, row.body.get("mode"), limit)
         try:
             for left in range(config.retry_count, -1, -1):
                 ended = await self.host.run_lox(line, self.place, self.teller)
