@@ -16,7 +16,7 @@ from sqlalchemy import Connection, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 from sqlalchemy.orm.session import SessionTransactionOrigin
 
 from model.errors import ConfigError
@@ -93,6 +93,23 @@ def _begin_sqlite(session: Session, transaction: SessionTransaction, connection:
     if connection.dialect.name == "sqlite":
         writes = transaction.origin is SessionTransactionOrigin.BEGIN
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@event.listens_for(_Session, "do_orm_execute")
+def _refuse_writing(state: ORMExecuteState) -> None:
+    if state.is_insert or state.is_update or state.is_delete:
+        _needs_begin(state.session)
+
+
+@event.listens_for(_Session, "before_flush")
+def _refuse_flushing(session: Session, context: object, instances: object) -> None:
+    _needs_begin(session)
+
+
+def _needs_begin(session: Session) -> None:
+    transaction = session.get_transaction()
+    if transaction is not None and transaction.origin is SessionTransactionOrigin.AUTOBEGIN:
+        raise RuntimeError("what changes something needs sessions.begin()")
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:

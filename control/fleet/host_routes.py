@@ -100,11 +100,11 @@ async def heartbeat(call: Call) -> HeartbeatOut:
     beats, agent = call.services.part(Heartbeats), call.principal.uuid
     credential = None
     async with call.reading() as session:
-        row = await _agent(session, agent)
-        if await rotating(session, agent):
-            known = KnownAgent(agent, call.tenant, row.policy_revision, True)
+        row, rotates = await _agent(session, agent), await rotating(session, agent)
+    if rotates:
+        known = KnownAgent(agent, call.tenant, row.policy_revision, True)
+        async with call.services.sessions.begin() as session:
             credential = await next_credential(session, known)
-            await session.commit()
     was_there = beats.newest(agent) is not None or row.last_heartbeat_at is not None
     beats.beat(agent, call.tenant, call.body(HeartbeatIn))
     if not was_there or row.offline_since is not None:
