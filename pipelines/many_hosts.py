@@ -63,10 +63,10 @@ def backup_of_hosts(
         hint = "run it on a host that has a key which reads"
         raise UsageError("a write-only machine backs up itself only", hint=hint)
     with open_hosts(engine.cluster, request.hosts) as executor, session_of(repository, request) as session:
-        return _ManyHosts(repository, request, engine, watch, session).run(executor)
+        return ManyHosts(repository, request, engine, watch, session).run(executor)
 
 
-class _ManyHosts:
+class ManyHosts:
     """One run, in the process that started it."""
 
     def __init__(
