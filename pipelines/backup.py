@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from model import __version__
 from model.batches import Content, Listing, Receipt
@@ -94,7 +96,8 @@ class BackupRequest:
 @dataclass(slots=True)
 class BackupReport:
     """What a backup did. `bytes_total` is the content of the snapshot, `bytes_read` what was read of it now,
-    `bytes_new` what was not known yet, `bytes_stored` what that takes in the store."""
+    `bytes_new` what was not known yet, `bytes_stored` what that takes in the store. `hosts`: the same numbers, and
+    `problems`, of each host that backed up files of its own; what is stored is theirs together."""
 
     snapshot: Snapshot | None
     files: int
@@ -110,6 +113,7 @@ class BackupReport:
     seconds: float
     trace: Trace
     bottleneck: str
+    hosts: Mapping[str, Mapping[str, int]]
 
 
 def backup_plan(access: RepositoryAccess, request: BackupRequest, engine: EngineOptions) -> Plan:
@@ -235,15 +239,16 @@ def snapshot_of(
         parent=parent.id if parent else None,
         tags=request.tags,
         excludes=request.excludes,
-        problems=len(_problems(scan, counts)),
-        stats=_stats(scan, counts),
+        problems=len(problems_of(scan, counts)),
+        stats=stats_of(scan, counts),
         program=f"lox {__version__}",
         hosts=request.hosts,
         extra=selection_of(request, [path for path, _ in scan.problems]),
     )
 
 
-def _stats(scan: ScanStats, counts: CommitCounts) -> dict[str, int]:
+def stats_of(scan: ScanStats, counts: CommitCounts) -> dict[str, int]:
+    """The numbers of a snapshot."""
     return {
         "files": scan.files,
         "directories": scan.directories,
@@ -258,19 +263,25 @@ def _stats(scan: ScanStats, counts: CommitCounts) -> dict[str, int]:
 
 
 def report_of(
-    snapshot: Snapshot | None, scan: ScanStats, counts: CommitCounts, trace: Trace, seconds: float
+    snapshot: Snapshot | None,
+    scan: ScanStats,
+    counts: CommitCounts,
+    trace: Trace,
+    seconds: float,
+    hosts: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
 ) -> BackupReport:
     return BackupReport(
         snapshot=snapshot,
-        problems=_problems(scan, counts),
+        problems=problems_of(scan, counts),
         seconds=seconds,
         trace=trace,
         bottleneck=trace.bottleneck().text,
-        **_stats(scan, counts),
+        hosts=hosts,
+        **stats_of(scan, counts),
     )
 
 
-def _problems(scan: ScanStats, counts: CommitCounts) -> list[tuple[bytes, str]]:
+def problems_of(scan: ScanStats, counts: CommitCounts) -> list[tuple[bytes, str]]:
     """All trouble once: a directory that could not be listed is known to the scan only."""
     told = {path for path, _ in counts.problems}
     return counts.problems + [problem for problem in scan.problems if problem[0] not in told]

@@ -15,7 +15,17 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from model.errors import LoxError, RunFailed, UsageError
-from pipelines.backup import BackupReport, BackupRequest, note, report_of, saved, session_of, snapshot_of
+from pipelines.backup import (
+    BackupReport,
+    BackupRequest,
+    note,
+    problems_of,
+    report_of,
+    saved,
+    session_of,
+    snapshot_of,
+    stats_of,
+)
 from pipelines.options import EngineOptions, Progress, Watch
 from pipelines.shares import TELLING, Share, ShareMade, Told, below
 from repository.cache_dir import default_cache_dir
@@ -152,7 +162,8 @@ class ManyHosts:
             snapshot = commit_safely(
                 self._session, self._reliance, self._repository, lambda: saved(whole, self._repository)
             )
-        return report_of(snapshot, scan, counts, trace, time.monotonic() - self._begin)
+        hosts = {host: _numbers(made[host]) for host in self._request.hosts}
+        return report_of(snapshot, scan, counts, trace, time.monotonic() - self._begin, hosts)
 
 
 class _Manifests:
@@ -241,6 +252,12 @@ class Telling:
             current=max((one.current for one in states), key=len),
             limiting_stage=trace.limiting().name,
         )
+
+
+def _numbers(share: ShareMade) -> dict[str, int]:
+    """What one host did, without what it stored: packs are shared."""
+    numbers = stats_of(share.scan, share.counts) | {"problems": len(problems_of(share.scan, share.counts))}
+    return {name: number for name, number in numbers.items() if name != "bytes_stored"}
 
 
 def _told_by_host(run: Callable[[], R]) -> R:

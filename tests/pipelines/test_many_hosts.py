@@ -83,6 +83,7 @@ def test_two_hosts_have_a_folder_each(cluster: Nodes, tree: Path, tmp_path: Path
     assert {host for _, host in report.trace.placed} == {"nas", "nas-2"}
     for line in report.trace.stages:
         assert line.busy + line.starved + line.blocked == pytest.approx(report.trace.wall * line.lanes)
+    assert [(host, numbers["files"]) for host, numbers in report.hosts.items()] == [("nas", 603), ("nas-2", 603)]
     once = sum(path.stat().st_size for path in tree.rglob("file*")) + 20 * MIB
     assert once <= report.bytes_new < once * 1.02, "what both have is stored once, whoever comes first"
     same_as_alone(place, report, tree)
@@ -188,8 +189,15 @@ class Stopped(When):
 
 
 def workers() -> list[psutil.Process]:
-    """The processes of errands."""
-    return [one for one in psutil.process_iter(["cmdline"]) if "ray::ErrandHost" in " ".join(one.info["cmdline"] or ())]
+    """The processes of errands on nodes that this process has started."""
+    return [one for one in psutil.Process().children(recursive=True) if "ErrandHost" in command_line(one)]
+
+
+def command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def test_a_killed_process_begins_anew(cluster: Nodes, tree: Path, tmp_path: Path) -> None:
