@@ -96,7 +96,9 @@ def command(
             except Interrupted as error:
                 raise Interrupted(error.what, hint="nothing is lost; lox prune goes on where it stopped") from error
         record.of_prune(report)
-        return record.ended(_finish(output, report))
+        code = _finish(output, report)
+        record.ended(code)
+        return code
 
 
 def _finish(output: Output, report: PruneReport) -> ExitCode:
