@@ -61,10 +61,13 @@ class Answer:
         return float(text) if text.isascii() and text.isdecimal() and len(text) < 6 else None
 
 
-def tls(ca_file: str | None) -> ssl.SSLContext:
-    """Checks the server's name and certificate, against `ca_file` or what the host trusts. Raises ConfigError."""
+def tls(ca_file: str | None = None, ca_text: str | None = None) -> ssl.SSLContext:
+    """Checks the server's name and certificate, against that of an authority (PEM) or what the host trusts.
+
+    Raises ConfigError if the certificate of the authority cannot be read.
+    """
     try:
-        context = ssl.create_default_context(cafile=ca_file)
+        context = ssl.create_default_context(cafile=ca_file, cadata=ca_text)
     except (OSError, ssl.SSLError) as error:
         why = getattr(error, "strerror", "") or "it holds no certificate"
         raise ConfigError("cannot read the certificate", subject=ca_file or "", why=why.lower()) from error
