@@ -94,32 +94,40 @@ class VaultStore(Store):
         while more:
             query = urlencode({"prefix": prefix, "after": after, "limit": _PAGE})
             answer = self._asked("GET", f"{self._root}/objects?{query}", {}, limit=_PAGE_BYTES)
-            page = json_of(self._good(answer, prefix or "/", writing=True))
-            more = bool(page["next"])
-            for name, size in _entries(page):
+            entries, more = _entries(json_of(self._good(answer, prefix or "/", writing=True)))
+            for name, size in entries:
                 if name <= after or not name.startswith(prefix):
                     raise StoreError("store failed", subject=prefix or "/", why="the listing is not in order")
                 after = name
                 yield name, size
 
     def size(self, name: str) -> int:
-        return int(self._head(name).headers["content-length"])
+        return int(self._told(name, "content-length", r"\d{1,16}"))
 
     def written(self, name: str) -> int | None:
         """When the server stored the object, by its clock, in ns since the epoch. Raises Missing."""
-        return int(parsedate_to_datetime(self._head(name).headers["last-modified"]).timestamp()) * 10**9
+        told = self._told(name, "last-modified", r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT")
+        return int(parsedate_to_datetime(told).timestamp()) * 10**9
 
     def delete(self, name: str) -> None:
         self._good(self._asked("DELETE", self._object(name), {}), name)
 
-    def _head(self, name: str) -> Answer:
-        return self._good(self._asked("HEAD", self._object(name), {}), name)
+    def _told(self, name: str, header: str, form: str) -> str:
+        """What is said of an object."""
+        answer = self._good(self._asked("HEAD", self._object(name), {}), name)
+        told = answer.headers.get(header, "")
+        if not re.fullmatch(form, told):
+            raise StoreError("store failed", subject=name, why=f"the server told no {header}")
+        return told
 
     def _received(self, name: str, size: int, digest: bytes) -> int:
         """How many bytes of the object the server holds from before."""
         query = urlencode({"size": size, "blake3": digest.hex()})
         answer = self._asked("GET", f"{self._root}/uploads/{quote(check_name(name))}?{query}", {})
-        return int(json_of(self._good(answer, name, writing=True))["received"])
+        try:
+            return min(size, int(json_of(self._good(answer, name, writing=True))["received"]))
+        except (KeyError, TypeError, ValueError):
+            return 0
 
     def _object(self, name: str) -> str:
         return f"{self._root}/objects/{quote(check_name(name))}"
@@ -182,8 +190,10 @@ def _from(views: Sequence[memoryview], begin: int) -> list[memoryview]:
     return left
 
 
-def _entries(page: Any) -> Iterator[tuple[str, int]]:
-    for entry in page["items"]:
-        name, size = entry["name"], entry["size"]
-        if isinstance(name, str) and is_ours(name) and isinstance(size, int) and size >= 0:
-            yield name, size
+def _entries(page: Any) -> tuple[list[tuple[str, int]], bool]:
+    """What a page of a listing has, and whether another follows."""
+    try:
+        found = [(str(entry["name"]), int(entry["size"])) for entry in page["items"]]
+        return [each for each in found if is_ours(each[0]) and each[1] >= 0], bool(page["next"]) and bool(found)
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError("the server answered something else than a listing") from error
