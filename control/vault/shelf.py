@@ -76,6 +76,10 @@ class Shelf:
         with translated(wanted.name):
             return uploads.length_of(wanted.path_in(self._uploads))
 
+    def told(self, name: str) -> tuple[int, int]:
+        """Size of an object in bytes, and when it was stored, in ns since the epoch. Raises Missing."""
+        return self.objects.size(name), self.objects.written(name) or 0
+
     def page(self, prefix: str, after: str, limit: int) -> tuple[list[listing.Stored], bool]:
         """See `listing.page`."""
         with translated(prefix or "/"):

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from aiohttp import web
 
+from control.api.problems import Problem
 from control.vault.shelf import Shelf
 from control.vault.uploads import Upload, Wanted
 from model.errors import StoreError
@@ -33,37 +34,29 @@ _RANGE = re.compile(r"bytes=(\d{1,16})-(\d{0,16})")
 _pool = ThreadPoolExecutor(THREADS, "vault")
 
 
-class BadRequest(Exception):
-    """What is wrong with a request, and the status that says so."""
-
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
-        self.status = status
-        self.why = why
-
-
 async def threaded(work: Callable[..., T], *arguments: object) -> T:
     """The result of `work`, which blocks."""
     return await asyncio.get_running_loop().run_in_executor(_pool, lambda: work(*arguments))
 
 
 def wanted(request: web.Request, name: str) -> Wanted:
-    """What a PUT announces. Raises BadRequest."""
+    """What a PUT announces. Raises Problem."""
     if request.headers.get("If-None-Match") != "*":
-        raise BadRequest(428, "objects are never overwritten: say so, with If-None-Match: *")
+        detail = "objects are never overwritten: say so, with If-None-Match: *"
+        raise Problem(detail, status=428, kind="precondition-required")
     found = _DIGEST.fullmatch(request.headers.get("Repr-Digest", ""))
     if found is None:
-        raise BadRequest(400, "Repr-Digest has to be blake3=:<base64>:")
+        raise Problem("Repr-Digest has to be blake3=:<base64>:")
     length = request.content_length
     if length is None:
-        raise BadRequest(411, "Content-Length is needed")
+        raise Problem("Content-Length is needed", status=411, kind="length-required")
     begin, size = _place(request.headers.get("Content-Range"), length)
     if size > OBJECT_MAX:
-        raise BadRequest(413, f"objects have at most {OBJECT_MAX:,} bytes")
+        raise Problem(f"objects have at most {OBJECT_MAX:,} bytes", status=413, kind="too-large")
     try:
         digest = base64.b64decode(found[1], validate=True)
     except binascii.Error as error:
-        raise BadRequest(400, "Repr-Digest is not base64") from error
+        raise Problem("Repr-Digest is not base64") from error
     return Wanted(name, size, digest, begin)
 
 
@@ -73,10 +66,10 @@ def _place(text: str | None, length: int) -> tuple[int, int]:
         return 0, length
     found = _CONTENT_RANGE.fullmatch(text)
     if found is None:
-        raise BadRequest(400, "Content-Range has to be bytes <first>-<last>/<size>")
+        raise Problem("Content-Range has to be bytes <first>-<last>/<size>")
     first, last, size = map(int, found.groups())
     if last + 1 != size or last + 1 - first != length:
-        raise BadRequest(400, "Content-Range has to go to the end of the object, and to be as long as the content")
+        raise Problem("Content-Range has to go to the end of the object, and to be as long as the content")
     return first, size
 
 
@@ -138,16 +131,16 @@ class Span:
 
 
 def span(request: web.Request, size: int) -> Span:
-    """What a GET asks for of an object of `size` bytes. Raises BadRequest with 416 if there is none of it."""
+    """What a GET asks for of an object of `size` bytes. Raises Problem with 416 if there is none of it."""
     text = request.headers.get("Range")
     if text is None:
         return Span(0, size, size, False)
     found = _RANGE.fullmatch(text)
     if found is None:
-        raise BadRequest(400, "Range has to be bytes=<first>-<last>, of one range")
+        raise Problem("Range has to be bytes=<first>-<last>, of one range")
     begin, end = int(found[1]), min(size, int(found[2]) + 1 if found[2] else size)
     if begin >= end:
-        raise BadRequest(416, f"the object has {size} bytes")
+        raise Problem(f"the object has {size} bytes", status=416, kind="range")
     return Span(begin, end, size, True)
 
 

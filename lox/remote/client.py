@@ -133,23 +133,20 @@ class Client:
             return answer
         if answer.status >= 500:
             raise Unreachable("the server failed", subject=self.server.url, why=answer.why)
-        hint = {401: f"lox login {self.server.url}"}.get(answer.status, "")
-        raise RefusedByServer("the server refused", why=_faults(answer), hint=hint, status=answer.status)
+        hint = f"lox login {self.server.url}" if answer.status == 401 else _told(answer, "hint")
+        raise RefusedByServer("the server refused", why=answer.why, hint=hint, status=answer.status)
 
     def _unreachable(self, error: StoreError) -> Unreachable:
         what = error.what if isinstance(error, Refused) else "the server cannot be reached"
         return Unreachable(what, subject=self.server.url, why=error.why, hint=error.hint)
 
 
-def _faults(answer: Answer) -> str:
-    """The reason, and which fields are wrong, if the server names them."""
-    texts = [answer.why]
+def _told(answer: Answer, key: str) -> str:
+    """A text of a problem document; empty if it has none."""
     try:
-        for fault in json.loads(answer.body)["errors"][:5]:
-            texts.append(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}")
-    except (ValueError, KeyError, TypeError):
-        pass
-    return "; ".join(texts)
+        return str(json.loads(answer.body).get(key, ""))
+    except (ValueError, AttributeError):
+        return ""
 
 
 def _path(parts: tuple[str, ...], query: Mapping[str, object]) -> str:
