@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -100,7 +100,7 @@ class Child:
                 await asyncio.shield(self.stop())
         return ended
 
-    async def data(self, ended: Ended, size: int = 1 << 18) -> AsyncIterator[bytes]:
+    async def data(self, ended: Ended, size: int = 1 << 18) -> AsyncGenerator[bytes, None]:
         """What it writes to stdout, in pieces; `ended` is filled in when there is no more."""
         process = self._started()
         assert process.stdout is not None and process.stderr is not None

@@ -1,13 +1,12 @@
 """The agent's log: for people on stderr (the journal of systemd keeps it), and in files that are rotated.
 
-Secrets are taken out of every line, wherever they stand: tokens and credentials by their form, values by their name.
+Secrets are taken out of every line, wherever they stand (`agent.redact`).
 """
 
 from __future__ import annotations
 
 import logging
 import logging.handlers
-import re
 import sys
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -15,36 +14,15 @@ from typing import Any, TextIO, cast
 
 import structlog
 
+from agent.redact import redacted
+
 FILE_BYTES, FILES = 10 << 20, 5
-REDACTED = "[redacted]"
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
-_SECRETS = re.compile(
-    r"lox_(agt|cred|api)_[A-Za-z0-9_-]+"
-    r"|(?i:bearer\s+)[A-Za-z0-9._~+/=-]{8,}"
-    r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
-    r"|(?i:(?<=password=)|(?<=secret=)|(?<=token=))[^\s&,;]+"
-)
-_NAMES = re.compile(r"passw|secret|token|credential|authorization|recovery|private_?key|api_?key", re.I)
-
-
-def redact(text: str) -> str:
-    """`text` without anything that looks like a token, a credential or a password."""
-    return _SECRETS.sub(REDACTED, text)
-
-
-def _redacted(value: Any) -> Any:
-    if isinstance(value, str):
-        return redact(value)
-    if isinstance(value, dict):
-        return {key: REDACTED if _NAMES.search(str(key)) else _redacted(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_redacted(one) for one in value]
-    return value if isinstance(value, int | float | None) else redact(str(value))
 
 
 def redactor(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """The processor of structlog that does it."""
-    return cast(MutableMapping[str, Any], _redacted(dict(event)))
+    return cast(MutableMapping[str, Any], redacted(dict(event)))
 
 
 def set_up(level: str, folder: Path | None, stream: TextIO | None = None) -> str:

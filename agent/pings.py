@@ -6,7 +6,8 @@ import asyncio
 from uuid import UUID
 
 from agent.host import Host
-from agent.logs import log, redact
+from agent.logs import log
+from agent.redact import redact
 
 SECONDS = 10.0
 _TASKS: set[asyncio.Task[None]] = set()

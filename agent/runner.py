@@ -92,6 +92,17 @@ class Runner:
             self.schedule.ask(Wanted(row.job, row.run, due))
             self._changed.set()
 
+    def look(self) -> None:
+        """Somebody on this host may have asked for runs: they are remembered as waiting."""
+        known = {one.run for one in self.schedule.waiting}
+        for row in self.host.state.runs("waiting"):
+            if row.run not in known:
+                self.begin(row)
+
+    def knows(self, job: UUID) -> bool:
+        """Whether the policy has this job."""
+        return self.policy is not None and _found(self.policy, job) is not None
+
     def cancel(self, run: UUID) -> bool:
         """A run is not wanted any more, whether it runs or waits; False if there is none."""
         if (running := self._runs.get(run)) is not None:
@@ -212,8 +223,7 @@ class Runner:
                 self._start(row)
             else:
                 await self._give_up(row)
-        for row in self.host.state.runs("waiting"):
-            self.begin(row)
+        self.look()
 
     async def _give_up(self, row: RunRow) -> None:
         teller = self.host.teller(row)

@@ -6,6 +6,7 @@ import asyncio
 import random
 import ssl
 from collections.abc import AsyncIterable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
@@ -15,11 +16,12 @@ import aiohttp
 from pydantic import BaseModel, ValidationError
 
 from agent.config import AgentConfig
-from agent.logs import redact
+from agent.redact import redact
 from model import __version__
 from model.errors import ConfigError, LoxError
 from model.wire.agents import HeartbeatIn, HeartbeatOut, Registered, RegisterIn
-from model.wire.commands import Commands
+from model.wire.base import Answer
+from model.wire.commands import Command
 from model.wire.policy import Policy
 from model.wire.runs import EventsIn, EventsOut
 
@@ -46,6 +48,19 @@ class ServerRefused(LoxError):
 
 class ServerRejected(LoxError):
     """The server says that a request makes no sense: it will not if it is repeated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A command that this version does not understand."""
+
+    sequence: int
+    id: UUID
+    why: str
+
+
+class _Commands(Answer):
+    commands: list[dict[str, Any]]
 
 
 class Backoff:
@@ -114,11 +129,14 @@ class Server:
         status, data = await self._request("GET", "/api/v1/agent/policy", headers=headers)
         return None if status == 304 else _read(Policy, data)
 
-    async def commands(self, after: int, wait: int) -> Commands:
-        """Commands after this number; waits up to `wait` seconds for one."""
+    async def commands(self, after: int, wait: int) -> list[Command | Unreadable]:
+        """Commands after this number; waits up to `wait` seconds for one.
+
+        One that a newer server means for a newer agent does not keep the others from being read.
+        """
         path = f"/api/v1/agent/commands?after={after}&wait={wait}"
         _, data = await self._request("GET", path, seconds=wait + SECONDS)
-        return _read(Commands, data)
+        return [_command(found) for found in _read(_Commands, data).commands]
 
     async def events(self, run: UUID, body: EventsIn) -> EventsOut:
         """What happened in a run."""
@@ -167,6 +185,18 @@ class Server:
         except (aiohttp.ClientError, TimeoutError, OSError, asyncio.IncompleteReadError) as error:
             why = redact(str(error)) or type(error).__name__
             raise ServerAway("cannot reach the server", subject=self._url, why=why) from error
+
+
+def _command(found: dict[str, Any]) -> Command | Unreadable:
+    try:
+        return Command.model_validate(found)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        try:
+            return Unreadable(int(found["sequence"]), UUID(found["id"]), f"{where}: {first['msg']}")
+        except (KeyError, ValueError, TypeError):
+            raise ServerRejected("cannot read the server's commands", why=f"{where}: {first['msg']}") from error
 
 
 def _check(status: int, headers: Mapping[str, str], data: bytes, url: str) -> None:

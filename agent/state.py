@@ -200,6 +200,11 @@ class State:
             ).fetchall()
         return UUID(first[0]), [(sequence, kind, json.loads(body)) for sequence, kind, body in rows]
 
+    def spooled(self) -> int:
+        """How many events the server does not have yet."""
+        with self._lock:
+            return int(self._db.execute("SELECT COUNT(*) FROM events").fetchone()[0])
+
     def told(self, run: UUID, sequence: int) -> None:
         """The server has the events of the run up to this one."""
         with self._transaction():

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent.child import Ended, Event
-from agent.logs import redact
+from agent.redact import redact
 from agent.state import RunRow, State
 from model.errors import LoxError
 from model.names import shown
