@@ -100,7 +100,8 @@ def document(name: str, data: bytes) -> dict[str, Any]:
 
     job, faults = read_settings(JobIn, data, name)
     if job is None:
-        first, more = faults[0], len(faults) - 1
+        # What is not known is a slip, as a rule, and the cause of what is missing.
+        first, more = next((one for one in faults if one.code == "unknown-key"), faults[0]), len(faults) - 1
         why = first.reason + (f" (and {more} more)" if more else "")
         raise UsageError("not a job", subject=str(first.place), why=why, hint=first.hint)
     fields: dict[str, Any] = job.model_dump(mode="json", exclude_unset=True)
