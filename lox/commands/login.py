@@ -31,7 +31,7 @@ def command(ctx: click.Context, /, url: str, token_file: str | None, ca_file: Pa
 
     ca = read_text(str(ca_file), "the certificate") if ca_file else ""
     server = Server(address(url), checked_token(_token(token_file), token_file or "the token"), ca)
-    fields = Client(server).get("whoami")
+    fields = Client(server).get("auth", "me")
     Servers().add(server)
     output = output_of(ctx)
     output.event("login", url=server.url, **fields)

@@ -14,4 +14,4 @@ from lox.settings import command as command_of
 def command(ctx: click.Context, /, server: str | None) -> None:
     """Show who you are to a server, and what you may do there."""
     client = client_of(server)
-    show_one(ctx, "whoami", {"server": client.server.url, **client.get("whoami")})
+    show_one(ctx, "whoami", {"server": client.server.url, **client.get("auth", "me")})
