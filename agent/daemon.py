@@ -22,12 +22,12 @@ from agent.config import AgentConfig
 from agent.health import health
 from agent.host import Host
 from agent.logs import log
-from agent.notify import notify, watchdog_seconds
 from agent.runner import Runner
 from agent.sender import Sender
 from agent.server import Backoff, Server, ServerAway, ServerRefused, ServerRejected
 from agent.work_dir import write_private
 from model.errors import LoxError
+from model.systemd import notify, watchdog_seconds
 from model.wire.agents import HeartbeatIn
 from model.wire.policy import Policy
 

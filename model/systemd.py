@@ -1,4 +1,4 @@
-"""What systemd wants to hear: that the agent is ready, what it does, and that it still lives."""
+"""What systemd wants to hear: that a daemon is ready, what it does, and that it still lives."""
 
 from __future__ import annotations
 
