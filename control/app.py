@@ -16,11 +16,12 @@ from control.auth.authenticate import AUTHENTICATORS
 from control.db.engine import make_engine, make_sessions
 from control.services import Part, Services
 from control.settings import ServerSettings
+from control.vault import part as vault
 
 
 def parts() -> Sequence[Part]:
     """All parts of the server."""
-    return [Part("service", service_routes.routes), Part("auth", auth_routes.routes)]
+    return [Part("service", service_routes.routes), Part("auth", auth_routes.routes), vault.part]
 
 
 def all_routes() -> list[Route]:

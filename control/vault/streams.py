@@ -105,10 +105,16 @@ async def _written(request: web.Request, upload: Upload) -> None:
 
 
 async def _blocks(request: web.Request) -> AsyncIterator[list[bytes]]:
+    """What comes in; also the last of it before the connection broke."""
     parts, size = list[bytes](), 0
     while True:
-        async with asyncio.timeout(SILENCE):
-            part = await request.content.readany()
+        try:
+            async with asyncio.timeout(SILENCE):
+                part = await request.content.readany()
+        except (OSError, TimeoutError):
+            if parts:
+                yield parts
+            raise
         if not part:
             break
         parts.append(part)

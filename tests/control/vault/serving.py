@@ -5,13 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
-import socket
-import ssl
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,57 +19,19 @@ from control.db.base import Base, new_id, now
 from control.db.engine import make_engine, make_sessions
 from control.repositories.tables import RepositoryRow
 from control.settings import ServerSettings
+from tests.control.servers import RunningServer, free_port
 
-ROOT = Path(__file__).parents[3]
 VAULT = ("vault:get", "vault:put", "vault:delete")
 assert everything.metadata is Base.metadata
 
 
 @dataclass
-class VaultServer:
-    """A server on `port`. `tenant` is one that is there; others are made by `add_tenant`."""
+class VaultServer(RunningServer):
+    """`tenant` is one that is there; others are made by `add_tenant`."""
 
-    folder: Path
-    port: int
     tenant: UUID = field(default_factory=uuid4)
-    process: subprocess.Popen[bytes] | None = None
 
-    @property
-    def data_dir(self) -> Path:
-        return self.folder / "data"
-
-    @property
-    def ca_file(self) -> Path:
-        return self.data_dir / "tls" / "ca.crt"
-
-    def start(self) -> None:
-        """Until it answers."""
-        command = [sys.executable, "-m", "control", "--data-dir", os.fspath(self.data_dir), "run"]
-        command += ["--listen", f"127.0.0.1:{self.port}", "--public-url", f"https://127.0.0.1:{self.port}"]
-        with (self.folder / "log").open("ab") as log:
-            environment = {**os.environ, "PYTHONPATH": os.fspath(ROOT), "LOX_SERVER_RATE_LIMITS": "false"}
-            self.process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=log)
-        deadline = time.monotonic() + 30
-        while not self._answers():
-            assert self.process.poll() is None, (self.folder / "log").read_text()
-            assert time.monotonic() < deadline, "the server does not answer"
-            time.sleep(0.05)
-
-    def stop(self, number: int = signal.SIGTERM) -> None:
-        """And waits for its end."""
-        assert self.process is not None
-        self.process.send_signal(number)
-        self.process.wait(30)
-
-    def _answers(self) -> bool:
-        try:
-            context = ssl.create_default_context(cafile=self.ca_file)
-            with urllib.request.urlopen(f"https://127.0.0.1:{self.port}/healthz", context=context, timeout=5):
-                return True
-        except OSError:
-            return False
-
-    def url(self, repository: UUID, port: int | None = None) -> str:
+    def place(self, repository: UUID, port: int | None = None) -> str:
         """Of a repository, as `lox --repo` takes it."""
         return f"lox+https://127.0.0.1:{port or self.port}/{repository}"
 
@@ -119,16 +74,16 @@ class VaultServer:
 
     def kept(self, secret: Secret) -> Path:
         """A file with a secret in it."""
-        path = self.folder / f"token-{secret.uuid}"
+        path = self.data_dir / f"token-{secret.uuid}"
         path.write_text(secret.text + "\n")
         return path
 
-    def environment(self, repository: UUID, token: Path, port: int | None = None) -> dict[str, str]:
+    def reach(self, repository: UUID, token: Path, port: int | None = None) -> dict[str, str]:
         """For programs that use a repository."""
         return {
-            "LOX_REPOSITORY": self.url(repository, port),
+            "LOX_REPOSITORY": self.place(repository, port),
             "LOX_VAULT_TOKEN_FILE": os.fspath(token),
-            "LOX_VAULT_CA_FILE": os.fspath(self.ca_file),
+            "LOX_VAULT_CA_FILE": os.fspath(self.ca),
         }
 
     def _add(self, *rows: Base) -> None:
@@ -144,9 +99,8 @@ class VaultServer:
 @contextlib.contextmanager
 def vault_server(folder: Path) -> Iterator[VaultServer]:
     """A server with one tenant, on a free port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    server = VaultServer(folder, port)
+    folder.mkdir(exist_ok=True)
+    server = VaultServer(folder, free_port())
     server.start()
     try:
         server.tenant = server.add_tenant()
