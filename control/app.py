@@ -14,6 +14,7 @@ from control.api.routes import Route
 from control.auth import routes as auth_routes
 from control.auth.authenticate import AUTHENTICATORS
 from control.db.engine import make_engine, make_sessions
+from control.fleet import part as fleet
 from control.services import Part, Services
 from control.settings import ServerSettings
 from control.vault import part as vault
@@ -21,7 +22,7 @@ from control.vault import part as vault
 
 def parts() -> Sequence[Part]:
     """All parts of the server."""
-    return [Part("service", service_routes.routes), Part("auth", auth_routes.routes), vault.part]
+    return [Part("service", service_routes.routes), Part("auth", auth_routes.routes), vault.part, *fleet.parts()]
 
 
 def all_routes() -> list[Route]:

@@ -39,10 +39,9 @@ class ExchangeGone(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What an agent says before its stream. `status` is 200, or what went wrong as a code of HTTP."""
+    """Whose stream it is, and of what type."""
 
     agent_uuid: UUID
-    status: int
     content_type: str
 
 
@@ -101,7 +100,7 @@ class Waiting:
         self.writers.append(writer)
         with suppress(OSError, ValueError, KeyError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             said = json.loads(await reader.readuntil(b"\n"))
-            head = Head(UUID(said["agent_uuid"]), int(said["status"]), str(said["content_type"]))
+            head = Head(UUID(said["agent_uuid"]), str(said["content_type"]))
             if head.agent_uuid == self._agent and not self._reply.done():  # the first answer counts
                 writer.write(b"+")
                 await writer.drain()
@@ -161,7 +160,7 @@ async def sending(folder: Path, uuid: UUID, head: Head) -> AsyncIterator[Sending
     except OSError as error:
         raise ExchangeGone from error
     try:
-        said = {"agent_uuid": str(head.agent_uuid), "status": head.status, "content_type": head.content_type}
+        said = {"agent_uuid": str(head.agent_uuid), "content_type": head.content_type}
         writer.write(json.dumps(said).encode("ascii")[:HEAD_MAX] + b"\n")
         with suppress(OSError):
             await writer.drain()

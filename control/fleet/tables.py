@@ -55,7 +55,7 @@ class RegistrationRow(Base):
 
 
 class CredentialRow(Base):
-    """A credential of an agent: ``pending`` until its first use, ``active``, or ``retired`` by its successor."""
+    """A credential: ``pending`` until its first use, ``active``, ``retired`` by its successor, or ``revoked``."""
 
     __tablename__ = "agent_credentials"
 

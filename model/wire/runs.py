@@ -107,6 +107,7 @@ class Summary(Body):
     dedup_ratio: Annotated[float, Field(ge=0)] | None = None
     problems: Count = 0
     missing_paths: Annotated[list[Text], Field(max_length=1_000)] = []
+    forgotten: Annotated[list[SnapshotId], Field(max_length=10_000)] = []  # snapshots that retention let go in this run
     limited_by: Text | None = None  # the sentence that says which stage limits
     seconds: Seconds = 0
 
