@@ -37,6 +37,8 @@ ROLES: Final[dict[str, frozenset[str]]] = {
     "admin": frozenset(_ADMINISTER),
     "superadmin": frozenset(SCOPES),
 }
+AGENT_SCOPES: Final = frozenset({"vault:get", "vault:put", "vault:delete"})
+"""What an agent may besides the routes for agents; it deletes only where it is the maintenance agent."""
 TENANT_ROLES: Final = ("viewer", "operator", "admin")
 
 

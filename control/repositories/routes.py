@@ -19,6 +19,7 @@ from control.pages import ListQuery, page
 from control.repositories.places import repository_of, repository_row
 from control.repositories.tables import RepositoryRow
 from control.runs.tables import MachineBackupRow
+from control.vault.part import used
 from model.wire.base import Page
 from model.wire.repositories import Repository, RepositoryChange, RepositoryIn
 
@@ -49,9 +50,7 @@ async def add(call: Call) -> Repository:
     return repository_of(call.services, row)
 
 
-@routes.add(
-    "GET", "/api/v1/repositories", scope="repositories:read", query=ListQuery, returns={200: Page[Repository]}
-)
+@routes.add("GET", "/api/v1/repositories", scope="repositories:read", query=ListQuery, returns={200: Page[Repository]})
 async def list_repositories(call: Call) -> Page[Repository]:
     """List repositories, newest first."""
     wanted = select(RepositoryRow).where(RepositoryRow.tenant_id == call.tenant)
@@ -66,7 +65,7 @@ async def show(call: Call) -> Repository:
     """Show a repository."""
     async with call.reading() as session:
         row = await repository_row(session, call.tenant, call.uuid("repository_uuid"))
-    return repository_of(call.services, row)
+    return repository_of(call.services, row, await used(call.services, row) if row.vault else None)
 
 
 @routes.add(
@@ -102,9 +101,7 @@ async def change(call: Call) -> Repository:
     return repository_of(call.services, row)
 
 
-@routes.add(
-    "DELETE", "/api/v1/repositories/{repository_uuid}", scope="repositories:write", audit="repository.delete"
-)
+@routes.add("DELETE", "/api/v1/repositories/{repository_uuid}", scope="repositories:write", audit="repository.delete")
 async def remove(call: Call) -> None:
     """Remove a repository from the list; what is stored in it stays. Not while jobs or backups name it."""
     async with call.transaction() as session:
@@ -126,9 +123,7 @@ async def _check_agent(session: AsyncSession, tenant: UUID, uuid: UUID | None) -
 
 
 async def _make_default(session: AsyncSession, row: RepositoryRow) -> list[UUID]:
-    await session.execute(
-        update(RepositoryRow).where(RepositoryRow.tenant_id == row.tenant_id).values(default=False)
-    )
+    await session.execute(update(RepositoryRow).where(RepositoryRow.tenant_id == row.tenant_id).values(default=False))
     await session.execute(update(RepositoryRow).where(RepositoryRow.uuid == row.uuid).values(default=True))
     await session.refresh(row)
     return await _on_default(session, row.tenant_id)

@@ -12,7 +12,6 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from typing import Annotated
-from uuid import UUID
 
 from aiohttp import web
 from pydantic import Field, StringConstraints
@@ -220,9 +219,9 @@ async def _tidy(services: Services) -> None:
         await asyncio.sleep(_TIDY_SECONDS)
 
 
-async def used(services: Services, tenant: UUID, repository: UUID) -> int:
+async def used(services: Services, row: RepositoryRow) -> int:
     """Bytes that a repository takes in the vault. Raises StoreError."""
-    return await streams.threaded(services.part(Vault).used, tenant, repository)
+    return await streams.threaded(services.part(Vault).used, row.tenant_id, row.uuid)
 
 
 part = Part("vault", routes, start, lead)

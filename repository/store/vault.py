@@ -2,8 +2,7 @@
 
 The server takes objects under names that are free, and gives them back; to take away is for maintenance alone. What it
 received is hashed on arrival. A large object whose connection broke goes on where it broke off.
-The credential is the first line of the file LOX_VAULT_TOKEN_FILE, read again when the server does not know it any
-more: agents get new ones while they work. LOX_VAULT_CA_FILE names the authority that signed the server's certificate.
+LOX_VAULT_TOKEN_FILE names the file with the credential, LOX_VAULT_CA_FILE that of the authority to trust.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ class VaultStore(Store):
             raise UsageError("not a repository in a vault", subject=place.url, hint=hint)
         self._root = f"/api/v1/vault/{repository}"
         self._https = Https(place.host, place.port, tls(os.environ.get(CA_FILE)))
-        self._token = ""
+        self._token = Token()
         self._cut = dict[str, bytes]()  # names whose upload broke, and the digests of what was being sent
         self._lock = threading.Lock()
 
@@ -135,14 +134,8 @@ class VaultStore(Store):
     def _asked(
         self, method: str, path: str, headers: dict[str, str], body: Sequence[memoryview] = (), limit: int = 65536
     ) -> Answer:
-        if not self._token:
-            self._token = read_token()
-        token = self._token
-        answer = self._https.request(method, path, headers | {"Authorization": f"Bearer {token}"}, body, limit)
-        if answer.status == 401 and (token := read_token()) != self._token:
-            self._token = token
-            answer = self._https.request(method, path, headers | {"Authorization": f"Bearer {token}"}, body, limit)
-        return answer
+        headers = headers | {"Authorization": f"Bearer {self._token.text()}"}
+        return self._https.request(method, path, headers, body, limit)
 
     def _good(self, answer: Answer, name: str, writing: bool = False) -> Answer:
         """`answer` if it is one. Where something is stored or listed, what is missing is the repository."""
@@ -156,21 +149,39 @@ class VaultStore(Store):
         raise kind("store failed", subject=name, why=answer.why, hint=_HINTS.get(kind, ""))
 
 
-def read_token() -> str:
-    """The credential for the vault. Raises ConfigError."""
-    path = os.environ.get(TOKEN_FILE)
-    if not path:
-        hint = f"set {TOKEN_FILE} to a file whose first line is the credential"
-        raise ConfigError("no credential for the vault", subject=TOKEN_FILE, why="it is not set", hint=hint)
-    try:
-        with open(path, "rb") as file:
-            token = file.read(_TOKEN_MAX).split(b"\n", 1)[0].strip()
-    except OSError as error:
-        why = (error.strerror or "").lower()
-        raise ConfigError("cannot read the credential", subject=path, why=why, hint=f"see {TOKEN_FILE}") from error
-    if not re.fullmatch(rb"[A-Za-z0-9._~+/=-]+", token):
+class Token:
+    """The credential: the first line of the file that LOX_VAULT_TOKEN_FILE names, whenever that file changes.
+
+    An agent gets a new one while it works. Who still came with the old one some time later would be taken for a thief.
+    """
+
+    def __init__(self) -> None:
+        self._path = os.environ.get(TOKEN_FILE)
+        self._known: tuple[tuple[int, int, int], str] | None = None
+
+    def text(self) -> str:
+        """Raises ConfigError."""
+        path = self._path
+        if not path:
+            hint = f"set {TOKEN_FILE} to a file whose first line is the credential"
+            raise ConfigError("no credential for the vault", subject=TOKEN_FILE, why="it is not set", hint=hint)
+        try:
+            found = os.stat(path)
+            version = found.st_ino, found.st_mtime_ns, found.st_size
+            if self._known is None or self._known[0] != version:
+                with open(path, "rb") as file:
+                    self._known = version, _token(file.read(_TOKEN_MAX), path)
+        except OSError as error:
+            why = (error.strerror or "").lower()
+            raise ConfigError("cannot read the credential", subject=path, why=why, hint=f"see {TOKEN_FILE}") from error
+        return self._known[1]
+
+
+def _token(content: bytes, path: str) -> str:
+    line = content.split(b"\n", 1)[0].strip()
+    if not re.fullmatch(rb"[A-Za-z0-9._~+/=-]+", line):
         raise ConfigError("no credential for the vault", subject=path, why="its first line is none")
-    return token.decode()
+    return line.decode()
 
 
 def _digest(views: Sequence[memoryview]) -> bytes:

@@ -19,7 +19,7 @@ from control.db.base import Base, new_id, now
 from control.db.engine import make_engine, make_sessions
 from control.repositories.tables import RepositoryRow
 from control.settings import ServerSettings
-from tests.control.servers import RunningServer, free_port
+from tests.control.servers import Client, RunningServer, free_port
 
 VAULT = ("vault:get", "vault:put", "vault:delete")
 assert everything.metadata is Base.metadata
@@ -60,6 +60,17 @@ class VaultServer(RunningServer):
             )
         )  # fmt: skip
         return self.kept(secret)
+
+    def agent(self) -> tuple[UUID, Path]:
+        """A new agent of the tenant, enrolled, and a file with its credential."""
+        ask = Client(self, self.token(["agents:write"]).read_text().strip())
+        made = ask.ok("POST", "/api/v1/agents", {"hostname": f"host-{uuid4()}", "os": "linux"})
+        told = {"agent_uuid": made["uuid"], "registration_token": made["registration_token"], "os": "linux"}
+        told |= {"hostname": made["hostname"], "version": "1.0", "machine_id": uuid4().hex}
+        credential = Client(self).ok("POST", "/api/v1/agent/register", told)["credential"]
+        path = self.data_dir / f"credential-{made['uuid']}"
+        path.write_text(credential)
+        return UUID(made["uuid"]), path
 
     def revoke(self, token: str) -> None:
         """It is good for nothing any more."""

@@ -18,6 +18,7 @@ from model.errors import ConfigError, LoxError, Missing, Refused, StoreError, St
 from repository.store import Store, open_store
 from repository.store.probe import probe
 from tests.contracts.store import StoreContract
+from tests.control.servers import Client
 from tests.control.vault.cutting import line_to
 from tests.control.vault.serving import VaultServer, vault_server
 
@@ -110,6 +111,31 @@ def test_who_may_not_delete_is_refused_and_nothing_goes(server: VaultServer, sto
         reader.put("config", [b"x"])
 
 
+def test_of_agents_only_the_maintenance_agent_of_a_repository_deletes(
+    server: VaultServer, credentials: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first, first_file), (_, second_file) = server.agent(), server.agent()
+    url = server.place(server.repository(maintenance=first))
+    monkeypatch.setenv("LOX_VAULT_TOKEN_FILE", str(second_file))
+    second = open_store(url)
+    second.put(PACK, [b"of the second"])
+    with pytest.raises(Refused, match="only the maintenance agent"):
+        second.delete(PACK)
+    monkeypatch.setenv("LOX_VAULT_TOKEN_FILE", str(first_file))
+    maintenance = open_store(url)
+    assert maintenance.get(PACK) == b"of the second"
+    maintenance.delete(PACK)
+    with pytest.raises(Missing):
+        second.get(PACK)
+
+
+def test_the_api_tells_how_much_a_repository_takes(server: VaultServer, store: Store) -> None:
+    store.put(PACK, [bytes(12_345)])
+    ask = Client(server, server.token(["repositories:read"]).read_text().strip())
+    uuid = store.url.rpartition("/")[2]
+    assert ask.ok("GET", f"/api/v1/repositories/{uuid}")["used_bytes"] == 12_345
+
+
 def test_what_is_of_another_tenant_is_not_there(server: VaultServer, store: Store,
                                                 monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     store.put(PACK, [b"secret"])
@@ -156,11 +182,12 @@ def test_a_credential_that_was_exchanged_is_read_again(server: VaultServer, stor
     monkeypatch.setenv("LOX_VAULT_TOKEN_FILE", str(file))
     working = open_store(store.url)
     working.put("config", [b"1"])
-    server.revoke(old)
-    with pytest.raises(Refused, match="token"):
-        working.put(PACK, [b"2"])
     file.write_text(new)
+    server.revoke(old)
     working.put(PACK, [b"2"])
+    server.revoke(new)
+    with pytest.raises(Refused, match="token"):
+        working.get(PACK)
 
 
 def test_a_server_that_is_not_trusted_learns_no_token(server: VaultServer, store: Store,
