@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agent import lines
-from agent.child import Ended, lox
+from agent.child import Ended, Event, lox
 from agent.hooks import HookResult, run_hook
 from agent.host import Host, Outcome
 from agent.logs import log
@@ -22,6 +22,7 @@ from model.wire.policy import PolicyJob
 
 PRUNE_EVERY = 24 * 3600.0  # seconds
 HOOK_LINES = 200
+FORGOTTEN_MAX = 10_000  # that the server is told of
 
 
 @dataclass(slots=True)
@@ -47,8 +48,8 @@ class BackupRun:
         ping(self.host, self.job.ping_url, "start", self.teller.row.run)
         outcome = await self._guarded()
         outcome = await self._after(outcome)
-        if outcome.good:
-            await self._retain()
+        if outcome.good and (gone := await self._retain()):
+            outcome.summary["forgotten"] = gone[:FORGOTTEN_MAX]
         if self.teller.row.body.get("uncounted"):
             self.host.metrics.failed(lines.label(self.job, self.job.uuid), outcome.status)
         self.teller.ended(outcome.status, outcome.code, outcome.summary, outcome.error)
@@ -112,10 +113,8 @@ class BackupRun:
 
     async def _attempts(self, paths: list[str]) -> Ended:
         config, row = self.host.config, self.teller.row
-        table = lines.timetable(self.job)
-        every = None if table is None else table.interval(time.time())
         limit = self.host.bandwidth.join(row.run, self.job.bandwidth_limit_mbps)
-        line = lines.backup(self.job, paths, row.body.get("mode"), limit, every)
+        line = lines.backup(self.job, paths, row.body.get("mode"), limit)
         try:
             for left in range(config.retry_count, -1, -1):
                 ended = await self.host.run_lox(line, self.place, self.teller)
@@ -159,18 +158,26 @@ class BackupRun:
         tell_hook(self.teller, result)
         return result
 
-    async def _retain(self) -> None:
-        """Forget what the job's rules do not keep, and prune once a day, where that is this agent's business."""
+    async def _retain(self) -> list[str]:
+        """Forget what the job's rules do not keep, and prune once a day, where that is this agent's business.
+
+        Returns the snapshots that are gone.
+        """
         if not self.place.maintained:
-            return
-        environment = self.host.environment(self.place)
+            return []
+        environment, gone = self.host.environment(self.place), list[str]()
+
+        def hear(event: Event) -> None:
+            if event["type"] == "decision" and event.get("action") == "forget":
+                gone.append(str(event["id"]))
+
         try:
-            ended = await lox(lines.forget(self.job), environment, SECONDS)
+            ended = await lox(lines.forget(self.job), environment, SECONDS, hear)
             if not ended.good:
                 self.teller.log(f"retention failed: {ended.trouble}", "error")
-                return
-            if gone := ended.summary.get("forgotten", 0):
-                self.teller.log(f"retention: {gone} snapshots forgotten")
+                return []
+            if gone:
+                self.teller.log(f"retention: {len(gone)} snapshots forgotten")
             name = f"pruned/{self.place.uuid}"
             if time.time() - (self.host.state.note(name) or 0.0) >= PRUNE_EVERY:
                 self.host.state.put_note(name, time.time())
@@ -179,6 +186,7 @@ class BackupRun:
                                 "info" if ended.good else "error")  # fmt: skip
         except TimeoutError:
             self.teller.log("retention took too long; the next run tries again", "error")
+        return gone
 
 
 def worth_repeating(ended: Ended) -> bool:

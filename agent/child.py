@@ -173,12 +173,15 @@ def _environment(given: Mapping[str, str]) -> dict[str, str]:
     return kept | kernels | {"LOX_PROGRESS_INTERVAL": PROGRESS_SECONDS} | dict(given)
 
 
-async def lox(arguments: Sequence[str], environment: Mapping[str, str], timeout: float | None = None) -> Ended:
+async def lox(
+    arguments: Sequence[str], environment: Mapping[str, str], timeout: float | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> Ended:  # fmt: skip
     """One command of lox from beginning to end. Raises TimeoutError after so many seconds."""
     child = Child(arguments, environment)
     await child.start()
     async with asyncio.timeout(timeout):
-        return await child.finish()
+        return await child.finish(on_event)
 
 
 def began(pid: int) -> float | None:

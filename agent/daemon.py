@@ -7,6 +7,7 @@ last heard, and what happens is kept on disk until it can be told.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import signal
 import time
@@ -109,15 +110,19 @@ class Daemon:
     # ---- heartbeats
 
     async def _heartbeats(self) -> None:
-        backoff = Backoff(5.0, self.config.heartbeat_interval)
+        backoff, away = Backoff(5.0, self.config.heartbeat_interval), False
         while True:
             self._beat_now.clear()
             wait = float(self.config.heartbeat_interval)
             try:
                 wait = min(wait, await self.beat())
                 backoff.succeeded()
+                if away:
+                    log().info("the server is back")
+                away = False
             except ServerAway as error:
-                log().warning("no heartbeat", why=str(error))
+                log().log(logging.DEBUG if away else logging.WARNING, "no heartbeat", why=str(error))
+                away = True
                 wait = min(wait, backoff.seconds(error.retry_after))
             except ServerRefused as error:
                 log().error("the server refuses this agent", why=error.why, hint=error.hint)

@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import stat
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -85,35 +86,57 @@ async def run_hook(folder: Path, name: str, context: Mapping[str, object], timeo
     Raises ConfigError if there is no such script. If the task is cancelled, the script is stopped.
     """
     path = find_hook(folder, name)
-    process = await asyncio.create_subprocess_exec(
-        os.fspath(path),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        cwd="/",
-        env=_environment(context),
-        start_new_session=True,
-    )
-    assert process.stdin is not None and process.stdout is not None
-    with suppress(BrokenPipeError, ConnectionResetError):
-        process.stdin.write(json.dumps(dict(context)).encode() + b"\n")
-        await process.stdin.drain()
-    process.stdin.close()
-    kept = bytearray()
-    reading = asyncio.create_task(_keep(process.stdout, kept))
-    code: int | None = None
+    loop, kept = asyncio.get_running_loop(), bytearray()
+    ours, theirs = os.pipe()
+    # Neither is a pipe of asyncio: it would wait for all who hold one, and a script may leave something running.
+    with os.fdopen(ours, "rb", buffering=0), tempfile.TemporaryFile() as told:
+        try:
+            told.write(json.dumps(dict(context)).encode() + b"\n")
+            told.seek(0)
+            process = await asyncio.create_subprocess_exec(
+                os.fspath(path),
+                stdin=told,
+                stdout=theirs,
+                stderr=theirs,
+                cwd="/",
+                env=_environment(context),
+                start_new_session=True,
+            )
+        finally:
+            os.close(theirs)
+        os.set_blocking(ours, False)
+        loop.add_reader(ours, _take, ours, kept)
+        try:
+            code = await _ended(process, timeout)
+            _take(ours, kept)
+        finally:
+            loop.remove_reader(ours)
+    return HookResult(name, code, kept.decode("utf-8", "replace"))
+
+
+async def _ended(process: asyncio.subprocess.Process, timeout: float) -> int | None:
+    """Its exit code; None if it had to be stopped."""
     try:
         async with asyncio.timeout(timeout):
-            code = await process.wait()
-        # What it left running in the background may hold its output open for ever.
-        await asyncio.wait([reading], timeout=1.0)
+            return await process.wait()
     except TimeoutError:
-        pass
+        return None
     finally:
         if process.returncode is None:
             await _stop(process)
-        reading.cancel()
-    return HookResult(name, code, kept.decode("utf-8", "replace"))
+
+
+def _take(fd: int, kept: bytearray) -> None:
+    """What can be read now; of too much only the beginning is kept."""
+    for _ in range(1000):
+        try:
+            data = os.read(fd, 1 << 16)
+        except BlockingIOError:
+            return
+        kept += data[: max(0, OUTPUT_MAX - len(kept))]
+        if not data:
+            asyncio.get_running_loop().remove_reader(fd)
+            return
 
 
 def _environment(context: Mapping[str, object]) -> dict[str, str]:
@@ -122,11 +145,6 @@ def _environment(context: Mapping[str, object]) -> dict[str, str]:
     given["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     texts = {f"LOX_{name.upper()}": str(value) for name, value in context.items() if isinstance(value, str | int)}
     return given | {name: text.replace("\0", "") for name, text in texts.items()}
-
-
-async def _keep(stream: asyncio.StreamReader, kept: bytearray) -> None:
-    while data := await stream.read(1 << 16):
-        kept += data[: max(0, OUTPUT_MAX - len(kept))]
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

@@ -60,8 +60,8 @@ def refuse_impossible(job: PolicyJob, encrypted: bool) -> None:
                           hint="choose a repository with encryption")  # fmt: skip
 
 
-def backup(job: PolicyJob, paths: Sequence[str], mode: str | None, limit: str, every: float | None) -> list[str]:
-    """`lox backup` for a job. `limit` is for --limit-upload, `every` seconds it is to succeed."""
+def backup(job: PolicyJob, paths: Sequence[str], mode: str | None, limit: str) -> list[str]:
+    """`lox backup` for a job; `limit` is for --limit-upload."""
     line = ["--json", "backup", "--mode", mode or job.backup_mode, "--tag", job_tag(job.uuid)]
     line += ["--job", label(job, job.uuid), "--limit-upload", limit]
     for tag in job.tags:
@@ -74,14 +74,12 @@ def backup(job: PolicyJob, paths: Sequence[str], mode: str | None, limit: str, e
         line += ["--compression", "none"]
     if job.profile is not None:
         line += ["--profile", job.profile]
-    if every is not None:
-        line += ["--metrics-every", f"{max(1, round(every))}s"]
     return [*line, "--", *paths]
 
 
 def estimate(job: PolicyJob, paths: Sequence[str]) -> list[str]:
     """`lox backup --dry-run` for a job."""
-    line = backup(job, paths, None, "unlimited", None)
+    line = backup(job, paths, None, "unlimited")
     line.insert(line.index("backup") + 1, "--dry-run")
     return line
 

@@ -64,6 +64,7 @@ class RestoreRequest:
     delete: bool = False
     dry_run: bool = False
     verify: bool = False
+    permissions: bool = True
 
 
 Problem = tuple[bytes, str]  # path, what is wrong
@@ -125,6 +126,7 @@ def _restore(repository: Repository, request: RestoreRequest, engine: EngineOpti
         overwrite=request.overwrite,
         delete=request.delete,
         dry_run=request.dry_run,
+        permissions=request.permissions,
         complete=complete_below(tuple(path.strip(b"/") for path in request.snapshot.paths), request.paths),
         keep=keeper(request.snapshot, os.path.realpath(request.target), repository.store.url),
     )

@@ -48,12 +48,16 @@ class Heartbeats:
         self._log = log
         self._beats: dict[UUID, Beat] = {}
         self._skewed: set[UUID] = set()
+        self._present: set[UUID] = set()
         self.count = 0  # since the process began
 
-    def beat(self, agent: UUID, tenant: UUID, said: HeartbeatIn) -> None:
-        """Note a heartbeat."""
+    def beat(self, agent: UUID, tenant: UUID, said: HeartbeatIn) -> bool:
+        """Note a heartbeat. Returns whether it is the first that this process had of the agent."""
         self._beats[agent] = Beat(tenant, now(), said)
         self.count += 1
+        first = agent not in self._present
+        self._present.add(agent)
+        return first
 
     def newest(self, agent: UUID) -> Beat | None:
         """What is not in the database yet."""

@@ -71,12 +71,11 @@ async def list_runs(call: Call) -> Page[Run]:
 async def show(call: Call) -> Run:
     """Show a run, with its newest progress."""
     async with call.reading() as session:
-        return run_of(await run_row(session, call.tenant, call.uuid("run_uuid")))
+        row = await run_row(session, call.tenant, call.uuid("run_uuid"))
+    return run_of(row, call.services.part(Live).progress(row.uuid, row.sequence))
 
 
-@routes.add(
-    "GET", "/api/v1/runs/{run_uuid}/log", scope="runs:read", query=LinesQuery, returns={200: Page[RunLogLine]}
-)
+@routes.add("GET", "/api/v1/runs/{run_uuid}/log", scope="runs:read", query=LinesQuery, returns={200: Page[RunLogLine]})
 async def log(call: Call) -> Page[RunLogLine]:
     """The log of a run, oldest line first."""
     rows, cursor = await _lines(call, "log")
@@ -115,6 +114,7 @@ async def cancel(call: Call) -> Run:
             row.status, row.finished_at = "cancelled", now()
         await enqueue(session, row.agent_uuid, CancelRun(run_uuid=row.uuid), RUN)
     call.services.part(Wakes).wake(row.agent_uuid)
+    call.services.part(Live).forget(row.uuid)
     call.services.part(Live).changed(row.uuid)
     return run_of(row)
 
@@ -125,9 +125,7 @@ async def events(call: Call) -> web.StreamResponse:
     return await stream_run(call, call.uuid("run_uuid"))
 
 
-@routes.add(
-    "GET", "/api/v1/machine-backups", scope="runs:read", query=BackupQuery, returns={200: Page[MachineBackup]}
-)
+@routes.add("GET", "/api/v1/machine-backups", scope="runs:read", query=BackupQuery, returns={200: Page[MachineBackup]})
 async def list_backups(call: Call) -> Page[MachineBackup]:
     """List machine backups, newest first."""
     query = call.query(BackupQuery)

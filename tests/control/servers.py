@@ -131,7 +131,11 @@ class Client:
             session.request(method, path, json=body, headers=headers) as answer,
         ):
             kind = answer.content_type
-            parsed = await answer.json(content_type=None) if "json" in kind else await answer.text()
+            parsed = (
+                await answer.json(content_type=None)
+                if kind.endswith("json") and "ndjson" not in kind
+                else await answer.text()
+            )
             return Answer(answer.status, parsed, dict(answer.headers))
 
     def ok(self, method: str, path: str, body: object = None, **headers: str) -> Any:
