@@ -79,18 +79,19 @@ class Client:
                 yield _fields(line)
 
     def events(self, *path: str) -> Iterator[Event]:
-        """Server-sent events to their end. Goes on after the last one if the server was away, for `PATIENCE`."""
-        last, since = "", time.monotonic()
-        while True:
+        """Server-sent events, until there is nothing after the last. The server may be away for `PATIENCE`."""
+        last, since, more = "", time.monotonic(), True
+        while more:
+            more = False
+            headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last} if last else {})
             try:
-                headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last} if last else {})
                 for event in _events(self._streamed(_path(path, {}), headers)):
-                    last, since = event.id or last, time.monotonic()
+                    last, since, more = event.id or last, time.monotonic(), True
                     yield event
-                return
             except Unreachable:
                 if time.monotonic() - since > PATIENCE:
                     raise
+                more = True
                 time.sleep(_PAUSE)
 
     def patiently(self, *path: str) -> Any:

@@ -37,7 +37,8 @@ def watch(client: Client, output: Output, uuid: str) -> int:
         line = event_line(event.kind, event.fields)
         if line:
             output.line(line)
-        if event.kind == "finished":
+            output.flush()
+        if event.fields.get("status") in ENDED:
             break
     return wait(client, output, "runs", uuid)
 
@@ -52,17 +53,21 @@ def exit_code(run: Fields) -> int:
 
 def event_line(kind: str, fields: Fields) -> str:
     """An event of a run for people; empty for what they need not know."""
-    if kind == "progress":
-        done, total = fields.get("bytes_done") or 0, fields.get("bytes_total")
-        left = fields.get("seconds_left")
-        of = f" of {format_size(total)}" if total else ""
-        end = f", {format_seconds(left)} left" if left else ""
-        return f"{format_count(fields.get('files_done') or 0)} files, {format_size(done)}{of}{end}"
+    if kind == "run":
+        progress = fields.get("progress")
+        return f"{fields['status']}: {_progress(progress)}" if progress else ""
     if kind == "log":
         return f"{local_time(str(fields.get('time', '')))}  {safe(str(fields.get('text', '')))}"
     if kind == "problem":
         return f"problem: {safe(str(fields.get('path', '')))}: {safe(str(fields.get('text', '')))}"
     return ""
+
+
+def _progress(fields: Fields) -> str:
+    done, total, left = fields.get("bytes_done") or 0, fields.get("bytes_total"), fields.get("seconds_left")
+    of = f" of {format_size(total)}" if total else ""
+    end = f", {format_seconds(left)} left" if left else ""
+    return f"{format_count(fields.get('files_done') or 0)} files, {format_size(done)}{of}{end}"
 
 
 def end_lines(run: Fields) -> list[str]:
