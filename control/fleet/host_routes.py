@@ -52,17 +52,17 @@ async def of_credential(services: Services, secret: Secret) -> Principal | None:
     if known is not None:
         return _principal(known)
     async with services.sessions() as session:
-        try:
-            known = await known_agent(session, secret)
-        except Unauthenticated as error:
-            refusal = error
-        if session.in_transaction():
-            await session.commit()
-    if refusal is not None:
-        if isinstance(refusal, Stolen):
-            lately.forget(refusal.agent)
-        raise refusal
-    assert known is not None
+        known = await known_agent(session, secret, note=False)
+    if known is None:
+        async with services.sessions.begin() as session:
+            try:
+                known = await known_agent(session, secret, note=True)
+            except Unauthenticated as error:
+                refusal = error
+    if isinstance(refusal, Stolen):
+        lately.forget(refusal.agent)
+    if known is None:
+        raise refusal or Unauthenticated()
     lately.put(secret, known)
     return _principal(known)
 

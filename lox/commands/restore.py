@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from lox.engine import Asked, announce, applied, engine_options, limit_options
-from lox.escape import shown
+from lox.escape import safe, shown
 from lox.metrics import Metering, metered
 from lox.opening import open_repository
 from lox.output import output_of
@@ -26,6 +26,8 @@ IN_PLACE = b"/"
 @click.argument("paths", metavar="[PATH]...", nargs=-1, type=BytesType())
 @option("--target", "-t", metavar="DIR", type=BytesType(), help="Restore below this folder; it is created if missing.")
 @option("--in-place", is_flag=True, help="Restore to where the files came from.")
+@option("--of-host", default="", metavar="NAME",
+        help="Of a snapshot of many hosts the part of this one; PATHs are those it has there.")  # fmt: skip
 @option("--overwrite", type=click.Choice(["always", "if-changed", "if-newer", "never"]), default="if-changed",
         show_default=True,
         help="What to do with files that exist: if-changed leaves those of equal size and time alone.")  # fmt: skip
@@ -62,6 +64,9 @@ def command(
     from repository.snapshot import resolve
 
     found = resolve(repository, asked["snapshot"], default_cache_dir())
+    if target == IN_PLACE and found.hosts and not asked["of_host"]:
+        hint = f"name the host: --of-host {safe(found.hosts[0])}"
+        raise UsageError("the files came from several hosts", subject=", ".join(map(safe, found.hosts)), hint=hint)
     if target == IN_PLACE and asked["delete"] and not (asked["yes"] or asked["dry_run"]):
         _confirm(ctx, found.id, paths)
     request = RestoreRequest(
@@ -73,11 +78,12 @@ def command(
         dry_run=asked["dry_run"],
         verify=asked["verify"],
         permissions=not asked["no_permissions"],
+        of_host=asked["of_host"],
     )
     engine = engine_of(profile)
     reporter = Reporter(output, frozenset({"skipped", "unchanged"}))
     announce(output, engine.executor)
-    settings = {name: asked[name] for name in ("overwrite", "delete", "dry_run", "verify")}
+    settings = {name: asked[name] for name in ("overwrite", "delete", "dry_run", "verify", "of_host")}
     with recorded(output, "restore", repository, engine, reporter, (target,), profile.name, **settings) as record:
         with reporter, stopping(reporter.stop, quiet=output.json):
             report = restore(repository, request, engine, meter.watching(reporter))

@@ -30,6 +30,7 @@ from tests.control.servers import Tenant, make_tenant, running
 
 HEARTBEAT_SECONDS = 60.0
 POLL_SECONDS = 50
+RAMP_SECONDS = 20.0  # in which agents come; calls are measured after it
 STAGES = ("scan", "read", "chunk", "hash", "dedup", "compress", "encrypt", "upload", "commit")
 
 
@@ -108,7 +109,7 @@ class Fleet:
             await asyncio.sleep(max(0.0, self.beat_seconds - (time.monotonic() - begin)))
 
     async def _polls(self, headers: dict[str, str]) -> None:
-        await asyncio.sleep(random.uniform(0, 5))
+        await asyncio.sleep(random.uniform(0, RAMP_SECONDS))
         path = f"{self.server.url}/api/v1/agent/commands?after=0&wait={POLL_SECONDS}"
         while True:
             try:
@@ -166,6 +167,8 @@ async def drive(tenant: Tenant, agents: int, streams: int, seconds: float, beat:
         fleet.tally.seconds.clear()
         work = [asyncio.create_task(fleet.agent(headers, number < streams)) for number, headers in enumerate(known)]
         work += [asyncio.create_task(fleet.operator_looks()), asyncio.create_task(fleet.memory(max(1.0, seconds / 60)))]
+        await asyncio.sleep(RAMP_SECONDS + 5)
+        fleet.tally.seconds.clear()
         await asyncio.sleep(seconds)
         for task in work:
             task.cancel()

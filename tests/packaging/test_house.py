@@ -27,7 +27,11 @@ def functions(path: Path) -> list[tuple[str, int]]:
 
 
 def test_files_are_short() -> None:
-    lengths = {str(path.relative_to(project.ROOT)): path.read_bytes().count(b"\n") for path in project.modules() if MADE not in str(path)}
+    lengths = {
+        str(path.relative_to(project.ROOT)): path.read_bytes().count(b"\n")
+        for path in project.modules()
+        if MADE not in str(path)
+    }
     assert {path: length for path, length in lengths.items() if length > FILE_LINES} == {}
 
 
