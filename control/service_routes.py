@@ -33,7 +33,7 @@ class AuditQuery(BaseModel):
 
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
     cursor: Annotated[int, Field(ge=1, lt=1 << 31)] | None = None
-    action: Annotated[str, Field(max_length=64)] | None = None
+    action: Annotated[str, Field(max_length=64, pattern=r"^[a-z.-]+$")] | None = None
 
 
 @routes.add("GET", "/healthz", principals=NOBODY, returns={200: Health}, limit="free")

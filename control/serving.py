@@ -20,6 +20,7 @@ from control.app import make_app
 from control.db.migrate import migrate
 from control.settings import ServerSettings, address_of
 from model.errors import ConfigError
+from model.exits import ExitCode
 from model.systemd import notify
 
 BACKLOG = 1024
@@ -102,11 +103,11 @@ async def _renew(settings: ServerSettings, context: ssl.SSLContext) -> None:
 
 
 def _supervise(settings: ServerSettings) -> int:
-    """Starts the processes, and again if one dies; the first is the leader."""
+    """Starts the processes, and again if one dies; the first is the leader. One that cannot be set up ends them all."""
     children: dict[int, bool] = {}
-    stopping = False
+    code, stopping = 0, False
 
-    def stop(number: int, frame: object) -> None:
+    def stop(number: int = 0, frame: object = None) -> None:
         nonlocal stopping
         stopping = True
         for child in children:
@@ -118,17 +119,19 @@ def _supervise(settings: ServerSettings) -> int:
     for number in range(settings.processes):
         children[_fork(settings, leader=number == 0)] = number == 0
     while children:
-        try:
-            child, status = os.wait()
-        except InterruptedError:
-            continue
+        child, status = os.wait()
         leader = children.pop(child)
+        if stopping:
+            continue
+        if os.waitstatus_to_exitcode(status) == ExitCode.INVALID_CONFIGURATION:
+            code = int(ExitCode.INVALID_CONFIGURATION)
+            stop()
+            continue
+        structlog.get_logger("control").error("process died", process=child, status=status)
+        time.sleep(RESTART_AFTER)
         if not stopping:
-            structlog.get_logger("control").error("process died", process=child, status=status)
-            time.sleep(RESTART_AFTER)
-            if not stopping:
-                children[_fork(settings, leader)] = leader
-    return 0
+            children[_fork(settings, leader)] = leader
+    return code
 
 
 def _fork(settings: ServerSettings, leader: bool) -> int:
@@ -140,6 +143,9 @@ def _fork(settings: ServerSettings, leader: bool) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         code = asyncio.run(_process(settings, leader))
+    except ConfigError as error:
+        structlog.get_logger("control").error(str(error), hint=error.hint)
+        code = int(error.exit_code)
     except BaseException:
         structlog.get_logger("control").exception("process failed")
     finally:

@@ -82,7 +82,7 @@ class Call:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """A transaction. That of an act which is audited holds the record of it too: both happen, or neither."""
-        async with self.services.sessions() as db, db.begin():
+        async with self.services.sessions.begin() as db:
             yield db
             if self.route.audit and not self._recorded:
                 await db.flush()

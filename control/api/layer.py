@@ -23,6 +23,7 @@ from control.services import Services
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
 REQUEST_ID = "request_id"
+BODY_SECONDS = 30.0  # who sends a byte now and then does not hold a connection for ever
 SECURITY_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -83,11 +84,15 @@ async def _read(request: web.Request, limit: int) -> bytes:
     if (request.content_length or 0) > limit:
         raise Problem(f"the body is larger than {limit} bytes", status=413, kind="too-large")
     pieces, size = [], 0
-    async for piece in request.content.iter_any():
-        size += len(piece)
-        if size > limit:
-            raise Problem(f"the body is larger than {limit} bytes", status=413, kind="too-large")
-        pieces.append(piece)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for piece in request.content.iter_any():
+                size += len(piece)
+                if size > limit:
+                    raise Problem(f"the body is larger than {limit} bytes", status=413, kind="too-large")
+                pieces.append(piece)
+    except TimeoutError:
+        raise Problem(f"the body did not come within {BODY_SECONDS:.0f} seconds", status=408, kind="slow") from None
     return b"".join(pieces)
 
 

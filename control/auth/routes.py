@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
+from typing import TypeVar
 from uuid import UUID
 
 from aiohttp import web
+from pydantic import BaseModel
 from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control.api.call import Call
-from control.api.pages import Paging, page
 from control.api.problems import Conflict, Forbidden, Invalid, Problem, Unauthenticated, Unknown
 from control.api.routes import NOBODY, Routes
 from control.audit import record
@@ -19,6 +22,7 @@ from control.auth.roles import ROLES, SCOPES, Principal
 from control.auth.secrets import API, SESSION, make_secret
 from control.auth.tables import SessionRow, TenantRow, TokenRow, UserRow
 from control.db.base import new_id, now
+from control.pages import ListQuery, page
 from model.wire.base import Page
 from model.wire.people import (
     LoginIn,
@@ -37,6 +41,7 @@ from model.wire.people import (
 
 routes = Routes()
 USER = frozenset({"user"})
+Shown = TypeVar("Shown", bound=BaseModel)
 SESSIONS_MAX = 20  # of one person; the oldest give way
 
 
@@ -135,12 +140,12 @@ async def create_tenant(call: Call) -> Tenant:
     return Tenant.model_validate(row, from_attributes=True)
 
 
-@routes.add("GET", "/api/v1/tenants", scope="tenants:write", tenant=False, query=Paging, returns={200: Page[Tenant]})
+@routes.add("GET", "/api/v1/tenants", scope="tenants:write", tenant=False, query=ListQuery, returns={200: Page[Tenant]})
 async def list_tenants(call: Call) -> Page[Tenant]:
     """List tenants"""
     async with call.reading() as db:
-        rows, more = await page(db, select(TenantRow), TenantRow.uuid, call.query(Paging))
-    return Page[Tenant](items=[Tenant.model_validate(row, from_attributes=True) for row in rows], next=more)
+        order = (TenantRow.created_at, TenantRow.uuid)
+        return await page(db, select(TenantRow), order, call.query(ListQuery), Page[Tenant], _shown(Tenant))
 
 
 @routes.add(
@@ -166,6 +171,7 @@ async def change_tenant(call: Call) -> Tenant:
 async def create_user(call: Call) -> User:
     """Add a person"""
     given = call.body(UserIn)
+    _allow_role(call, given.role)
     made = await call.services.passwords.hash(given.password.get_secret_value())
     async with call.transaction() as db:
         if await db.scalar(select(UserRow.uuid).where(UserRow.email == given.email)):
@@ -177,13 +183,13 @@ async def create_user(call: Call) -> User:
     return User.model_validate(row, from_attributes=True)
 
 
-@routes.add("GET", "/api/v1/users", scope="users:write", query=Paging, returns={200: Page[User]})
+@routes.add("GET", "/api/v1/users", scope="users:write", query=ListQuery, returns={200: Page[User]})
 async def list_users(call: Call) -> Page[User]:
     """List people"""
     async with call.reading() as db:
         query = select(UserRow).where(UserRow.tenant_id == call.tenant)
-        rows, more = await page(db, query, UserRow.uuid, call.query(Paging))
-    return Page[User](items=[User.model_validate(row, from_attributes=True) for row in rows], next=more)
+        order = (UserRow.created_at, UserRow.uuid)
+        return await page(db, query, order, call.query(ListQuery), Page[User], _shown(User))
 
 
 @routes.add(
@@ -197,6 +203,8 @@ async def change_user(call: Call) -> User:
     made = await call.services.passwords.hash(given.password.get_secret_value()) if given.password else None
     async with call.transaction() as db:
         row = await _user(db, call)
+        for role in (row.role, given.role or row.role):
+            _allow_role(call, role)
         if row.role == "admin" and (changes.get("role", "admin") != "admin" or changes.get("disabled")):
             await _keep_an_admin(db, row)
         _apply(row, changes | ({"password": made} if made else {}))
@@ -210,6 +218,7 @@ async def delete_user(call: Call) -> None:
     """Remove a person"""
     async with call.transaction() as db:
         row = await _user(db, call)
+        _allow_role(call, row.role)
         if row.role == "admin":
             await _keep_an_admin(db, row)
         call.details = {"email": row.email}
@@ -223,7 +232,15 @@ async def _user(db: AsyncSession, call: Call) -> UserRow:
     return row
 
 
+def _allow_role(call: Call, role: str) -> None:
+    """Nobody makes, or takes over, somebody who may more than they do."""
+    missing = sorted(scope for scope in ROLES[role] if not call.principal.may(scope))
+    if missing:
+        raise Forbidden(f"you do not hold {missing[0]} yourself, which the role {role} has")
+
+
 async def _keep_an_admin(db: AsyncSession, row: UserRow) -> None:
+    await db.execute(select(TenantRow.uuid).where(TenantRow.uuid == row.tenant_id).with_for_update())  # one at a time
     others = (UserRow.tenant_id == row.tenant_id) & (UserRow.role == "admin") & (UserRow.uuid != row.uuid)
     if not await db.scalar(select(func.count()).select_from(UserRow).where(others & ~UserRow.disabled)):
         raise Conflict("this is the last administrator of the tenant")
@@ -257,13 +274,13 @@ async def create_token(call: Call) -> NewToken:
     return NewToken(**Token.model_validate(row, from_attributes=True).model_dump(), token=secret.text)
 
 
-@routes.add("GET", "/api/v1/api-tokens", scope="tokens:write", query=Paging, returns={200: Page[Token]})
+@routes.add("GET", "/api/v1/api-tokens", scope="tokens:write", query=ListQuery, returns={200: Page[Token]})
 async def list_tokens(call: Call) -> Page[Token]:
     """List API tokens"""
     async with call.reading() as db:
         query = select(TokenRow).where(TokenRow.tenant_id == call.tenant)
-        rows, more = await page(db, query, TokenRow.uuid, call.query(Paging))
-    return Page[Token](items=[Token.model_validate(row, from_attributes=True) for row in rows], next=more)
+        order = (TokenRow.created_at, TokenRow.uuid)
+        return await page(db, query, order, call.query(ListQuery), Page[Token], _shown(Token))
 
 
 @routes.add("DELETE", "/api/v1/api-tokens/{token_uuid}", scope="tokens:write", audit="token.revoke")
@@ -275,6 +292,10 @@ async def revoke_token(call: Call) -> None:
             raise Unknown("token")
         if row.revoked_at is None:
             row.revoked_at = now()
+
+
+def _shown(model: type[Shown]) -> Callable[[object], Shown]:
+    return partial(model.model_validate, from_attributes=True)
 
 
 def _apply(row: object, changes: dict[str, object]) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from control.db.engine import begin_writing
 from model.errors import ConfigError
 
 FOLDER = Path(__file__).parent / "migrations"
@@ -80,6 +81,7 @@ def _found(connection: Connection) -> str | None:
 
 
 def _upgrade(connection: Connection) -> None:
+    begin_writing(connection)
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")

@@ -49,8 +49,11 @@ async def make_credential(session: AsyncSession, tenant: UUID, agent: UUID, stat
     return secret
 
 
-async def known_agent(session: AsyncSession, secret: Secret) -> KnownAgent:
-    """Who `secret` belongs to. Notes a first use, and a theft. Raises Unauthenticated; what was noted is to be kept."""
+async def known_agent(session: AsyncSession, secret: Secret, *, note: bool) -> KnownAgent | None:
+    """Who `secret` belongs to; None if there is something to note first (a first use, a theft), which needs `note`.
+
+    Raises Unauthenticated; what was noted is to be kept.
+    """
     found = (
         await session.execute(
             select(CredentialRow, AgentRow.policy_revision, AgentRow.revoked, RotationRow.grace_until)
@@ -66,11 +69,15 @@ async def known_agent(session: AsyncSession, secret: Secret) -> KnownAgent:
     if revoked:
         raise Unauthenticated("this agent was revoked: reissue its install command to let it in again")
     if credential.state == "pending":
+        if not note:
+            return None
         await _first_use(session, credential)
         grace = None
     elif credential.state == "revoked":
         raise Unauthenticated(NOT_VALID)
     elif credential.retired_at is not None and now() > credential.retired_at + OVERLAP:
+        if not note:
+            return None
         await _stolen(session, credential)
         raise Unauthenticated(NOT_VALID)
     elif credential.state == "active" and grace is not None and now() > grace:

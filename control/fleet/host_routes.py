@@ -46,17 +46,16 @@ EXCHANGE_TYPES = frozenset(
 async def of_credential(services: Services, secret: Secret) -> Principal | None:
     """The agent that carries a credential. What was noted about it (first use, theft) is kept, valid or not."""
     refusal: Unauthenticated | None = None
-    known: KnownAgent | None = None
     async with services.sessions() as session:
-        try:
-            known = await known_agent(session, secret)
-        except Unauthenticated as error:
-            refusal = error
-        if session.in_transaction():
-            await session.commit()
-    if refusal is not None:
-        raise refusal
-    assert known is not None
+        known = await known_agent(session, secret, note=False)
+    if known is None:
+        async with services.sessions.begin() as session:
+            try:
+                known = await known_agent(session, secret, note=True)
+            except Unauthenticated as error:
+                refusal = error
+    if known is None:
+        raise refusal or Unauthenticated
     return Principal("agent", known.uuid, str(known.uuid), known.tenant, frozenset())
 
 
@@ -101,11 +100,11 @@ async def heartbeat(call: Call) -> HeartbeatOut:
     beats, agent = call.services.part(Heartbeats), call.principal.uuid
     credential = None
     async with call.reading() as session:
-        row = await _agent(session, agent)
-        if await rotating(session, agent):
-            known = KnownAgent(agent, call.tenant, row.policy_revision, True)
+        row, rotates = await _agent(session, agent), await rotating(session, agent)
+    if rotates:
+        known = KnownAgent(agent, call.tenant, row.policy_revision, True)
+        async with call.services.sessions.begin() as session:
             credential = await next_credential(session, known)
-            await session.commit()
     was_there = beats.newest(agent) is not None or row.last_heartbeat_at is not None
     beats.beat(agent, call.tenant, call.body(HeartbeatIn))
     if not was_there or row.offline_since is not None:

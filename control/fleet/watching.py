@@ -61,9 +61,7 @@ async def note_overdue(session: AsyncSession) -> None:
 
 async def note_lost(session: AsyncSession) -> None:
     """Give up runs of which nothing is heard any more."""
-    silent = await session.scalars(
-        select(RunRow).where(RunRow.status == "running", RunRow.heard_at < now() - SILENT)
-    )
+    silent = await session.scalars(select(RunRow).where(RunRow.status == "running", RunRow.heard_at < now() - SILENT))
     for row in silent:
         if str(row.uuid) not in await running_at(session, row.agent_uuid):
             await _lost(session, row, "its agent does not know of it any more")

@@ -49,9 +49,7 @@ async def add(call: Call) -> Repository:
     return repository_of(call.services, row)
 
 
-@routes.add(
-    "GET", "/api/v1/repositories", scope="repositories:read", query=ListQuery, returns={200: Page[Repository]}
-)
+@routes.add("GET", "/api/v1/repositories", scope="repositories:read", query=ListQuery, returns={200: Page[Repository]})
 async def list_repositories(call: Call) -> Page[Repository]:
     """List repositories, newest first."""
     wanted = select(RepositoryRow).where(RepositoryRow.tenant_id == call.tenant)
@@ -102,9 +100,7 @@ async def change(call: Call) -> Repository:
     return repository_of(call.services, row)
 
 
-@routes.add(
-    "DELETE", "/api/v1/repositories/{repository_uuid}", scope="repositories:write", audit="repository.delete"
-)
+@routes.add("DELETE", "/api/v1/repositories/{repository_uuid}", scope="repositories:write", audit="repository.delete")
 async def remove(call: Call) -> None:
     """Remove a repository from the list; what is stored in it stays. Not while jobs or backups name it."""
     async with call.transaction() as session:
@@ -126,9 +122,7 @@ async def _check_agent(session: AsyncSession, tenant: UUID, uuid: UUID | None) -
 
 
 async def _make_default(session: AsyncSession, row: RepositoryRow) -> list[UUID]:
-    await session.execute(
-        update(RepositoryRow).where(RepositoryRow.tenant_id == row.tenant_id).values(default=False)
-    )
+    await session.execute(update(RepositoryRow).where(RepositoryRow.tenant_id == row.tenant_id).values(default=False))
     await session.execute(update(RepositoryRow).where(RepositoryRow.uuid == row.uuid).values(default=True))
     await session.refresh(row)
     return await _on_default(session, row.tenant_id)

@@ -84,9 +84,7 @@ async def restore(call: Call) -> Restore:
         session.add(row)
         await session.flush()
         place = await _place(session, call, backup, agent)
-        asked = RestoreCommand(
-            **fields.model_dump(), restore_uuid=row.uuid, repository=place, snapshot=backup.snapshot
-        )
+        asked = RestoreCommand(**fields.model_dump(), restore_uuid=row.uuid, repository=place, snapshot=backup.snapshot)
         await enqueue(session, agent, asked, RUN)
     call.services.part(Wakes).wake(agent)
     return restore_of(row)

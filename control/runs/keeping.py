@@ -60,9 +60,7 @@ def log_line_of(row: RunLineRow) -> RunLogLine:
 
 def problem_of(row: RunLineRow) -> RunProblem:
     """A problem with one entry."""
-    return RunProblem(
-        sequence=row.sequence, time=row.time, path=row.path or "", path_b64=row.path_b64, text=row.text
-    )
+    return RunProblem(sequence=row.sequence, time=row.time, path=row.path or "", path_b64=row.path_b64, text=row.text)
 
 
 def backup_of(row: MachineBackupRow) -> MachineBackup:

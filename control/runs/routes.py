@@ -74,9 +74,7 @@ async def show(call: Call) -> Run:
         return run_of(await run_row(session, call.tenant, call.uuid("run_uuid")))
 
 
-@routes.add(
-    "GET", "/api/v1/runs/{run_uuid}/log", scope="runs:read", query=LinesQuery, returns={200: Page[RunLogLine]}
-)
+@routes.add("GET", "/api/v1/runs/{run_uuid}/log", scope="runs:read", query=LinesQuery, returns={200: Page[RunLogLine]})
 async def log(call: Call) -> Page[RunLogLine]:
     """The log of a run, oldest line first."""
     rows, cursor = await _lines(call, "log")
@@ -125,9 +123,7 @@ async def events(call: Call) -> web.StreamResponse:
     return await stream_run(call, call.uuid("run_uuid"))
 
 
-@routes.add(
-    "GET", "/api/v1/machine-backups", scope="runs:read", query=BackupQuery, returns={200: Page[MachineBackup]}
-)
+@routes.add("GET", "/api/v1/machine-backups", scope="runs:read", query=BackupQuery, returns={200: Page[MachineBackup]})
 async def list_backups(call: Call) -> Page[MachineBackup]:
     """List machine backups, newest first."""
     query = call.query(BackupQuery)

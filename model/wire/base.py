@@ -28,7 +28,10 @@ class Answer(BaseModel):
 def _utc(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError("a time needs a zone, as in 2026-01-31T02:00:00Z")
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("this is outside of the years 1 to 9999") from None
 
 
 def rfc3339(value: datetime) -> str:

@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import json
 import random
-import ssl
 import statistics
 import sys
 import tempfile
@@ -27,10 +26,11 @@ from uuid import uuid4
 import aiohttp
 import psutil
 
-from tests.control.servers import Server, started
+from tests.control.servers import Tenant, make_tenant, running
 
 HEARTBEAT_SECONDS = 60.0
 POLL_SECONDS = 50
+STAGES = ("scan", "read", "chunk", "hash", "dedup", "compress", "encrypt", "upload", "commit")
 
 
 @dataclass
@@ -52,9 +52,9 @@ class Tally:
 class Fleet:
     """Agents of one tenant, as far as the server can tell."""
 
-    def __init__(self, server: Server, session: aiohttp.ClientSession, *, beat: float = HEARTBEAT_SECONDS) -> None:
-        self.server, self.session, self.tally, self.beat_seconds = server, session, Tally(), beat
-        self.operator = {"Authorization": f"Bearer {server.token}"}
+    def __init__(self, tenant: Tenant, session: aiohttp.ClientSession, *, beat: float = HEARTBEAT_SECONDS) -> None:
+        self.server, self.session, self.tally, self.beat_seconds = tenant.api.server, session, Tally(), beat
+        self.operator = {"Authorization": f"Bearer {tenant.api.token}"}
 
     async def call(self, kind: str, method: str, path: str, headers: dict[str, str], body: Any = None) -> Any:
         """One request, measured."""
@@ -131,8 +131,8 @@ class Fleet:
                 sequence += 1
                 event.update(sequence=sequence, time=moment)
             await self.call("events", "POST", path, headers, {"events": events})
-            stages = [{"name": name, "items": sequence, "bytes": sequence << 20, "busy": 1.0, "starved": 0.1, "blocked": 0.1}
-                      for name in ("scan", "read", "chunk", "hash", "dedup", "compress", "encrypt", "upload")]  # fmt: skip
+            work = {"items": sequence, "bytes": sequence << 20, "busy": 1.0, "starved": 0.1, "blocked": 0.1}
+            stages = [{"name": name, **work} for name in STAGES]
             events = [{"event": "progress", "files_done": sequence, "bytes_done": sequence << 20, "stages": stages}]
             await asyncio.sleep(max(0.0, 1.0 - (time.monotonic() - begin)))
 
@@ -147,19 +147,18 @@ class Fleet:
         """Resident bytes of all processes of the server, now and then."""
         while True:
             with suppress(psutil.Error):
-                process = psutil.Process(self.server.pid)
+                process = psutil.Process(self.server.process.pid if self.server.process else None)
                 family = [process, *process.children(recursive=True)]
                 self.tally.memory.append(sum(one.memory_info().rss for one in family))
             await asyncio.sleep(every)
 
 
-async def drive(server: Server, agents: int, streams: int, seconds: float, beat: float = HEARTBEAT_SECONDS) -> Fleet:
+async def drive(tenant: Tenant, agents: int, streams: int, seconds: float, beat: float = HEARTBEAT_SECONDS) -> Fleet:
     """Have `agents` live for `seconds` after all have enrolled."""
-    context = ssl.create_default_context(cafile=server.ca)
-    connector = aiohttp.TCPConnector(limit=0, ssl=context, keepalive_timeout=70)
+    connector = aiohttp.TCPConnector(limit=0, ssl=tenant.api.server.context(), keepalive_timeout=70)
     timeout = aiohttp.ClientTimeout(total=POLL_SECONDS + 30)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-        fleet = Fleet(server, session, beat=beat)
+        fleet = Fleet(tenant, session, beat=beat)
         known: list[dict[str, str]] = []
         for first in range(0, agents, 20):
             some = await asyncio.gather(*(fleet.enrol(number) for number in range(first, min(first + 20, agents))))
@@ -173,6 +172,21 @@ async def drive(server: Server, agents: int, streams: int, seconds: float, beat:
         await asyncio.gather(*work, return_exceptions=True)
         await asyncio.sleep(6)  # heartbeats are written every 5 s
     return fleet
+
+
+async def missing(tenant: Tenant) -> list[str]:
+    """Agents that the server does not call online."""
+    found, cursor = [], ""
+    connector = aiohttp.TCPConnector(ssl=tenant.api.server.context())
+    headers = {"Authorization": f"Bearer {tenant.api.token}"}
+    async with aiohttp.ClientSession(tenant.api.server.url, connector=connector, headers=headers) as session:
+        while True:
+            async with session.get(f"/api/v1/agents?limit=500{cursor}") as answer:
+                part = await answer.json()
+            found += [f"{one['name']} is {one['status']}" for one in part["items"] if one["status"] != "online"]
+            if part["next"] is None:
+                return found
+            cursor = f"&cursor={part['next']}"
 
 
 def report(fleet: Fleet) -> str:
@@ -197,10 +211,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--database", help="URL of a PostgreSQL database; by default SQLite")
     parser.add_argument("--processes", type=int, default=1)
     given = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as name:
-        with started(Path(name), database=given.database, processes=given.processes, rate_limits=False) as server:
-            fleet = asyncio.run(drive(server, given.agents, given.runs, given.minutes * 60))
-            print(report(fleet))
+    options = () if given.processes == 1 else ("--processes", str(given.processes))
+    quiet = {"LOX_SERVER_LOG_LEVEL": "info"}
+    with (
+        tempfile.TemporaryDirectory() as name,
+        running(Path(name), *options, database=given.database, **quiet) as server,
+    ):
+        tenant = make_tenant(server, "Load")
+        fleet = asyncio.run(drive(tenant, given.agents, given.runs, given.minutes * 60))
+        print(report(fleet))
+        print("\n".join(asyncio.run(missing(tenant))))
     return int(bool(fleet.tally.failures))
 
 

@@ -50,6 +50,7 @@ class RunningServer:
     options: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    superadmin: Client | None = None
 
     @property
     def url(self) -> str:
@@ -71,6 +72,11 @@ class RunningServer:
         environment = {**os.environ, "LOX_SERVER_RATE_LIMITS": "false", "LOX_SERVER_LOG_LEVEL": "debug"}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stderr=log, stdout=log, env=environment | self.environment)
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Returns when it takes connections."""
+        assert self.process is not None
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end:
             assert self.process.poll() is None, self.log.read_text()[-3000:]
@@ -84,6 +90,14 @@ class RunningServer:
         assert self.process is not None
         self.process.send_signal(number)
         return self.process.wait(40)
+
+    def root(self) -> Client:
+        """One who makes tenants: made by the command, once."""
+        if self.superadmin is None:
+            arguments = ("create-admin", "root@example.org", "--superadmin", "--password-stdin")
+            lox_server(self.data_dir, *arguments, stdin=PASSWORD + "\n", database=self.database)
+            self.superadmin = log_in(self, "root@example.org")
+        return self.superadmin
 
     def context(self) -> ssl.SSLContext:
         """What a client trusts it with."""
@@ -173,6 +187,7 @@ class Tenant:
 
     uuid: UUID
     name: str
+    email: str
     admin: Client
     api: Client
 
@@ -184,15 +199,11 @@ class Tenant:
 
 def make_tenant(server: RunningServer, name: str) -> Tenant:
     """A new tenant; works beside a running server."""
-    email = f"{name.lower()}@example.org"
-    arguments = ("create-admin", email, "--tenant", name, "--password-stdin")
-    lox_server(server.data_dir, *arguments, stdin=PASSWORD + "\n", database=server.database)
+    root, email = server.root(), f"{name.lower()}@example.org"
+    uuid = root.ok("POST", "/api/v1/tenants", {"name": name})["uuid"]
+    person = {"email": email, "role": "admin", "password": PASSWORD}
+    root.ok("POST", "/api/v1/users", person, Lox_Tenant=uuid)
     admin = log_in(server, email)
-    me = admin.ok("GET", "/api/v1/auth/me")
-    everything = {"name": "everything", "scopes": me["scopes"]}
-    return Tenant(
-        UUID(me["tenant_uuid"]),
-        name,
-        admin,
-        Client(server, admin.ok("POST", "/api/v1/api-tokens", everything)["token"]),
-    )
+    scopes = admin.ok("GET", "/api/v1/auth/me")["scopes"]
+    token = admin.ok("POST", "/api/v1/api-tokens", {"name": "everything", "scopes": scopes})["token"]
+    return Tenant(UUID(uuid), name, email, admin, Client(server, token))
