@@ -65,6 +65,7 @@ class RestoreRequest:
     delete: bool = False
     dry_run: bool = False
     verify: bool = False
+    permissions: bool = True
     of_host: str = ""  # of a snapshot of many hosts only the part of this one; its paths are those it has there
 
 
@@ -131,6 +132,7 @@ def _restore(repository: Repository, request: RestoreRequest, engine: EngineOpti
         overwrite=request.overwrite,
         delete=request.delete,
         dry_run=request.dry_run,
+        permissions=request.permissions,
         complete=complete_below(request.snapshot.roots, request.paths),
         keep=keeper(request.snapshot, os.path.realpath(request.target), repository.store.url),
     )

@@ -34,6 +34,8 @@ IN_PLACE = b"/"
 @option("--delete", is_flag=True, help="Delete what is in restored folders but not in the snapshot.")
 @option("--dry-run", "-n", is_flag=True, help="Show what would be done, change nothing.")
 @option("--verify", is_flag=True, help="Read everything again after it was written, and compare.")
+@option("--no-permissions", is_flag=True,
+        help="Make files as if you had made them: no recorded owners, ACLs and attributes.")  # fmt: skip
 @option("--yes", is_flag=True, help="Do not ask before --in-place with --delete.")
 @engine_options
 @limit_options
@@ -75,6 +77,7 @@ def command(
         delete=asked["delete"],
         dry_run=asked["dry_run"],
         verify=asked["verify"],
+        permissions=not asked["no_permissions"],
         of_host=asked["of_host"],
     )
     engine = engine_of(profile)
