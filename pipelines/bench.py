@@ -116,7 +116,7 @@ def put_cost(store: Store, at_once: int) -> Cost:
 
 
 def handover_cost() -> Cost:
-    """What it costs to hand a byte from one strand to the next: the copy of a batch into memory that is new each time."""
+    """What it costs to hand a byte from one strand to the next: a copy into memory that is new each time."""
     body, kept = memoryview(bytearray(BODY_MAX)), deque[bytes](maxlen=HANDOVERS_KEPT)
     cpu = time.thread_time()
     for _ in range(HANDOVERS):

@@ -67,8 +67,8 @@ class HostFacts:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """The costs of one sample. `new`: how much of what was read was new. `handover`: of a byte that goes from one strand
-    to the next. `measured`: seconds since 1970."""
+    """The costs of one sample. `new`: how much of what was read was new. `handover`: of a byte that goes from a
+    strand to the next. `measured`: seconds since 1970."""
 
     sample: str
     files: int

@@ -65,8 +65,8 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One race: `key` went from `before` to `after`. `time` and `stored` are ratios to the best point until then. `why`:
-    what makes it impossible."""
+    """One race: `key` went from `before` to `after`. `time` and `stored` are ratios to the best point until then.
+    `why`: what makes it impossible."""
 
     key: str
     before: Value

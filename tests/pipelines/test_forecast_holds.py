@@ -74,8 +74,8 @@ def forecast_of(profile: Profile, rates: Rates, upload: float | None = None) -> 
 
 @dataclass(frozen=True)
 class Real:
-    """One backup: bytes read, seconds by the clock and of processors, how long a lane of each stage was busy for a byte,
-    and the stage that limited it."""
+    """One backup: bytes read, seconds by the clock and of processors, how long a lane of each stage was busy for a
+    byte, and the stage that limited it."""
 
     read: int
     wall: float
@@ -138,10 +138,9 @@ def test_backups_are_about_as_fast_as_predicted(
         what, best = forecasts[name], min(runs[name], key=lambda run: run.wall)
         pace = Pace.of(runs[name], short[name])
         ratio[name], cpu_ratio[name] = pace.rate / what.rate, pace.cpu / cpu_of(what)
-        print(
-            f"{name:<22}{what.rate / MIB:14.0f}{pace.rate / MIB:8.0f}{ratio[name]:7.2f}{cpu_of(what):11.2f}{pace.cpu:8.2f}"
-            f"{cpu_ratio[name]:7.2f}  {what.stage:<10}{best.limiting:<10}{costliest(runs[name])}"
-        )
+        numbers = f"{what.rate / MIB:14.0f}{pace.rate / MIB:8.0f}{ratio[name]:7.2f}"
+        numbers += f"{cpu_of(what):11.2f}{pace.cpu:8.2f}{cpu_ratio[name]:7.2f}"
+        print(f"{name:<22}{numbers}  {what.stage:<10}{best.limiting:<10}{costliest(runs[name])}")
     assert {name: found for name, found in cpu_ratio.items() if not 1 / CLOSE_CPU < found < CLOSE_CPU} == {}
     named = {name: (what.stage, costliest(runs[name])) for name, what in forecasts.items()}
     if not busy:
