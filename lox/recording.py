@@ -1,4 +1,4 @@
-"""What the commands that run a plan do to leave a record of it."""
+"""What commands do to leave a record of their run: those that run a plan, and those that take step after step."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from lox.escape import safe
 from lox.output import Output
+from lox.progress import COUNTED_IN_BYTES
 from lox.trouble import trouble_of
 from pipelines.run_recorder import RunRecorder
 from pipelines.run_records import RunStore
 from pipelines.run_summary import RunSummary, outcome_of
+from pipelines.step_trace import StepTrace
 
 if TYPE_CHECKING:
     from lox.progress import Reporter
@@ -20,7 +22,12 @@ if TYPE_CHECKING:
     from pipelines.copy import CopyReport
     from pipelines.options import EngineOptions
     from pipelines.restore import RestoreReport
+    from repository.findings import CheckReport, Progress
+    from repository.mirror import SyncReport
+    from repository.prune_report import PruneReport
+    from repository.repair import RepairReport
     from repository.repository import Repository
+    from repository.store import Store
 
 
 class Recording:
@@ -28,6 +35,7 @@ class Recording:
 
     def __init__(self, recorder: RunRecorder) -> None:
         self._recorder = recorder
+        self._steps = StepTrace(recorder.tick)
         self.code = 0
 
     @property
@@ -38,6 +46,23 @@ class Recording:
         """The command ends with this code, which is given back."""
         self.code = int(code)
         return code
+
+    def step(self, what: str, done: int) -> None:
+        """A command without a plan does this now."""
+        self._steps.step(what, done, what in COUNTED_IN_BYTES)
+
+    def stepping(self, step: Progress) -> Progress:
+        """`step`, and the record hears of it as well."""
+
+        def heard(what: str, done: int, total: int) -> None:
+            self.step(what, done)
+            step(what, done, total)
+
+        return heard
+
+    def end_steps(self) -> None:
+        """No more steps are to come."""
+        self._steps.end()
 
     def of_backup(self, report: BackupReport) -> None:
         """Takes over what a backup did."""
@@ -55,6 +80,28 @@ class Recording:
         counts = report.counts
         self.summary.bytes_read = self.summary.bytes_new = counts.plain
         self.summary.bytes_stored, self.summary.problems = counts.stored, len(report.failed)
+        self.summary.snapshots = len(report.copied)
+
+    def of_check(self, report: CheckReport) -> None:
+        """Takes over what a check did: files are those of a sample that were restored to nowhere."""
+        self.summary.files, self.summary.problems = report.files_restored, len(report.findings)
+        self.summary.bytes_read = report.bytes_read + report.bytes_restored
+
+    def of_prune(self, report: PruneReport) -> None:
+        """Takes over what a prune did."""
+        self._take(report, "bytes_read", "bytes_deleted")
+        self.summary.bytes_stored, self.summary.snapshots = report.bytes_written, len(report.purged)
+        self.summary.problems = len(report.damaged)
+
+    def of_repair(self, report: RepairReport) -> None:
+        """Takes over what a repair did: problems are what it found damaged."""
+        self.summary.bytes_read = report.check.bytes_read
+        self.summary.problems = len(report.check.findings)
+
+    def of_sync(self, report: SyncReport) -> None:
+        """Takes over what the making of a mirror did."""
+        self.summary.bytes_read = self.summary.bytes_stored = report.bytes
+        self.summary.snapshots, self.summary.problems = report.snapshots, len(report.findings)
 
     def _take(self, report: object, *names: str) -> None:
         for name in names:
@@ -72,32 +119,49 @@ def recorded(
     profile: str = "",
     **settings: object,
 ) -> Iterator[Recording]:
-    """Records what runs within: how it ends, and what the engine did meanwhile. Empty settings are left out.
+    """Records a run of the engine: how it ends, and what the engine did meanwhile. Empty settings are left out.
 
     A record that cannot be written costs a note, not the run.
     """
-    summary = RunSummary(
-        "",
-        kind,
-        repository.id.hex(),
-        safe(repository.store.url),
-        socket.gethostname(),
-        paths=tuple(paths),
-        profile=profile,
-        executor=engine.executor,
-        settings=_texts({"executor": engine.executor, "lanes": engine.lanes, "memory": engine.memory} | settings),
-    )
+    asked = {"executor": engine.executor, "lanes": engine.lanes, "memory": engine.memory}
+    summary = _summary(kind, repository.store, repository.id, asked | settings)
+    summary.paths, summary.profile, summary.executor = tuple(paths), profile, engine.executor
     recorder = RunRecorder(RunStore(), summary, lambda: reporter.latest)
-    recording = Recording(recorder)
     reporter.listeners.append(recorder.tick)
+    with _kept(output, recorder) as recording:
+        yield recording
+
+
+@contextmanager
+def recorded_steps(
+    output: Output, kind: str, store: Store, repository_id: bytes, reporter: Reporter | None = None, **settings: object
+) -> Iterator[Recording]:
+    """The same for what has no plan; its steps are known as far as `stepping` hears of them."""
+    summary = _summary(kind, store, repository_id, settings)
+    recorder = RunRecorder(RunStore(), summary, lambda: reporter.latest if reporter is not None else None)
+    with _kept(output, recorder) as recording:
+        yield recording
+
+
+def _summary(kind: str, store: Store, repository_id: bytes, settings: Mapping[str, object]) -> RunSummary:
+    host = socket.gethostname()
+    return RunSummary("", kind, repository_id.hex(), safe(store.url), host, settings=_texts(settings))
+
+
+@contextmanager
+def _kept(output: Output, recorder: RunRecorder) -> Iterator[Recording]:
+    """The run begins now, and ends with what comes after it."""
+    recording = Recording(recorder)
     recorder.start()
     try:
         yield recording
     except BaseException as error:
         trouble = trouble_of(error)
+        recording.end_steps()
         recorder.end(outcome_of(trouble.exit_code), trouble.exit_code, trouble.message)
         raise
     else:
+        recording.end_steps()
         recorder.end(outcome_of(recording.code), recording.code)
     finally:
         if recorder.trouble:

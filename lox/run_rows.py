@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from lox.escape import path_fields, safe, shown
 from lox.output import table
-from lox.units import format_count, format_rate, format_seconds, format_share, format_size, format_time, rfc3339
+from lox.units import format_count, format_rate, format_seconds, format_share, format_size, format_time, plural, rfc3339
 from pipelines.run_summary import RunSummary
 from runtime.timeline import COUNTS, TIMES
 from runtime.trace import StageTrace, Trace
@@ -66,7 +66,9 @@ def facts(summary: RunSummary) -> list[tuple[str, str]]:
     """The summary of one run, a line a fact."""
     lanes = f", {summary.lanes} lane{'s' * (summary.lanes != 1)} on {summary.cores} cores" if summary.lanes else ""
     work = [f"{format_count(summary.files)} files"] if summary.files else []
-    for name, size in (("read", summary.bytes_read), ("new", summary.bytes_new), ("stored", summary.bytes_stored)):
+    work += [plural(summary.snapshots, "snapshot")] if summary.snapshots else []
+    for name in ("read", "new", "stored", "deleted"):
+        size = getattr(summary, f"bytes_{name}")
         work += [f"{name} {format_size(size)}"] if size else []
     settings = ", ".join([f"{name} {value}" for name, value in sorted(summary.settings.items())])
     lines = [

@@ -105,7 +105,7 @@ def _head(status: RunStatus, now: float) -> list[str]:
     parts = [f"{format_count(files)}{_of(files_total, format_count)} files"] if files else []
     parts += [f"{format_size(size)}{_of(bytes_total, format_size)}"] if size else []
     parts += [f"{int(100 * done)} %"] if done is not None else []
-    if status.trace is not None:
+    if status.trace is not None and status.trace.fed:
         parts.append(f"{plural(status.trace.fed - status.trace.acked, 'item')} in flight")
     if now - status.written > QUIET:
         parts.append(f"no news for {format_clock(now - status.written)}")

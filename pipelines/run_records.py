@@ -1,4 +1,4 @@
-"""Records of runs: what every backup, restore and copy on this host did, second by second.
+"""Records of runs: what every command on this host that takes its time did to a repository, second by second.
 
     <state>/runs/<repository id>/<run id>.parquet   a run that is over, or under way and recorded so far
     <state>/runs/<repository id>/<run id>.json      the status of one under way, or of one that was killed
@@ -36,7 +36,7 @@ LAST = "last"
 RUNS = pa.schema(
     [
         ("id", pa.string()),
-        ("kind", pa.string()),  # backup, restore, copy
+        ("kind", pa.string()),  # see KINDS
         ("repository_id", pa.string()),  # in hex
         ("repository", pa.string()),  # its URL
         ("host", pa.string()),
@@ -56,6 +56,8 @@ RUNS = pa.schema(
         ("bytes_read", pa.int64()),
         ("bytes_new", pa.int64()),
         ("bytes_stored", pa.int64()),
+        ("bytes_deleted", pa.int64()),
+        ("snapshots", pa.int64()),  # copied, forgotten or purged
         ("problems", pa.int64()),
         ("snapshot", pa.string()),
         ("bottleneck", pa.string()),
@@ -181,7 +183,7 @@ class RunStore:
         found = [base for base in bases if base.name.startswith(reference)]
         if len(found) == 1:
             return found[0]
-        hint = "'lox runs' lists them" if bases else "the next backup, restore or copy leaves one"
+        hint = "'lox runs' lists them" if bases else "the next backup leaves one"
         what = "several runs begin like this" if found else "no such run"
         raise NotFound(what, subject=reference, hint=hint)
 

@@ -13,6 +13,7 @@ from repository.documents import Document, decode_document, encode_document, tak
 
 SUMMARY_MAX = 1 << 20  # bytes
 PATHS_MAX = 256 << 10  # bytes of paths in a summary; further ones are left out
+KINDS = ("backup", "restore", "copy", "check", "prune", "forget", "repair", "sync")
 OUTCOMES = ("running", "done", "partial", "damaged", "interrupted", "failed", "killed", "unreadable")
 
 _BY_CODE = {
@@ -39,7 +40,8 @@ class RunSummary:
     """One run. `started` is in ns since 1970, `wall` in seconds from then to the end, sizes are in bytes.
 
     `outcome` is one of `OUTCOMES`; `exit_code` None while there is none; `error` says why it failed. `repository` is
-    the URL without credentials. `settings` are what was asked for beside what has a field of its own. `gain`: so many
+    the URL without credentials. `snapshots` were copied, moved to the trash or removed from it; `snapshot` is the one
+    that was made or restored. `settings` are what was asked for beside what has a field of its own. `gain`: so many
     times as fast the run were if the `limiting` stage were twice as fast.
     """
 
@@ -64,6 +66,8 @@ class RunSummary:
     bytes_read: int = 0
     bytes_new: int = 0
     bytes_stored: int = 0
+    bytes_deleted: int = 0
+    snapshots: int = 0
     problems: int = 0
     snapshot: str = ""
     bottleneck: str = ""
@@ -101,8 +105,9 @@ class RunSummary:
         return summary
 
 
+_BYTES = ("bytes_read", "bytes_new", "bytes_stored", "bytes_deleted")
 _KINDS: dict[str, type] = {"wall": float, "gain": float} | dict.fromkeys(
-    ("started", "lanes", "cores", "files", "bytes_read", "bytes_new", "bytes_stored", "problems"), int
+    ("started", "lanes", "cores", "files", *_BYTES, "snapshots", "problems"), int
 )
 
 

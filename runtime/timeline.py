@@ -37,7 +37,7 @@ class Interval:
 
 
 class Timeline:
-    """The intervals of one run; feed it with `tick`."""
+    """The intervals of one run; feed it with `tick`. Stages may be added behind those that are known."""
 
     def __init__(self, seconds: float = SECONDS, intervals: int = INTERVALS) -> None:
         assert intervals >= 2 and intervals % 2 == 0
@@ -81,9 +81,18 @@ class Timeline:
 
     def _begin(self, trace: Trace) -> None:
         if not self.stages:
-            self._known = np.zeros((len(trace.stages), self._known.shape[1]))
             self._values = np.zeros((16, *self._known.shape))
+        if (new := len(trace.stages) - len(self._known)) > 0:
+            self._grow(new, [float(line.lanes) for line in trace.stages[-new:]])
         self.stages = trace.stages
+
+    def _grow(self, new: int, lanes: list[float]) -> None:
+        """Stages are known from now on that were not before: until now they were starved."""
+        self._known = np.pad(self._known, ((0, new), (0, 0)))
+        self._values = np.pad(self._values, ((0, 0), (0, new), (0, 0)))
+        count, starved = len(self._ends), len(COUNTS) + TIMES.index("starved")
+        self._values[:count, -new:, starved] = np.outer(np.diff(self._ends, prepend=0.0), lanes)
+        self._known[-new:, starved] = self._wall * np.array(lanes)
 
     def _append(self, gained: F64) -> None:
         count = len(self._ends)

@@ -60,10 +60,11 @@ def command(
     _refuse_nonsense(quick, read_data, read_data_subset, rolling, restore_sample, keyless)
     output = output_of(ctx)
     if keyless:
-        return _finish(output, _keyless(ctx, output, read_data_subset, meter), meter)
+        return _keyless(ctx, output, read_data_subset, meter)
     modules = ["repository.check", *(["pipelines.sample"] if restore_sample else [])]
     repository = open_repository(ctx, modules)
     from lox.progress import Reporter
+    from lox.recording import recorded_steps
     from repository.cache_dir import default_cache_dir
     from repository.check import check
     from repository.sessions import reading_session
@@ -72,11 +73,15 @@ def command(
     reporter = Reporter(output)
     level = "data" if read_data or read_data_subset is not None else "presence" if quick else "structure"
     verified = VerifiedLog.open(repository, default_cache_dir())
-    with reading_session(repository, "check"), reporter, stopping(reporter.stop, quiet=output.json):
-        report = check(repository, level, read_data_subset, meter.stepping(reporter), verified, rolling)
-        if restore_sample:
-            _sample(repository, restore_sample, report, meter.stepping(reporter))
-    return _finish(output, report, meter)
+    settings = {"level": level, "subset": read_data_subset, "rolling": rolling, "restore_sample": restore_sample}
+    with recorded_steps(output, "check", repository.store, repository.id, reporter, **settings) as record:
+        step = record.stepping(meter.stepping(reporter))
+        with reading_session(repository, "check"), reporter, stopping(reporter.stop, quiet=output.json):
+            report = check(repository, level, read_data_subset, step, verified, rolling)
+            if restore_sample:
+                _sample(repository, restore_sample, report, step)
+        record.of_check(report)
+        return record.ended(_finish(output, report, meter))
 
 
 def _refuse_nonsense(
@@ -92,16 +97,19 @@ def _refuse_nonsense(
         raise UsageError("without a key nothing can be restored", hint="leave out --keyless or --restore-sample")
 
 
-def _keyless(ctx: click.Context, output: Output, subset: float | None, meter: Metering) -> CheckReport:
+def _keyless(ctx: click.Context, output: Output, subset: float | None, meter: Metering) -> int:
     store = store_of(settings_of(ctx))
     from lox.progress import Reporter
+    from lox.recording import recorded_steps
+    from repository.finding import read_config
     from repository.keyless import check_keyless
-    from repository.repository import Repository
 
-    Repository.is_encrypted(store)  # or there is no repository at all
-    reporter = Reporter(output)
-    with reporter, stopping(reporter.stop, quiet=output.json):
-        return check_keyless(store, subset, meter.stepping(reporter))
+    reporter, repository_id = Reporter(output), read_config(store).repo_id
+    with recorded_steps(output, "check", store, repository_id, reporter, level="keyless", subset=subset) as record:
+        with reporter, stopping(reporter.stop, quiet=output.json):
+            report = check_keyless(store, subset, record.stepping(meter.stepping(reporter)))
+        record.of_check(report)
+        return record.ended(_finish(output, report, meter))
 
 
 def _sample(repository: Repository, count: int, report: CheckReport, step: Progress) -> None:

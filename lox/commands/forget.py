@@ -193,15 +193,21 @@ def _finish(output: Output, catalogue: Catalogue, chosen: Chosen, dry_run: bool,
         freed = estimate(output, catalogue, gone)
         show_freed(output, len(gone), freed)
         return ExitCode.OK
+    from lox.recording import recorded_steps
     from repository.trash import forget
 
-    done = 0
-    for snapshot in gone:
-        try:
-            forget(catalogue.repository, snapshot.id, chosen.rule, now)
-            done += 1
-        except (UsageError, Missing) as error:  # pinned, or forgotten by somebody else, since it was decided about
-            output.note(f"lox: {safe(str(error))}")
+    repository, done = catalogue.repository, 0
+    with recorded_steps(output, "forget", repository.store, repository.id, rule=chosen.rule) as record:
+        for snapshot in gone:
+            record.step("forgetting snapshots", done)
+            try:
+                forget(repository, snapshot.id, chosen.rule, now)
+                done += 1
+            except (UsageError, Missing) as error:  # pinned, or forgotten by somebody else, since it was decided about
+                output.note(f"lox: {safe(str(error))}")
+                record.summary.problems += 1
+            record.summary.snapshots = done
+        record.step("forgetting snapshots", done)
     output.event("summary", forgotten=done, dry_run=False, exit_code=0)
     if output.quiet < 2:
         output.line(

@@ -11,7 +11,7 @@ from model.exits import ExitCode
 
 ENVIRONMENT = {
     "LOX_REPOSITORY": "the repository, unless --repo names it",
-    "LOX_PASSWORD_FILE": "1st: a file whose first line is the password",
+    "LOX_PASSWORD_FILE": "1st: a file whose first line is the password, or a key file (see lox key add)",
     "LOX_PASSWORD_COMMAND": "2nd: a command whose first line of output is the password (no shell runs it)",
     "LOX_PASSWORD": "3rd: the password itself. The weakest: other programs of yours can read it",
     "LOX_NEW_PASSWORD[_FILE|_COMMAND]": "the new password of 'lox key add' and 'lox key passwd', in the same order",

@@ -77,22 +77,28 @@ def command(
     ctx.with_resource(limits(limit_upload, limit_download))
     repository = open_repository(ctx, ["repository.prune"])
     from lox.progress import Reporter
+    from lox.recording import recorded_steps
     from repository.prune import PrunePolicy, prune
     from repository.reserve import hold_reserve
 
     output = output_of(ctx)
     reporter = Reporter(output)
-    with reporter, stopping(reporter.stop, quiet=output.json):
-        try:
-            policy = PrunePolicy(max_unused, max_rewrite, trash, unfinished)
-            report = prune(repository, policy, dry_run, meter.stepping(reporter), reencrypt)
-            if not dry_run:
-                hold_reserve(repository.store)
-                if reencrypt:
-                    output.note("note: mirrors keep what is under older keys until: lox store sync --delete")
-        except Interrupted as error:
-            raise Interrupted(error.what, hint="nothing is lost; lox prune goes on where it stopped") from error
-    return _finish(output, report)
+    policy = PrunePolicy(max_unused, max_rewrite, trash, unfinished)
+    settings = {"dry_run": dry_run, "max_unused": max_unused, "max_rewrite": max_rewrite, "reencrypt": reencrypt}
+    with recorded_steps(output, "prune", repository.store, repository.id, reporter, **settings) as record:
+        with reporter, stopping(reporter.stop, quiet=output.json):
+            try:
+                report = prune(repository, policy, dry_run, record.stepping(meter.stepping(reporter)), reencrypt)
+                if not dry_run:
+                    hold_reserve(repository.store)
+                    if reencrypt:
+                        output.note("note: mirrors keep what is under older keys until: lox store sync --delete")
+            except Interrupted as error:
+                raise Interrupted(error.what, hint="nothing is lost; lox prune goes on where it stopped") from error
+        record.of_prune(report)
+        code = _finish(output, report)
+        record.ended(code)
+        return code
 
 
 def _finish(output: Output, report: PruneReport) -> ExitCode:

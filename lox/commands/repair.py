@@ -48,6 +48,7 @@ def command(ctx: click.Context, /, dry_run: bool, apply: bool, read_data: bool, 
         raise UsageError("--read-data reads everything", hint="leave out one of the two options")
     repository = open_repository(ctx, ["repository.repair"])
     from lox.progress import Reporter
+    from lox.recording import recorded_steps
     from repository.cache_dir import default_cache_dir
     from repository.repair import repair
     from repository.verified import VerifiedLog
@@ -56,13 +57,17 @@ def command(ctx: click.Context, /, dry_run: bool, apply: bool, read_data: bool, 
     reporter = Reporter(output)
     level = "data" if read_data or read_data_subset is not None else "structure"
     verified = VerifiedLog.open(repository, default_cache_dir())
-    with reporter, stopping(reporter.stop, quiet=output.json):
-        try:
-            report = repair(repository, apply, level, read_data_subset, reporter.step, verified)
-        except Interrupted as error:
-            hint = "lox repair --apply goes on where it stopped" if apply else error.hint
-            raise Interrupted(error.what, hint=hint) from error
-    return _finish(output, report)
+    settings = {"level": level, "subset": read_data_subset, "dry_run": not apply}
+    with recorded_steps(output, "repair", repository.store, repository.id, reporter, **settings) as record:
+        with reporter, stopping(reporter.stop, quiet=output.json):
+            try:
+                step = record.stepping(reporter.step)
+                report = repair(repository, apply, level, read_data_subset, step, verified)
+            except Interrupted as error:
+                hint = "lox repair --apply goes on where it stopped" if apply else error.hint
+                raise Interrupted(error.what, hint=hint) from error
+        record.of_repair(report)
+        return record.ended(_finish(output, report))
 
 
 def _finish(output: Output, report: RepairReport) -> ExitCode:

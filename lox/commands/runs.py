@@ -11,11 +11,12 @@ from lox.settings import option, settings_of
 from lox.units import plural
 
 LAST = 20
+KINDS = ["backup", "restore", "copy", "check", "prune", "forget", "repair", "sync"]
 
 
 @command_of("runs")
 @option("--last", type=click.IntRange(1), default=LAST, show_default=True, metavar="N", help="How many.")
-@option("--kind", type=click.Choice(["backup", "restore", "copy"]), help="Only these.")
+@option("--kind", type=click.Choice(KINDS), help="Only these.")
 @click.pass_context
 def command(ctx: click.Context, /, last: int, kind: str | None) -> None:
     """List what ran on this host, the newest last.

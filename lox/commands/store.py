@@ -87,7 +87,9 @@ def sync_stores(
     """
     from lox.opening import open_store_with_key, tell_rereads
     from lox.progress import Reporter
+    from lox.recording import recorded_steps
     from lox.signals import stopping
+    from repository.finding import read_config
     from repository.mirror import require_whole, sync
     from repository.purged import load_purged
     from repository.repository import Repository
@@ -104,12 +106,16 @@ def sync_stores(
         model = open_store_with_key(stores[0])
         require_whole(model)
         purged = None if even_lost else load_purged(model)
-    with reporter, stopping(reporter.stop, quiet=output.json):
-        try:
-            report = sync(*stores, delete=delete, purged=purged, dry_run=dry_run, lanes=lanes, progress=reporter.step)
-        except Interrupted as error:
-            raise Interrupted(error.what, hint="the same command goes on where it stopped") from error
-    code = ExitCode.DAMAGE_FOUND if report.findings or report.lost else ExitCode.OK
+    settings = {"from": safe(stores[0].url), "delete": delete, "dry_run": dry_run, "lanes": lanes}
+    with recorded_steps(output, "sync", stores[1], read_config(stores[0]).repo_id, reporter, **settings) as record:
+        step = record.stepping(reporter.step)
+        with reporter, stopping(reporter.stop, quiet=output.json):
+            try:
+                report = sync(*stores, delete=delete, purged=purged, dry_run=dry_run, lanes=lanes, progress=step)
+            except Interrupted as error:
+                raise Interrupted(error.what, hint="the same command goes on where it stopped") from error
+        record.of_sync(report)
+        code = record.ended(ExitCode.DAMAGE_FOUND if report.findings or report.lost else ExitCode.OK)
     for name, text in report.findings.items():
         output.event("finding", object=name, message=safe(text))
         output.line(f"not copied: {safe(text)}")

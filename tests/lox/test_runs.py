@@ -64,6 +64,45 @@ def test_every_run_is_listed_with_how_it_ended(
     assert listed[0].split()[:4] == ["RUN", "STARTED", "KIND", "OUTCOME"] and len(listed) == 3
 
 
+def test_what_has_no_stages_leaves_a_record_of_its_steps(shell: Shell, tree: Path, tmp_path: Path) -> None:
+    shell("backup", tree).ok()
+    (tree / "0").write_bytes(os.urandom(200_000))
+    shell("backup", tree, "--mode", "full").ok()
+    shell("check", "--read-data").ok()
+    shell("check", "--keyless").ok()
+    shell("forget", "--keep-last", "1", "--dry-run").ok()  # a question, no run
+    shell("forget", "--keep-last", "1").ok()
+    pruned = shell.json("prune", "--trash", "0d", "--max-unused", "0%")[-1]
+    shell("repair").ok()
+    shell("store", "sync", shell.repository, tmp_path / "mirror").ok()
+    rows = shell.json("runs")[2:] + shell.json("runs", "--repo", tmp_path / "mirror")
+    kinds = ["check", "check", "forget", "prune", "repair", "sync"]
+    assert [(row["kind"], row["outcome"]) for row in rows] == [(kind, "done") for kind in kinds]
+    data, keyless, forget, prune, repair, sync = rows
+    assert data["bytes_read"] >= 1_200_000 and data["settings"]["level"] == "data"
+    assert keyless["settings"]["level"] == "keyless" and keyless["repository_id"] == data["repository_id"]
+    assert (forget["snapshots"], forget["settings"]) == (1, {"rule": "policy"})
+    assert prune["snapshots"] == 1 and prune["bytes_deleted"] == pruned["bytes_deleted"] > 0
+    assert repair["settings"]["dry_run"] == "True"
+    assert sync["snapshots"] == 1 and sync["bytes_stored"] > 1_000_000 and sync["settings"]["from"]
+    for row in rows:
+        shown = shell.json("run", "show", row["id"])
+        steps = [line for line in shown if line["type"] == "stage"]
+        wall = sum(line["busy"] for line in steps)  # one after the other: together they are all there was
+        assert steps and all(line["busy"] + line["starved"] == pytest.approx(wall, abs=1e-3) for line in steps)
+    assert [row["kind"] for row in shell.json("runs", "--kind", "prune")] == ["prune"]
+    assert "deleted" in shell("run", "show", prune["id"]).ok().out
+
+
+def test_a_check_that_finds_damage_is_recorded_with_it(shell: Shell, tree: Path) -> None:
+    shell("backup", tree).ok()
+    pack = max((path for path in (shell.repository / "packs").rglob("*") if path.is_file()), key=os.path.getsize)
+    pack.unlink()
+    assert shell("check").code == 15
+    row = shell.json("runs", "--kind", "check")[0]
+    assert (row["outcome"], row["exit_code"], row["problems"] > 0) == ("damaged", 15, True)
+
+
 def test_a_run_that_fails_is_recorded_with_why(shell: Shell, tree: Path) -> None:
     shell("backup", tree).ok()
     (shell.repository / "packs").rename(shell.repository / "elsewhere")
