@@ -243,6 +243,21 @@ def test_hidden_paths_cannot_be_read_and_still_be_compared(
     assert "not empty" in shell("analyze", "export", tmp_path / "mine").ok(ExitCode.USAGE).err
 
 
+def test_hidden_paths_do_not_show_in_long_extensions(shell: Shell, repository: Repository, tmp_path: Path) -> None:
+    back_up(repository, {b"srv": None, b"srv/plan.merger-acme": b"1", b"srv/x.txt": b"2", b"srv/bare": b"3"})
+    shell("analyze", "export", tmp_path / "export", "--hash-paths").ok()
+    assert {row["extension"] for row in read(tmp_path / "export", "entries")} == {"", "txt", "(not shown)"}
+
+
+def test_an_export_says_what_it_is_complete_of(shell: Shell, repository: Repository, tmp_path: Path) -> None:
+    made = [back_up(repository, tree_of(a__x=bytes([number])), time=number) for number in range(2)]
+    folder = tmp_path / "export"
+    shell("analyze", "export", folder, "--snapshot", made[1].id[:9], "--table", "entries").ok()
+    assert (about(folder)["snapshots"], about(folder)["tables"]) == ([made[1].id], ["entries"])
+    shell("analyze", "export", folder).ok()
+    assert about(folder)["snapshots"] is None and len(about(folder)["tables"]) == 5
+
+
 def test_paths_of_an_open_repository_cannot_be_hidden(
     empty: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
