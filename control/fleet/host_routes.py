@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control.api.call import Call
 from control.api.problems import Problem, Unauthenticated
 from control.api.routes import AGENTS, NOBODY, Routes
-from control.auth.roles import Principal
+from control.auth.roles import AGENT_SCOPES, Principal
 from control.auth.secrets import Secret
 from control.auth.tables import TenantRow
 from control.db.base import now
@@ -68,7 +68,7 @@ async def of_credential(services: Services, secret: Secret) -> Principal | None:
 
 
 def _principal(known: KnownAgent) -> Principal:
-    return Principal("agent", known.uuid, str(known.uuid), known.tenant, frozenset())
+    return Principal("agent", known.uuid, str(known.uuid), known.tenant, AGENT_SCOPES)
 
 
 @routes.add(
