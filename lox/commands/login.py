@@ -22,9 +22,9 @@ from model.errors import UsageError
 def command(ctx: click.Context, /, url: str, token_file: str | None, ca_file: Path | None) -> None:
     """Remember a server and a token for it.
 
-    URL is https://HOST[:PORT]. A token is made on the server, with the scopes it is to have ('lox-server create-admin'
-    prints the first); it is asked for unless --token-file names it. It is kept in ~/.config/lox/servers.json, readable
-    by you only, with the certificate of --ca-file, and tried once.
+    URL is https://HOST[:PORT]. A token is made on the server, with the scopes it is to have ('lox-server create-admin
+    --token' makes the first); it is asked for unless --token-file names it. It is kept in ~/.config/lox/servers.json,
+    readable by you only, with the certificate of --ca-file, and tried once.
     """
     from lox.remote.client import Client
     from lox.remote.servers import Server, Servers, address, checked_token, read_text

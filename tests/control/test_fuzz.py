@@ -50,8 +50,8 @@ def test_no_request_makes_the_server_fail(server: RunningServer, tenant: Tenant)
         asks = route.path.endswith(ASKS_AN_AGENT)
 
         @settings(
-            max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, phases=[Phase.explicit, Phase.generate],
-            suppress_health_check=list(HealthCheck),
+            max_examples=EXAMPLES, deadline=None, database=None, derandomize=True,
+            phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck),
         )  # fmt: skip
         @given(operation.as_strategy(generation_mode=mode))
         def run(case: Any) -> None:
