@@ -15,7 +15,7 @@ from control.app import all_routes
 from tests.control.servers import Client, RunningServer, Tenant
 from tests.control.world import World, make_world
 
-EXAMPLES = 12  # of each operation, each valid or broken
+EXAMPLES = 8  # of each operation, valid, and as many broken
 SECONDS = 30  # of one request
 ASKS_AN_AGENT = ("/files", "/download", "/estimate")  # which is not there, and would be waited for
 
@@ -50,14 +50,16 @@ def test_no_request_makes_the_server_fail(server: RunningServer, tenant: Tenant)
         asks = route.path.endswith(ASKS_AN_AGENT)
 
         @settings(
-            max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, phases=[Phase.explicit, Phase.generate],
-            suppress_health_check=list(HealthCheck),
+            max_examples=EXAMPLES, deadline=None, database=None, derandomize=True,
+            phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck),
         )  # fmt: skip
         @given(operation.as_strategy(generation_mode=mode))
         def run(case: Any) -> None:
             if not (keep or asks) and next(sent) % 3:
                 real = {name: value for name, value in world.ids.items() if name in (case.path_parameters or {})}
                 case.path_parameters = {**(case.path_parameters or {}), **real}
+            if mode is schemathesis.GenerationMode.POSITIVE and "wait" in (case.query or {}):
+                case.query = {**case.query, "wait": 0}  # a long poll is meant to take long
             given_headers = {**dict(case.headers or {}), **headers}
             given_headers.pop("Lox-Tenant", None)
             case.headers = given_headers
@@ -67,10 +69,11 @@ def test_no_request_makes_the_server_fail(server: RunningServer, tenant: Tenant)
             if answer.status_code >= 400:
                 assert "application/problem+json" in str(answer.headers.get("content-type")), text
 
-        import time; t0=time.time()
+        import time
+
+        t0 = time.time()
         try:
             run()
-            print(route.method, route.path, mode, round(time.time()-t0,1), flush=True)
         except Unsatisfiable:  # a request without parameters and body cannot be broken
             assert mode is schemathesis.GenerationMode.NEGATIVE
         except AssertionError as error:
@@ -83,7 +86,7 @@ def test_no_request_makes_the_server_fail(server: RunningServer, tenant: Tenant)
             check(operation, mode)
         done += 1
     assert not failures, "\n".join(failures)
-    assert done == len(routes) and next(sent) > 5 * done
+    assert done == len(routes) and next(sent) > 4 * done
 
 
 def _plain(path: str) -> str:

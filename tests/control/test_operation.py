@@ -27,7 +27,11 @@ UNIT = ROOT / "configs" / "systemd" / "lox-server.service"
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="apt-get install systemd")
 def test_systemd_understands_the_unit_and_finds_it_hardened(tmp_path: Path) -> None:
     copy = tmp_path / UNIT.name
-    text = UNIT.read_text().replace("/opt/lox-server/bin/lox-server", "/bin/true").replace("=lox-server\nGroup=lox-server\n", "=daemon\nGroup=daemon\n")
+    text = (
+        UNIT.read_text()
+        .replace("/opt/lox-server/bin/lox-server", "/bin/true")
+        .replace("=lox-server\nGroup=lox-server\n", "=daemon\nGroup=daemon\n")
+    )
     copy.write_text(text)
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", copy], capture_output=True, text=True, check=False)
     assert (done.returncode, [line for line in done.stderr.splitlines() if UNIT.name in line]) == (0, [])
