@@ -20,6 +20,7 @@ from control.metrics import routes as metrics_routes
 from control.metrics.requests import Requests
 from control.services import Part, Services
 from control.settings import ServerSettings
+from control.vault import part as vault
 
 
 def parts() -> Sequence[Part]:
@@ -28,6 +29,7 @@ def parts() -> Sequence[Part]:
         Part("service", service_routes.routes),
         Part("auth", auth_routes.routes),
         Part("metrics", metrics_routes.routes),
+        vault.part,
         *fleet.parts(),
     ]
 

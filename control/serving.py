@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import asyncio.sslproto as sslproto
 import os
 import signal
 import ssl
@@ -25,6 +26,7 @@ from model.exits import ExitCode
 from model.systemd import notify
 
 BACKLOG = 1024
+TLS_BUFFER = 32 << 10  # bytes of each connection; asyncio takes 256 KiB, and two thousand agents wait on one each
 GRACE = 20.0  # seconds that requests under way have when the server stops
 RENEW_EVERY = timedelta(hours=12).total_seconds()
 RESTART_AFTER = 1.0  # seconds before a process that died is started again
@@ -33,6 +35,7 @@ RESTART_AFTER = 1.0  # seconds before a process that died is started again
 def serve(settings: ServerSettings) -> int:
     """Until SIGTERM or SIGINT. Returns the exit code. Raises ConfigError."""
     logs.set_up(settings.log_level, settings.log_format)
+    sslproto.SSLProtocol.max_size = TLS_BUFFER
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     asyncio.run(_prepare(settings))
     if settings.processes == 1:

@@ -19,6 +19,7 @@ from control.pages import ListQuery, page
 from control.repositories.places import repository_of, repository_row
 from control.repositories.tables import RepositoryRow
 from control.runs.tables import MachineBackupRow
+from control.vault.part import used
 from model.wire.base import Page
 from model.wire.repositories import Repository, RepositoryChange, RepositoryIn
 
@@ -64,7 +65,7 @@ async def show(call: Call) -> Repository:
     """Show a repository."""
     async with call.reading() as session:
         row = await repository_row(session, call.tenant, call.uuid("repository_uuid"))
-    return repository_of(call.services, row)
+    return repository_of(call.services, row, await used(call.services, row) if row.vault else None)
 
 
 @routes.add(
