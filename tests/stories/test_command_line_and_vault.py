@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from lox.remote.servers import Servers
 from tests.agent.processes import AgentProcess, eventually
-from tests.control.servers import RunningServer, Tenant, make_tenant, running
+from tests.control.servers import PASSWORD, Client, RunningServer, Tenant, make_tenant, running
 from tests.lox.running import Shell
 
 pytestmark = pytest.mark.slow
@@ -134,6 +135,17 @@ def test_what_the_server_refuses_and_what_it_cannot_do_have_exit_codes(site: Sit
     assert "lox login" in lox("login", site.server.url, "--token-file", tmp_path / "viewer", "--ca-file",
                               site.server.ca).ok(13).err  # fmt: skip
     assert "not trusted" in lox("login", site.server.url, "--token-file", tmp_path / "viewer").ok(14).err
+    (tmp_path / "password").write_text(f"{PASSWORD}\n")
+    lox("login", site.server.url, "--email", "alpha@example.org", "--password-file", tmp_path / "password",
+        "--ca-file", site.server.ca).ok()  # fmt: skip
+    session = Servers().chosen(None).token
+    assert lox.json("whoami")[0]["name"] == "alpha@example.org"
+    lox("logout").ok()
+    assert Client(site.server, session)("GET", "/api/v1/auth/me").status == 401
+    (tmp_path / "password").write_text("guessed at once\n")
+    lox("login", site.server.url, "--email", "alpha@example.org", "--password-file", tmp_path / "password",
+        "--ca-file", site.server.ca).ok(13)  # fmt: skip
+    lox("login", site.server.url, "--token-file", tmp_path / "token", "--ca-file", site.server.ca).ok()
     site.server.stop()
     assert "cannot be reached" in lox("agent", "list").ok(14).err
     lox("logout").ok()
