@@ -9,6 +9,7 @@ import signal
 import ssl
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 
@@ -17,7 +18,7 @@ from aiohttp import web
 
 from control import logs, tls
 from control.api.layer import SERVICES
-from control.app import make_app
+from control.app import make_app, make_installer_app
 from control.db.migrate import migrate
 from control.settings import ServerSettings, address_of
 from model.errors import ConfigError
@@ -60,7 +61,9 @@ async def _process(settings: ServerSettings, leader: bool) -> int:
     files = tls.certificates(settings)
     context = tls.server_context(files)
     app = make_app(settings, leader)
+    contexts = [context]
     runner = web.AppRunner(app, access_log=None, keepalive_timeout=75, shutdown_timeout=GRACE)
+    installer = web.AppRunner(make_installer_app(app[SERVICES]), access_log=None, shutdown_timeout=GRACE)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -68,8 +71,12 @@ async def _process(settings: ServerSettings, leader: bool) -> int:
     await runner.setup()
     try:
         host, port = address_of(settings.listen)
+        if settings.installer_listen is not None:
+            contexts.append(tls.server_context(files, old=True))
+            await installer.setup()
+            await _listen(installer, settings.installer_listen, contexts[1], settings.processes > 1)
         await _listen(runner, settings.listen, context, settings.processes > 1)
-        renewing = asyncio.create_task(_renew(settings, context))
+        renewing = asyncio.create_task(_renew(settings, contexts))
         log.info("listening", url=settings.url, host=host or "*", port=port, process=os.getpid())
         if leader:
             notify("READY=1")
@@ -80,6 +87,7 @@ async def _process(settings: ServerSettings, leader: bool) -> int:
         app[SERVICES].stopping.set()
         renewing.cancel()
     finally:
+        await installer.cleanup()
         await runner.cleanup()
     return 0
 
@@ -96,13 +104,14 @@ async def _listen(runner: web.AppRunner, listen: str, context: ssl.SSLContext, s
         raise ConfigError("cannot listen", subject=listen, why=why, hint="set listen to another port") from error
 
 
-async def _renew(settings: ServerSettings, context: ssl.SSLContext) -> None:
+async def _renew(settings: ServerSettings, contexts: Sequence[ssl.SSLContext]) -> None:
     """A certificate of our making is renewed in time; new connections get the new one."""
     while True:
         await asyncio.sleep(RENEW_EVERY)
         with suppress(ConfigError):
             files = tls.certificates(settings)
-            context.load_cert_chain(files.certificate, files.key)
+            for context in contexts:
+                context.load_cert_chain(files.certificate, files.key)
 
 
 def _supervise(settings: ServerSettings) -> int:

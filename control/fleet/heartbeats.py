@@ -145,10 +145,10 @@ def status_of(row: AgentRow, beat: Beat | None = None) -> AgentStatus:
     """Whether an agent is there, by the newest heartbeat that is known."""
     if row.revoked:
         return "revoked"
-    if row.registered_at is None:
-        return "registered"
     last = beat.received if beat is not None else row.last_heartbeat_at
-    return "online" if last is not None and now() - last < OFFLINE else "offline"
+    if row.registered_at is None or last is None:
+        return "registered"
+    return "online" if now() - last < OFFLINE else "offline"
 
 
 async def note_offline(session: AsyncSession) -> list[UUID]:

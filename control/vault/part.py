@@ -85,8 +85,9 @@ class UploadState(Answer):
 async def list_objects(call: Call) -> ObjectPage:
     """List objects of a repository by name."""
     query = call.query(ListQuery)
+    row = await _repository(call)
     with _told():
-        shelf = await _shelf(call)
+        shelf = await _shelf(call, row)
         found, more = await streams.threaded(shelf.page, query.prefix, query.after, query.limit)
     items = [ObjectInfo(name=one.name, size=one.size, modified_at=_moment(one.written)) for one in found]
     return ObjectPage(items=items, next=found[-1].name if more else None)
@@ -95,9 +96,9 @@ async def list_objects(call: Call) -> ObjectPage:
 @routes.add("HEAD", _OBJECT, scope=GET, principals=_ALL, returns={200: None}, limit="data")
 async def look(call: Call) -> web.StreamResponse:
     """Tell the size of an object, and when it was stored."""
-    name = _name(call)
+    row, name = await _asked(call)
     with _told():
-        shelf = await _shelf(call)
+        shelf = await _shelf(call, row)
         size, written = await streams.threaded(shelf.told, name)
     return web.Response(headers=streams.headers_of(size, written))
 
@@ -105,9 +106,9 @@ async def look(call: Call) -> web.StreamResponse:
 @routes.add("GET", _OBJECT, scope=GET, principals=_ALL, returns={200: None, 206: None}, streaming=True, limit="data")
 async def get_object(call: Call) -> web.StreamResponse:
     """Send an object, or one range of it."""
-    name = _name(call)
+    row, name = await _asked(call)
     with _told():
-        shelf = await _shelf(call)
+        shelf = await _shelf(call, row)
         size, written = await streams.threaded(shelf.told, name)
         return await streams.sent(call.request, shelf, name, written, streams.span(call.request, size))
 
@@ -115,17 +116,17 @@ async def get_object(call: Call) -> web.StreamResponse:
 @routes.add("PUT", _OBJECT, scope=PUT, principals=_ALL, returns={201: None}, streaming=True, limit="data")
 async def put_object(call: Call) -> web.StreamResponse:
     """Store an object under a name that is free, or the rest of one whose upload broke."""
-    wanted = streams.wanted(call.request, _name(call))
+    row, name = await _asked(call)
+    wanted = streams.wanted(call.request, name)
     with _told():
-        await streams.received(call.request, await _shelf(call), wanted)
+        await streams.received(call.request, await _shelf(call, row), wanted)
     return web.Response(status=201)
 
 
 @routes.add("DELETE", _OBJECT, scope=DELETE, principals=_ALL, returns={204: None}, limit="data")
 async def delete_object(call: Call) -> None:
     """Delete an object: for maintenance only."""
-    name = _name(call)
-    row = await _repository(call)
+    row, name = await _asked(call)
     if call.principal.kind == "agent" and call.principal.uuid != row.maintenance_agent_uuid:
         raise Forbidden("only the maintenance agent of a repository may delete from it")
     with _told():
@@ -138,15 +139,15 @@ async def delete_object(call: Call) -> None:
             returns={200: UploadState}, limit="data")  # fmt: skip
 async def look_at_upload(call: Call) -> UploadState:
     """Tell how much of an object is here from an upload that broke."""
+    row, name = await _asked(call)
     query = call.query(UploadQuery)
-    wanted = Wanted(_name(call), query.size, bytes.fromhex(query.blake3))
+    wanted = Wanted(name, query.size, bytes.fromhex(query.blake3))
     with _told():
-        shelf = await _shelf(call)
+        shelf = await _shelf(call, row)
         return UploadState(received=await streams.threaded(shelf.received, wanted))
 
 
-async def _shelf(call: Call, row: RepositoryRow | None = None) -> Shelf:
-    row = row or await _repository(call)
+async def _shelf(call: Call, row: RepositoryRow) -> Shelf:
     vault = call.services.part(Vault)
     return await streams.threaded(vault.shelf, row.tenant_id, row.uuid, row.quota_bytes)
 
@@ -161,11 +162,12 @@ async def _repository(call: Call) -> RepositoryRow:
     return row
 
 
-def _name(call: Call) -> str:
-    name = call.request.match_info["name"]
+async def _asked(call: Call) -> tuple[RepositoryRow, str]:
+    """The repository of the path, and the name of an object. Raises Unknown, Problem."""
+    row, name = await _repository(call), call.request.match_info["name"]
     if not is_allowed(name):
         raise Problem("no object can have this name", status=422, kind="invalid")
-    return name
+    return row, name
 
 
 def _moment(nanoseconds: int) -> datetime:

@@ -67,7 +67,7 @@ def compression_of(runs: Lot[list[Drawn[T]]], read: Callable[[Sequence[Drawn[T]]
 def stored_now(view: View) -> Estimate:
     """Stored bytes for each plain byte of content in a repository."""
     index = view.index
-    content = np.flatnonzero(index.pack_table["kind"][index.segments.pack] == PackKind.DATA)
+    content = np.flatnonzero(view.counted & (index.pack_table["kind"][index.segments.pack] == PackKind.DATA))
     plain, stored = (
         int(column[content].sum(dtype=np.int64)) for column in (index.segments.plain, index.segments.stored)
     )

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 ITEMS_MAX = 200_000
 KEEP = 0.9  # of what is drawn, when it is too much
-ROUNDS = 16  # parts of the sample, each a sample itself: whoever runs out of time has some whole ones
+# Ends of the parts of the sample, each a sample itself: whoever runs out of time has some whole ones. The first are
+# small, so that there is one soon.
+ROUNDS = (1 / 128, 1 / 64, 1 / 32, *(number / 16 for number in range(1, 17)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +65,9 @@ class Lot(Generic[T]):
         return self._bytes > self._limit or len(self._kept) > self._items_max
 
     def rounds(self) -> list[tuple[float, list[Drawn[T]]]]:
-        """The sample in `ROUNDS` parts, each in the order of offering, and the fraction drawn up to its end."""
+        """The sample in parts (see `ROUNDS`), each in the order of offering, and the fraction drawn up to its end."""
         found: list[tuple[float, list[Drawn[T]]]] = []
-        for number in range(ROUNDS):
-            low, high = (self.fraction * edge / ROUNDS for edge in (number, number + 1))
+        for low, high in pairwise(self.fraction * edge for edge in (0.0, *ROUNDS)):
             some = [one for one in self._kept if low <= one.place < high]
             found.append((high, sorted(some, key=lambda one: one.order)))
         return found
