@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
 
 from control.api.openapi import document
 from control.api.routes import Route
@@ -14,7 +15,7 @@ from control.app import all_routes
 from tests.control.servers import Client, RunningServer, Tenant
 from tests.control.world import World, make_world
 
-EXAMPLES = 12  # of each operation, each valid or broken
+EXAMPLES = 8  # of each operation, valid, and as many broken
 SECONDS = 30  # of one request
 ASKS_AN_AGENT = ("/files", "/download", "/estimate")  # which is not there, and would be waited for
 
@@ -39,7 +40,6 @@ def test_no_request_makes_the_server_fail(server: RunningServer, tenant: Tenant)
     import requests
 
     world, session, sent = make_world(tenant), requests.Session(), count()
-    session.verify = str(server.ca)
     routes = {(route.method, _plain(route.path)): route for route in all_routes()}
     schema = schemathesis.openapi.from_dict(document(all_routes(), server.url))
     failures: list[str] = []
@@ -50,25 +50,29 @@ def test_no_request_makes_the_server_fail(server: RunningServer, tenant: Tenant)
         asks = route.path.endswith(ASKS_AN_AGENT)
 
         @settings(
-            max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, phases=[Phase.explicit, Phase.generate],
-            suppress_health_check=list(HealthCheck),
+            max_examples=EXAMPLES, deadline=None, database=None, derandomize=True,
+            phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck),
         )  # fmt: skip
         @given(operation.as_strategy(generation_mode=mode))
         def run(case: Any) -> None:
             if not (keep or asks) and next(sent) % 3:
                 real = {name: value for name, value in world.ids.items() if name in (case.path_parameters or {})}
                 case.path_parameters = {**(case.path_parameters or {}), **real}
+            if mode is schemathesis.GenerationMode.POSITIVE and "wait" in (case.query or {}):
+                case.query = {**case.query, "wait": 0}  # a long poll is meant to take long
             given_headers = {**dict(case.headers or {}), **headers}
             given_headers.pop("Lox-Tenant", None)
             case.headers = given_headers
-            answer = case.call(base_url=server.url, session=session, timeout=SECONDS)
+            answer = case.call(base_url=server.url, session=session, timeout=SECONDS, verify=str(server.ca))
             text = f"{route.method} {answer.request.url} {str(answer.request.body)[:300]}: {answer.status_code} "
             assert answer.status_code < 500, text + answer.text[:300]
             if answer.status_code >= 400:
-                assert answer.headers["Content-Type"].startswith("application/problem+json"), text
+                assert "application/problem+json" in str(answer.headers.get("content-type")), text
 
         try:
             run()
+        except Unsatisfiable:  # a request without parameters and body cannot be broken
+            assert mode is schemathesis.GenerationMode.NEGATIVE
         except AssertionError as error:
             failures.append(str(error).splitlines()[0])
 
@@ -79,7 +83,7 @@ def test_no_request_makes_the_server_fail(server: RunningServer, tenant: Tenant)
             check(operation, mode)
         done += 1
     assert not failures, "\n".join(failures)
-    assert done == len(routes) and next(sent) > 5 * done
+    assert done == len(routes) and next(sent) > 4 * done
 
 
 def _plain(path: str) -> str:
