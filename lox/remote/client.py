@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ _ANSWER_MAX = 32 << 20
 _LINE_MAX = 4 << 20
 _PAUSE = 1.0  # seconds between two attempts
 _PAGE = 200  # items
+_SESSION = re.compile(r"lox_session=([A-Za-z0-9_-]{16,200})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,18 @@ class Client:
         self.server = server
         parts = urlsplit(server.url)
         self._https = Https(parts.hostname or "", parts.port, tls(ca_text=server.ca or None))
+
+    def log_in(self, email: str, password: str) -> str:
+        """A token that is good for some hours: that of a new session."""
+        content = [memoryview(json.dumps({"email": email, "password": password}).encode())]
+        try:
+            answer = self._https.request("POST", f"{API}/auth/login", {"Content-Type": "application/json"}, content)
+        except (Transient, Refused, StoreError) as error:
+            raise self._unreachable(error) from error
+        found = _SESSION.search(self._good(answer).headers.get("set-cookie", ""))
+        if found is None:
+            raise Unreachable("the server began no session", subject=self.server.url)
+        return found[1]
 
     def get(self, *path: str, **query: object) -> Any:
         """The JSON at a path, whose parts may hold anything."""

@@ -8,9 +8,11 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
+import psutil
 import pytest
 
 from control.vault.uploads import RESUMED_MIN
@@ -317,3 +319,28 @@ def test_without_a_token_nothing_is_told(server: VaultServer, store: Store, tmp_
     assert [*statuses, raw("GET", path)[0]] == [401] * 5
     with pytest.raises(Missing):
         store.get("packs/aa/nothing")
+
+
+@pytest.mark.slow
+def test_memory_of_the_server_is_flat_while_many_put_and_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """16 at a time: what they need is a few MiB each, whatever the size of the objects, and comes once."""
+    with vault_server(tmp_path / "server") as server:
+        monkeypatch.setenv("LOX_VAULT_TOKEN_FILE", str(server.token()))
+        monkeypatch.setenv("LOX_VAULT_CA_FILE", str(server.ca))
+        assert server.process is not None
+        memory = psutil.Process(server.process.pid).memory_info
+        store, data = open_store(server.place(server.repository())), os.urandom(24 << 20)
+
+        def put_and_get(number: int) -> None:
+            name = f"packs/aa/{number:032x}"
+            store.put(name, [data])
+            assert store.get(name, 0, len(data) + 1) == data
+            store.delete(name)
+
+        before, after = memory().rss, []
+        with ThreadPoolExecutor(16) as pool:
+            for _ in range(3):
+                list(pool.map(put_and_get, range(16)))
+                after.append(memory().rss)
+        assert after[0] - before < 160 << 20, "of 768 MiB that went through"
+        assert after[2] - after[0] < 24 << 20
