@@ -32,7 +32,7 @@ EXAMPLE = {"name": "main", "vault": True, "default": True}
     example=EXAMPLE, audit="repository.add",
 )  # fmt: skip
 async def add(call: Call) -> Repository:
-    """Add a repository: a store by its URL, or one in the server's own vault."""
+    """Add a repository: a store by its URL, or one in the server's own vault. The first one is the default."""
     body = call.body(RepositoryIn)
     row = RepositoryRow(
         uuid=new_id(), tenant_id=call.tenant, name=body.name, url=body.url or "", vault=body.vault,
@@ -43,7 +43,9 @@ async def add(call: Call) -> Repository:
         await _check_agent(session, call.tenant, body.maintenance_agent_uuid)
         session.add(row)
         await session.flush()
-        agents = await _make_default(session, row) if body.default else []
+        others = (RepositoryRow.tenant_id == call.tenant) & (RepositoryRow.uuid != row.uuid)
+        first = await session.scalar(select(RepositoryRow.uuid).where(others).limit(1)) is None
+        agents = await _make_default(session, row) if body.default or first else []
         for agent in agents:
             await policy_changed(session, agent)
     _wake(call, agents)

@@ -79,7 +79,7 @@ class KindLots(Lot[T], Generic[T]):
         self._seed = seed
         self.kinds: dict[str, Lot[T]] = {}
 
-    def offer(self, cluster: bytes, thing: T, size: int) -> None:
+    def offer(self, cluster: bytes, thing: T, size: int, copies: bool = False) -> None:
         """A thing that may be drawn."""
         self.offered += 1
         self.offered_bytes += size

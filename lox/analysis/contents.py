@@ -87,7 +87,7 @@ def draw_files(
             for at in range(0, content, region):
                 length = min(region, content - at)
                 cluster = b"%d %d" % (content, at // region)
-                lot.offer(cluster, Range(fresh.paths[row], at, length, extents), length)
+                lot.offer(cluster, Range(fresh.paths[row], at, length, extents), length, copies=True)
             first = Range(fresh.paths[row], 0, min(content, BODY), extents)
             run.append(Drawn(first, first.length, 0.0, row))
         if runs is not None and run:

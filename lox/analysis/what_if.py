@@ -144,7 +144,8 @@ def what_if(
     if not sample.sizes:
         raise UsageError("nothing could be read of the sample", hint="look at the permissions of the files")
     compression = compression or Estimate(1.0, 0.0)
-    of = _Circumstances(fraction, Offered(lot.offered, lot.offered_bytes), logical, pack_bytes, compression, seed)
+    offered = Offered(lot.offered, lot.offered_bytes, lot.unread_copies(fraction))
+    of = _Circumstances(fraction, offered, logical, pack_bytes, compression, seed)
     rows = [_row(_Counted(cuts, sample), of) for cuts in sample.cuts]
     table = pa.Table.from_pylist(rows, schema=WHAT_IF_SCHEMA)
     clusters = len(set(sample.places))
@@ -193,6 +194,7 @@ class Offered:
 
     things: int
     bytes: int
+    unread_copies: int = 0  # see `Lot.unread_copies`
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +276,9 @@ class _Counted:
         sampling = squares / HALVES * (1.0 - fraction)
         keys = self._of_keys() / fraction
         spread = np.sqrt(sampling + keys)
-        return Estimate(whole[0], spread[0], most=float(offered.bytes)), Estimate(whole[1], spread[1])
+        unread = float(offered.unread_copies)
+        chunks = Estimate(whole[1], spread[1], below=unread / max(float(self.length.mean()), 1.0))
+        return Estimate(whole[0], spread[0], most=float(offered.bytes), below=unread), chunks
 
     def _totals(self, clusters: Bool, fraction: float, offered: Offered) -> F64:
         """Unique bytes and chunks of everything, judged by these clusters."""

@@ -47,8 +47,8 @@ def command(
     With PATH for a first backup of these files (no repository is needed), else for all that the repository holds. A
     sample is cut with each of the sizes: UNIQUE bytes are what is left of the logical ones after deduplication, STORED
     what they take, compressed. INDEX STORED and LISTS are bytes of metadata for them, INDEX MEMORY what looking them up
-    takes. JUMPS count how often reading all files in order has to go to another place of the store. ± is twice the
-    standard deviation.
+    takes. JUMPS count how often reading all files in order has to go to another place of the store. ± is half of an
+    interval of four standard deviations, and of what large files of one length that were not read may have in common.
     """
     parameters = [*map(_parse, chunks), *(_fixed(size) for size in fixed)]
     output = output_of(ctx)

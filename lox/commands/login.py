@@ -30,8 +30,8 @@ def command(
     """Remember a server and a token for it.
 
     URL is https://HOST[:PORT]. With --email the token is that of a session, which ends after some hours; API tokens
-    are good for longer and for less. What is not in a file is asked for. Tokens are kept in ~/.config/lox/servers.json,
-    readable by you only, with the certificate of --ca-file.
+    are good for longer and for less ('lox-server create-admin --token' makes the first). What is not in a file is
+    asked for. Tokens are kept in ~/.config/lox/servers.json, readable by you only, with the certificate of --ca-file.
     """
     if email is not None and token_file is not None:
         raise UsageError("--email or --token-file?", hint="a session needs a password, a token needs nothing else")

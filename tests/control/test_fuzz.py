@@ -69,9 +69,6 @@ def test_no_request_makes_the_server_fail(server: RunningServer, tenant: Tenant)
             if answer.status_code >= 400:
                 assert "application/problem+json" in str(answer.headers.get("content-type")), text
 
-        import time
-
-        t0 = time.time()
         try:
             run()
         except Unsatisfiable:  # a request without parameters and body cannot be broken

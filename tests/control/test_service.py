@@ -213,3 +213,15 @@ def test_help_is_fast_and_names_every_command() -> None:
     assert all(name in text for name in COMMANDS)
     found = {path.stem.replace("_", "-") for path in (project.ROOT / "control" / "commands").glob("*.py")}
     assert found - {"--init--"} == set(COMMANDS)
+
+
+def test_the_first_administrator_may_have_a_token(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        told = lox_server(tmp_path, "--json", "create-admin", "first@example.org", "--token")
+        made = json.loads(told)
+        bearer = Client(server, made["token"])
+        assert bearer.ok("GET", "/api/v1/auth/me")["kind"] == "token"
+        first = bearer.ok("POST", "/api/v1/repositories", {"name": "one", "vault": True})
+        second = bearer.ok("POST", "/api/v1/repositories", {"name": "two", "vault": True})
+        assert (first["default"], second["default"]) == (True, False)
+        assert bearer.ok("GET", "/api/v1/audit/verify")["intact"]

@@ -254,3 +254,19 @@ def test_holes_of_sparse_files_are_no_content_that_was_saved(shell: Shell, tmp_p
 def test_nonsense_is_refused(empty: Shell, tmp_path: Path, options: list[str]) -> None:
     for name in ("what-if", "compressibility"):
         assert "invalid value" in empty("analyze", name, tmp_path, *options).ok(ExitCode.USAGE).err
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_few_large_copies_that_are_not_drawn_lie_in_the_interval(tmp_path: Path, seed: int) -> None:
+    """Nine copies of one file are a third of everything: a sample has all of them or none."""
+    tree = folder(tmp_path)
+    make_tree(tree, 18 * MIB, seed=3)
+    large = random.Random(1).randbytes(MIB)
+    for number in range(9):
+        (tree / f"large{number}").write_bytes(large)
+    files = [path.read_bytes() for path in tree.rglob("*") if path.is_file()]
+    truth = sum(map(len, set(files)))
+    lot: Lot[Any] = Lot(3 * MIB, seed)
+    count = draw_files(lot, [os.fsencode(tree)], ScanOptions())
+    (row,) = what_if(lot, count, read_files, TRIED[:1], seed=seed + 1).table.to_pylist()
+    assert row["unique_low"] <= truth, (row["unique_low"], row["unique"], truth)
