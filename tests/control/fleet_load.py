@@ -43,6 +43,7 @@ class Tally:
     beats_sent: int = 0
     beats_answered: int = 0
     memory: list[int] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)  # seconds of the server, so far
 
     def quantile(self, share: float, kind: str | None = None) -> float:
         """Seconds within which `share` of the calls were answered."""
@@ -152,6 +153,7 @@ class Fleet:
                 process = psutil.Process(self.server.process.pid if self.server.process else None)
                 family = [process, *process.children(recursive=True)]
                 self.tally.memory.append(sum(one.memory_info().rss for one in family))
+                self.tally.processor.append(sum(sum(one.cpu_times()[:2]) for one in family))
             await asyncio.sleep(every)
 
 
@@ -177,6 +179,7 @@ async def drive(
         work += [asyncio.create_task(fleet.operator_looks()), asyncio.create_task(fleet.memory(max(1.0, seconds / 60)))]
         await asyncio.sleep(ramp + 5)
         fleet.tally.seconds.clear()
+        fleet.tally.processor.clear()
         await asyncio.sleep(seconds)
         for task in work:
             task.cancel()
@@ -208,6 +211,11 @@ def report(fleet: Fleet) -> str:
         chosen = tally.seconds[kind] if kind else [one for many in tally.seconds.values() for one in many]
         numbers = [1000 * value for value in (tally.quantile(0.5, kind), tally.quantile(0.99, kind), max(chosen))]
         lines.append(f"{kind or 'all':<12}{len(chosen):>8}" + "".join(f"{number:>10.1f}" for number in numbers))
+    used = tally.processor[-1] - tally.processor[0]
+    calls = sum(map(len, tally.seconds.values()))
+    lines.append(
+        f"processor of the server: {used:.1f} s, {1000 * used / calls:.1f} ms a call and its share of long polls"
+    )
     lines.append(f"heartbeats: {tally.beats_sent} sent, {tally.beats_answered} answered")
     lines.append(f"failures: {len(tally.failures)} {tally.failures[:3] if tally.failures else ''}")
     lines.append("memory of the server, MiB: " + " ".join(f"{size / (1 << 20):.0f}" for size in tally.memory[::5]))

@@ -66,7 +66,10 @@ def test_no_request_makes_the_server_fail(server: RunningServer, tenant: Tenant)
             answer = case.call(base_url=server.url, session=session, timeout=SECONDS, verify=str(server.ca))
             text = f"{route.method} {answer.request.url} {str(answer.request.body)[:300]}: {answer.status_code} "
             assert answer.status_code < 500, text + answer.text[:300]
-            if answer.status_code >= 400:
+            refused_unread = (
+                answer.status_code == 400 and "lox-request" not in answer.headers
+            )  # a line too long for HTTP
+            if answer.status_code >= 400 and not refused_unread:
                 assert "application/problem+json" in str(answer.headers.get("content-type")), text
 
         try:

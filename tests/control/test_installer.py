@@ -243,6 +243,6 @@ def test_the_copied_command_makes_an_agent_of_a_clean_root(tmp_path: Path) -> No
         assert done.returncode == 0, done.stdout + done.stderr
         live = "lox-agent run & for try in $(seq 60); do lox-agent status && break; sleep 0.5; done; kill %1; wait"
         done = root.run(live)
-        assert f"running, registered with {server.url}" in done.stdout, done.stdout + done.stderr
+        assert f"), registered with {server.url}\nlast heartbeat 20" in done.stdout, done.stdout + done.stderr
         shown = tenant.api.ok("GET", f"/api/v1/agents/{made['uuid']}")
         assert shown["status"] == "online" and shown["version"]
