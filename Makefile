@@ -60,7 +60,7 @@ test: $(DEV_STAMP)
 test-all: test
 	@"$(BIN)/python" -m pytest -n auto -m "slow and not ray" $(ARGS)
 	@"$(BIN)/python" -m pytest -m alone $(ARGS)
-	@"$(BIN)/python" -m pytest -m ray $(ARGS)
+	@"$(BIN)/python" -m pytest -n 2 --dist loadfile -m ray $(ARGS)
 
 coverage: $(DEV_STAMP)
 	@"$(BIN)/python" -m pytest -n auto --cov --cov-report=term $(ARGS)

@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     from pipelines.options import EngineOptions
 
 CLUSTER_SECTION = "Many hosts (docs/cluster.md)"
+NAME_MAX = 200  # characters of the name of a host in a snapshot
 CARRIED = ("LOX_LIMIT_UPLOAD", "LOX_LIMIT_DOWNLOAD")  # settings of this process that hold for its lanes elsewhere
 
 
 def cluster_options(function: Callable[..., Any]) -> Any:
-    """Adds --ray-address, --ray-token, --ray-tls and --ray-port, for `joined`."""
+    """Adds --hosts for the command, and --ray-address, --ray-token, --ray-tls and --ray-port for `joined`."""
     return stacked(
+        option("--hosts", metavar="NAME,...", default="", section=CLUSTER_SECTION,
+               help="Back up PATHs of each of these hosts of the cluster, which have files of their own."),
         option("--ray-address", metavar="HOST:PORT", section=CLUSTER_SECTION,
                help="With --executor ray: join this cluster, of which this host is one. [env: LOX_RAY_ADDRESS]"),
         option("--ray-token", metavar="FILE", section=CLUSTER_SECTION,
@@ -48,6 +51,21 @@ def joined(engine: EngineOptions, asked: Mapping[str, Any]) -> EngineOptions:
     token = asked["ray_token"] or os.environ.get("LOX_RAY_TOKEN", "")
     tls = asked["ray_tls"] or os.environ.get("LOX_RAY_TLS", "")
     return replace(engine, cluster=ClusterOptions(address, token, tls, asked["ray_port"], lane_environment))
+
+
+def group_of(hosts: str, host: str | None) -> tuple[tuple[str, ...], str]:
+    """The hosts of --hosts, sorted, and the name of all of them together: that of --host, or theirs joined.
+
+    Raises UsageError.
+    """
+    names = tuple(sorted(name.strip() for name in hosts.split(",")))
+    if "" in names or len(set(names)) < len(names):
+        raise UsageError("--hosts names each host once", subject=hosts, hint="write --hosts nas1,nas2")
+    if host in names:
+        raise UsageError("several hosts have the name of one of them", subject=host, hint="choose another --host")
+    if host is None and len("+".join(names)) > NAME_MAX:
+        raise UsageError("so many hosts need a name of their own", hint="write --host NAME")
+    return names, host or "+".join(names)
 
 
 def lane_environment(lanes: int) -> Mapping[str, str]:

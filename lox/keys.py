@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from lox.escape import safe
 from lox.output import Output, table
-from lox.private_files import private_file, write_all
+from lox.private_files import KEY_FILE_NOTE, private_file, write_key
 from lox.units import format_time, rfc3339
 from model.errors import Damaged, LoxError, NewerFormat
 from model.exits import ExitCode
 from repository.epochs import EpochDocument, list_epochs, load_epoch
+from repository.key_file import KeyFile
 from repository.rotation import trusted_slots
 from repository.writers import find_writer, load_writers
 
@@ -100,12 +101,25 @@ def _show_writers(output: Output, repository: Repository, problems: list[LoxErro
         output.lines(table(("WRITE-ONLY", "ISSUED", "STATE", "LABEL"), texts))
 
 
+def add_key_file(output: Output, repository: Repository, label: str, path: Path) -> None:
+    """Writes a new key into a new private file and adds its slot. Raises UsageError, NoKey, StoreError."""
+    with private_file(path) as file:
+        assert file is not None
+        key = KeyFile.make(repository.id, label)
+        write_key(file, key.encode())
+        slot = repository.add_key_file(key)
+    where = str(path.absolute())
+    output.event("summary", action="added", id=slot.id, label=slot.label, file=where, exit_code=0)
+    output.line(f"wrote {safe(str(path))} with key {slot.id[:ID_SHOWN]}")
+    output.note(KEY_FILE_NOTE)
+
+
 def issue_key(output: Output, repository: Repository, label: str, path: Path) -> None:
     """Writes a new write-only key into a new private file. Raises UsageError, NoKey, StoreError."""
     with private_file(path) as file:
         assert file is not None
         key = repository.issue_writer(label)
-        write_all(file, key.encode().encode() + b"\n")
+        write_key(file, key.encode())
     output.event("summary", action="issued", id=key.keys.id.hex(), label=label, file=str(path.absolute()), exit_code=0)
     output.line(f"wrote {safe(str(path))} with write-only key {key.keys.id.hex()[:ID_SHOWN]}")
     output.note("Move it to the machine it is for, and name it there with LOX_PASSWORD_FILE.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -225,7 +226,8 @@ def default_job(operation: str, asked: dict[str, Any]) -> str:
     if operation != "backup":
         return operation
     paths = sorted({os.path.abspath(path) for path in asked["paths"]})
-    text = "-".join([str(asked["host"]), *(os.fsdecode(path) for path in paths)])
+    host = asked["host"] or asked["hosts"] or socket.gethostname()
+    text = "-".join([host, *(os.fsdecode(path) for path in paths)])
     name = re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-")
     if len(name) <= JOB_MAX:
         return name or operation

@@ -1,6 +1,6 @@
 """Where the password comes from.
 
-In this order, the first that is set: ``LOX_PASSWORD_FILE`` (a file whose first line is the password),
+In this order, the first that is set: ``LOX_PASSWORD_FILE`` (a file whose first line is the password, or a key file),
 ``LOX_PASSWORD_COMMAND`` (a command whose first line of output is the password; split like a shell does, but no shell
 runs it), ``LOX_PASSWORD`` (the weakest: other programs of the same user can read it from ``/proc``, and shells keep it
 in their history), else a prompt on the terminal. A new password for ``lox key add`` and ``lox key passwd`` is looked
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import stat
 import sys
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def from_environment(prefix: str = CURRENT) -> str | None:
     prompt would hang the job that set it.
     """
     if path := os.environ.get(f"{prefix}_FILE"):
-        return _from_file(path, f"{prefix}_FILE")
+        return from_file(path, f"{prefix}_FILE")
     if command := os.environ.get(f"{prefix}_COMMAND"):
         return _from_command(command, f"{prefix}_COMMAND")
     if direct := os.environ.get(prefix):
@@ -44,20 +45,41 @@ def from_environment(prefix: str = CURRENT) -> str | None:
 def from_options(file: str | None, command: str | None, prefix: str) -> str | None:
     """As `from_environment`, but what the command line names goes before what the environment does."""
     if file:
-        return _from_file(file, "the option that names it")
+        return from_file(file, "the option that names it")
     if command:
         return _from_command(command, "the option that names it")
     return from_environment(prefix)
 
 
-def _from_file(path: str, variable: str) -> str:
+def from_file(path: str, variable: str) -> str:
+    """The password or key in a file that `variable` names. Raises ConfigError."""
     try:
         with Path(path).open("rb") as file:
-            raw = file.read(LENGTH_MAX + 1)
+            raw, found = file.read(LENGTH_MAX + 1), os.fstat(file.fileno())
     except OSError as error:
         what = "cannot read the password file"
         raise ConfigError(what, subject=path, why=_reason(error), hint=f"see {variable}") from error
+    if stat.S_ISREG(found.st_mode) and raw.startswith(b"lox-"):
+        _refuse_shared(path, raw, found)
     return _first_line(raw, variable)
+
+
+def _refuse_shared(path: str, raw: bytes, found: os.stat_result) -> None:
+    """Raises ConfigError for a key made by lox in a file that others can read or change.
+
+    It must be of this user and for nobody else; or of root, who may let a group read it.
+    """
+    from repository.key_file import is_private_text
+
+    if not is_private_text(raw):
+        return
+    me, mode = os.geteuid(), stat.S_IMODE(found.st_mode)
+    if found.st_uid not in (me, 0):
+        why = f"it belongs to user {found.st_uid}"
+        raise ConfigError("the key file is not yours", subject=path, why=why, hint=f"chown {me} the file")
+    if mode & (0o077 if found.st_uid == me else 0o037):
+        why = f"its mode is {mode:04o}"
+        raise ConfigError("the key file is open to others", subject=path, why=why, hint="chmod 600 the file")
 
 
 def _from_command(command: str, variable: str) -> str:

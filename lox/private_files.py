@@ -9,6 +9,11 @@ from pathlib import Path
 
 from model.errors import UsageError
 
+KEY_FILE_NOTE = (
+    "Whoever can read this file can read all backups. Name it in LOX_PASSWORD_FILE. Should it be lost, any other\n"
+    "key or recovery code opens the repository."
+)
+
 
 @contextmanager
 def private_file(path: Path | None) -> Iterator[int | None]:
@@ -25,6 +30,7 @@ def private_file(path: Path | None) -> Iterator[int | None]:
         why = (error.strerror or "").lower()
         raise UsageError("cannot make the file", subject=str(path), why=why, hint="name a file that is new") from error
     try:
+        _sync_folder(path.parent)
         yield file
         os.fsync(file)
     except BaseException:
@@ -32,6 +38,24 @@ def private_file(path: Path | None) -> Iterator[int | None]:
         raise
     finally:
         os.close(file)
+
+
+def _sync_folder(folder: Path) -> None:
+    """The name of a new file would not outlive a power failure by what is synced of the file alone."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:  # a folder that one may add to and not read
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_key(file: int, text: str) -> None:
+    """A key as one line, on the disk before anything relies on it. Raises OSError."""
+    write_all(file, text.encode() + b"\n")
+    os.fsync(file)
 
 
 def write_all(file: int, data: bytes) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from lox.escape import path_fields, shown_path
 from lox.eta import Pace, share_done
 from lox.output import Output, json_line
+from lox.reports import stage_rows
 from lox.units import format_clock, format_count, format_rate, format_size, plural
 from model.errors import Interrupted
 from pipelines.options import Progress, Watch
@@ -22,6 +23,7 @@ from pipelines.options import Progress, Watch
 if TYPE_CHECKING:
     from lox.counting import BackgroundCount
     from lox.live import LiveDisplay
+    from runtime.trace import Trace
 
 PROBLEMS_SHOWN = 20  # on the terminal; all of them are in the report and in JSON
 INTERVAL = 30.0
@@ -105,6 +107,7 @@ class Reporter(Watch):
         self._clock = clock
         self._started = clock()
         self._noun = "files"
+        self._trace: Trace | None = None
         self._stepped = 0.0
         self._pace = Pace(self._started)
         self._phase = ""
@@ -156,6 +159,10 @@ class Reporter(Watch):
             self._printed = now
             self._print_line(progress, now)
 
+    def traced(self, trace: Trace) -> None:
+        self._trace = trace
+        super().traced(trace)
+
     def step(self, what: str, done: int, total: int) -> None:
         """Progress of a check: `what` it does now; counts bytes while it reads or copies, else objects.
 
@@ -194,7 +201,8 @@ class Reporter(Watch):
 
     def _print_line(self, progress: Progress, now: float) -> None:
         if self._output.json:
-            text = json_line("progress", progress_fields(progress, self._pace, now - self._started))
+            fields = progress_fields(progress, self._pace, now - self._started)
+            text = json_line("progress", fields | {"stages": stage_rows(self._trace)})
         else:
             text = f"{progress.phase}: {progress_text(progress, self._pace, self._noun)}"
         print(text, file=sys.stderr, flush=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lox.escape import path_fields, safe, shown_path
@@ -41,6 +41,7 @@ def finish_backup(
         bytes_stored=report.bytes_stored,
         problems=len(report.problems),
         mirrors=[_mirror_fields(mirror) for mirror in mirrors],
+        hosts=[{"host": host, **numbers} for host, numbers in report.hosts.items()],
         seconds=round(report.seconds, 3),
         bottleneck=report.bottleneck,
         stages=stage_rows(report.trace),
@@ -49,6 +50,7 @@ def finish_backup(
     )
     if output.quiet < 2:
         output.lines(_backup_lines(output, request, report, snapshot))
+        output.lines(_host_line(host, numbers) for host, numbers in report.hosts.items())
         output.lines(_mirror_line(mirror) for mirror in mirrors)
         if output.verbose:
             output.lines(["", *stage_lines(report.trace)])
@@ -81,6 +83,15 @@ def _backup_lines(output: Output, request: BackupRequest, report: BackupReport, 
     if _worth_telling(output, report):
         lines.append(safe(report.bottleneck))
     return lines
+
+
+def _host_line(host: str, numbers: Mapping[str, int]) -> str:
+    kinds = ("files_new", "new"), ("files_changed", "changed"), ("files_unchanged", "unchanged")
+    parts = [plural(numbers["files"], "file")]
+    parts += [f"{format_count(numbers[name])} {what}" for name, what in kinds if numbers[name]]
+    parts += [f"read {format_size(numbers['bytes_read'])}", f"new {format_size(numbers['bytes_new'])}"]
+    parts += [plural(numbers["problems"], "problem")] if numbers["problems"] else []
+    return f"  {safe(host)}: {', '.join(parts)}"
 
 
 def _mirror_fields(mirror: MirrorReport) -> dict[str, object]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from lox.settings import option, stacked
-from lox.types import BytesType, SizeType
+from lox.types import BytesType, SecondsType, SizeType
 
 if TYPE_CHECKING:
     from sources.files.scan import ScanOptions
@@ -20,9 +22,10 @@ def sample_options(size: str, seconds: float) -> Callable[[Callable[..., Any]], 
     return stacked(
         option("--sample-bytes", type=SizeType(MIB), metavar="SIZE", default=size, show_default=True,
                section=SAMPLE_SECTION, help="How much content is drawn at most."),
-        option("--time", "seconds", type=float, metavar="SECONDS", default=seconds, show_default=True,
-               section=SAMPLE_SECTION, help="After how long no more of it is read; 0: all of it is."),
-        option("--seed", type=int, default=0, section=SAMPLE_SECTION, help="Draw another sample."),
+        option("--time", "seconds", type=SecondsType(), metavar="TIME", default=f"{seconds:.0f}s", show_default=True,
+               section=SAMPLE_SECTION, help="After how long no more of it is read; 0s: all of it is."),
+        option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True,
+               section=SAMPLE_SECTION, help="Draw another sample."),
         option("--exclude", "excludes", multiple=True, metavar="PATTERN", type=BytesType(), section=SAMPLE_SECTION,
                help="Of files on disk: leave out what matches, as 'lox backup' does."),
     )  # fmt: skip

@@ -22,13 +22,13 @@ tables = case.open()
 # %%
 snapshots = tables.snapshots()
 duckdb.sql("""
-    select host, count(*) snapshots, max(files) files, sum(logical_bytes)::bigint logical, sum(new_bytes)::bigint new,
+    select host, count(*) snapshots, max(files) files, sum(length_bytes)::bigint logical, sum(new_bytes)::bigint new,
            sum(stored_bytes)::bigint stored
     from snapshots group by host order by host
 """).df()
 
 # %%
-total = duckdb.sql("select sum(logical_bytes), sum(new_bytes), sum(stored_bytes) from snapshots").fetchall()[0]
+total = duckdb.sql("select sum(length_bytes), sum(new_bytes), sum(stored_bytes) from snapshots").fetchall()[0]
 print(
     f"{len(snapshots)} backups protect {total[0] / 1e6:.0f} MB. {total[1] / 1e6:.1f} MB of it are different, "
     f"and they take {total[2] / 1e6:.1f} MB: {total[0] / total[2]:.0f} times less."

@@ -24,11 +24,13 @@ view = case.open().view
 folders = space(view, by="path", depth=case.depth + 2).to_pandas()
 folders["name"] = [case.short(name) for name in folders["name"]]
 files = folders[folders["kind"] == "files"].set_index("name")
-files[["files", "logical", "unique", "exclusive", "shared", "freed"]].astype("int64").head(8)
+files[["files", "logical", "unique", "stored_exclusive", "stored_shared", "stored_freed"]].astype("int64").head(8)
 
 # %%
 largest = files.head(8)[::-1]
-largest[["exclusive", "shared"]].div(1e6).plot.barh(stacked=True, color=["steelblue", "lightsteelblue"], figsize=(7, 3))
+largest[["stored_exclusive", "stored_shared"]].div(1e6).plot.barh(
+    stacked=True, color=["steelblue", "lightsteelblue"], figsize=(7, 3)
+)
 plt.xlabel("MB in the store")
 plt.ylabel("")
 plt.tight_layout()
@@ -37,7 +39,7 @@ plt.tight_layout()
 top = files.iloc[0]
 print(
     f"{files.index[0]} is the largest: {top['stored'] / 1e6:.1f} MB in the store for {top['logical'] / 1e6:.0f} MB "
-    f"in all snapshots. Deleting it would give back {top['freed'] / 1e6:.1f} MB."
+    f"in all snapshots. Deleting it would give back {top['stored_freed'] / 1e6:.1f} MB."
 )
 
 # %% [markdown]
@@ -81,11 +83,11 @@ print(
 
 # %%
 hosts = space(view, by="host").to_pandas().query("kind == 'files'").set_index("name")
-hosts[["logical", "unique", "exclusive", "shared", "stored", "freed"]].astype("int64")
+hosts[["logical", "unique", "stored_exclusive", "stored_shared", "stored", "stored_freed"]].astype("int64")
 
 # %%
 laptop = hosts.loc["laptop"]
 print(
     f"The laptop has {laptop['unique'] / 1e6:.1f} MB of different content, but forgetting it frees "
-    f"{laptop['freed'] / 1e6:.1f} MB: {laptop['shared'] / laptop['stored']:.0%} of what it takes is shared."
+    f"{laptop['stored_freed'] / 1e6:.1f} MB: {laptop['stored_shared'] / laptop['stored']:.0%} of it is shared."
 )

@@ -38,7 +38,9 @@ lots = KindLots(2 << 20, lambda thing: thing.path)
 draw_files(lots, [os.fsencode(case.path("office", ""))], ScanOptions())
 table = compressibility(lots, read_files, codecs).to_pandas()
 table["how"] = table["codec"] + ":" + table["level"].astype(str)
-ratios = table.pivot(index="group", columns="how", values="ratio")[[f"{codec}:{level}" for codec, level in codecs]]
+ratios = table.pivot(index="group", columns="how", values="compressed_per_logical")[
+    [f"{codec}:{level}" for codec, level in codecs]
+]
 ratios.round(3)
 
 # %% [markdown]
@@ -59,9 +61,14 @@ plt.tight_layout()
 # %%
 both = table[table["group"] == "(all)"]
 plt.figure(figsize=(7, 3))
-plt.scatter(both["cpu_seconds_per_gb"], both["ratio"], color="steelblue")
+plt.scatter(both["cpu_seconds_per_gb"], both["compressed_per_logical"], color="steelblue")
 for _, row in both.iterrows():
-    plt.annotate(row["how"], (row["cpu_seconds_per_gb"], row["ratio"]), xytext=(4, 4), textcoords="offset points")
+    plt.annotate(
+        row["how"],
+        (row["cpu_seconds_per_gb"], row["compressed_per_logical"]),
+        xytext=(4, 4),
+        textcoords="offset points",
+    )
 plt.xlabel("CPU seconds for 10^9 bytes")
 plt.ylabel("compressed / logical")
 plt.tight_layout()
@@ -69,7 +76,7 @@ plt.tight_layout()
 # %%
 worst, best = types["zstd:2"].idxmax(), types["zstd:2"].idxmin()
 at = both.set_index("how")
-gain = 1 - at["ratio"]["zstd:9"] / at["ratio"]["zstd:2"]
+gain = 1 - at["compressed_per_logical"]["zstd:9"] / at["compressed_per_logical"]["zstd:2"]
 price = at["cpu_seconds_per_gb"]["zstd:9"] / at["cpu_seconds_per_gb"]["zstd:2"]
 print(
     f"{best} files keep {types['zstd:2'][best]:.1%} of their bytes, {worst} files {types['zstd:2'][worst]:.0%}. "

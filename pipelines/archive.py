@@ -6,7 +6,7 @@ import io
 import os
 import struct
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Any, BinaryIO
@@ -36,20 +36,26 @@ _TAR_TYPES = {
 
 
 def dump_tar(
-    repository: Repository, snapshot: Snapshot, path: bytes, out: BinaryIO, on_damage: OnDamage = lambda error: None
+    repository: Repository,
+    snapshot: Snapshot,
+    paths: Sequence[bytes],
+    out: BinaryIO,
+    on_damage: OnDamage = lambda error: None,
 ) -> None:
-    """Write `path` and all below it as a POSIX (pax) tar archive. Sockets are left out, as tar has none."""
+    """Write `paths` and all below them as a POSIX (pax) tar archive. Sockets are left out, as tar has none."""
     source = SnapshotContent(repository, snapshot, on_damage)
     with tarfile.open(
         fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape"
     ) as archive:
         members = _Members(archive, source)
-        for table in source.manifest.subtree(path):
-            for row in range(table.num_rows):
-                members.add(table.slice(row, 1))
-        if not members.found:
-            raise not_found(snapshot, path)
-        members.add_folders()
+        for path in paths:
+            members.found = False
+            for table in source.manifest.subtree(path):
+                for row in range(table.num_rows):
+                    members.add(table.slice(row, 1))
+            if not members.found:
+                raise not_found(snapshot, path)
+            members.add_folders()
     out.flush()
 
 

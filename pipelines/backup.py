@@ -5,23 +5,29 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from model import __version__
 from model.batches import Content, Listing, Receipt
 from model.errors import Interrupted, LoxError, UsageError
+from pipelines.backup_progress import RunProgress
 from pipelines.fitting import Fitting
 from pipelines.keeping import selection_of
-from pipelines.options import BACKUP, EngineOptions, Progress, Watch
+from pipelines.options import BACKUP, EngineOptions, Watch
 from pipelines.runs import unwrapped
 from pipelines.scanning import scanner_of
 from pipelines.strictness import CHANGED, UNREADABLE, Strictness
 from repository.cache_dir import default_cache_dir
 from repository.claims import ClaimTable
 from repository.codecs import by_name
+from repository.fetch import ChunkFetcher
+from repository.host_parts import HOSTS_MAX
+from repository.intake import Intake
 from repository.manifest import ManifestWriter
+from repository.manifest_reader import ManifestReader
 from repository.manifest_root import ManifestRoot
 from repository.metadata import MetadataStore
 from repository.own_history import own_history
@@ -29,7 +35,7 @@ from repository.reliance import Reliance
 from repository.reliance import commit as commit_safely
 from repository.repository import Repository
 from repository.sessions import Session, open_session
-from repository.snapshot import Snapshot, find_parent, load_all
+from repository.snapshot import Snapshot, find_parent, host_name_fault, load_all
 from repository.store.measured import REQUESTS
 from runtime.drive import Control
 from runtime.executors import open_executor
@@ -70,6 +76,7 @@ class BackupRequest:
     level: int | None = None
     unreadable_file: str = "warn"
     changed_while_reading: str = "retry"
+    hosts: tuple[str, ...] = ()  # of a cluster: each backs up its own file system, and `host` names them all
 
     def __post_init__(self) -> None:
         if not self.paths:
@@ -79,12 +86,18 @@ class BackupRequest:
         if self.unreadable_file not in UNREADABLE or self.changed_while_reading not in CHANGED:
             wish = f"{self.unreadable_file}, {self.changed_while_reading}"
             raise UsageError("unknown error policy", subject=wish, hint="see on_error in docs/pipelines.md")
+        for host in self.hosts:
+            if fault := host_name_fault(host):
+                raise UsageError("not a name of a host", subject=repr(host), why=fault)
+        if len(set(self.hosts)) < len(self.hosts) or len(self.hosts) > HOSTS_MAX:
+            raise UsageError("a host is named once, and at most 1,024 are", subject=", ".join(self.hosts))
 
 
 @dataclass(slots=True)
 class BackupReport:
     """What a backup did. `bytes_total` is the content of the snapshot, `bytes_read` what was read of it now,
-    `bytes_new` what was not known yet, `bytes_stored` what that takes in the store."""
+    `bytes_new` what was not known yet, `bytes_stored` what that takes in the store. `hosts`: the same numbers, and
+    `problems`, of each host that backed up files of its own; what is stored is theirs together."""
 
     snapshot: Snapshot | None
     files: int
@@ -100,6 +113,7 @@ class BackupReport:
     seconds: float
     trace: Trace
     bottleneck: str
+    hosts: Mapping[str, Mapping[str, int]]
 
 
 def backup_plan(access: RepositoryAccess, request: BackupRequest, engine: EngineOptions) -> Plan:
@@ -127,11 +141,15 @@ def backup(repository: Repository, request: BackupRequest, engine: EngineOptions
     Trouble with single entries is in the report; trouble with the repository raises and commits nothing. Raises
     `Interrupted` if `watch.stop` is set: what was stored until then will be found by the next run.
     """
-    with _session(repository, request) as session:
+    if request.hosts:
+        from pipelines.many_hosts import backup_of_hosts
+
+        return backup_of_hosts(repository, request, engine, watch)
+    with session_of(repository, request) as session:
         return _backup(repository, request, engine, watch, session)
 
 
-def _session(repository: Repository, request: BackupRequest) -> AbstractContextManager[Session | None]:
+def session_of(repository: Repository, request: BackupRequest) -> AbstractContextManager[Session | None]:
     """A dry run stores nothing and relies on nothing."""
     return nullcontext() if request.dry_run else open_session(repository, "backup")
 
@@ -153,25 +171,25 @@ def _backup(
         executor.host(common_ground(executor.cpus, request.paths, session))
         metadata = MetadataStore(repository, claims, request.dry_run, history)
         strictness = Strictness(request.unreadable_file, request.changed_while_reading, watch.problem)
-        commit = Commit(
-            repository,
-            claims,
-            metadata,
-            ManifestWriter(metadata.store),
-            request.dry_run,
-            strictness.problem,
-            watch.item if watch.wants_items else None,
-            lambda receipt: _note(receipt, reliance, session),
-        )
-        scanner = scanner_of(request, parent, access, reliance, history, engine)
+        intake = Intake(repository, claims, request.dry_run, lambda receipt: note(receipt, reliance, session))
+        manifest = ManifestWriter(metadata.store)
+        on_item = watch.item if watch.wants_items else None
+        commit = Commit(intake, claims, metadata, manifest, strictness.problem, on_item)
+
+        def manifest_of(parent: Snapshot) -> ManifestReader:
+            fetch = ChunkFetcher(repository, access.reading_index).fetch if history is None else history.fetch
+            return ManifestReader(parent.root, fetch, parent.name)
+
+        scanner = scanner_of(request, engine, parent, manifest_of, reliance.contains)
         plan = backup_plan(access, request, engine)
-        report = _Progress(watch, commit.counts, scanner.stats, parent)
+        report = RunProgress(watch, commit.counts, scanner.stats, parent)
         open_max = Fitting(engine, BACKUP).batches_open
         control = Control(stop=watch.stop, unacked_max=open_max, on_tick=report.tick)
         try:
             trace = unwrapped(lambda: executor.run(plan, report.following(scanner), commit, control))
             strictness.judge(scanner.stats.problems)
             root = commit.finish()
+            commit.write_index()
         except Interrupted:
             commit.write_index()
             raise
@@ -182,26 +200,26 @@ def _backup(
     snapshot = None
     if not request.dry_run:
         assert session is not None, "whoever stores something has a session"
-        made = _snapshot(request, parent, root, started, scanner.stats, commit.counts)
-        snapshot = commit_safely(session, reliance, repository, lambda: _saved(made, repository))
+        made = snapshot_of(request, parent, root, started, scanner.stats, commit.counts)
+        snapshot = commit_safely(session, reliance, repository, lambda: saved(made, repository))
         if history is not None:
             history.commit(snapshot)
-    return _report(snapshot, scanner.stats, commit.counts, trace, time.monotonic() - begin)
+    return report_of(snapshot, scanner.stats, commit.counts, trace, time.monotonic() - begin)
 
 
-def _note(receipt: Receipt, reliance: Reliance, session: Session | None) -> None:
+def note(receipt: Receipt, reliance: Reliance, session: Session | None) -> None:
     """A pack was stored: we rely on it, and should we not finish, the next run will."""
     reliance.add([receipt])
     if session is not None:
         session.has_stored = True
 
 
-def _saved(snapshot: Snapshot, repository: Repository) -> tuple[Snapshot, str]:
+def saved(snapshot: Snapshot, repository: Repository) -> tuple[Snapshot, str]:
     saved = snapshot.save(repository)
     return saved, saved.name
 
 
-def _snapshot(
+def snapshot_of(
     request: BackupRequest,
     parent: Snapshot | None,
     root: ManifestRoot,
@@ -221,51 +239,16 @@ def _snapshot(
         parent=parent.id if parent else None,
         tags=request.tags,
         excludes=request.excludes,
-        problems=len(_problems(scan, counts)),
-        stats=_stats(scan, counts),
+        problems=len(problems_of(scan, counts)),
+        stats=stats_of(scan, counts),
         program=f"lox {__version__}",
+        hosts=request.hosts,
         extra=selection_of(request, [path for path, _ in scan.problems]),
     )
 
 
-class _Progress:
-    """Turns the state of the run into what the watcher is told."""
-
-    def __init__(self, watch: Watch, counts: CommitCounts, scan: ScanStats, parent: Snapshot | None) -> None:
-        self._watch = watch
-        self._counts = counts
-        self._scan = scan
-        self._parent = parent
-        self._current = b""
-
-    def following(self, listings: Iterable[Listing]) -> Iterator[Listing]:
-        """The listings, with an eye on where they are."""
-        for listing in listings:
-            if len(listing.fresh):
-                self._current = listing.fresh.paths[len(listing.fresh) - 1]
-            yield listing
-
-    def tick(self, trace: Trace) -> None:
-        self._watch.traced(trace)
-        # Rows are committed pack by pack, which looks like standing still: what was read moves steadily. The scan is
-        # never more than a few batches ahead of it.
-        counts, scan, known = self._counts, self._scan, self._parent.stats if self._parent else {}
-        unchanged = scan.bytes_total - scan.bytes_to_read
-        self._watch.progress(
-            Progress(
-                phase="backup",
-                files_done=scan.files,
-                bytes_done=max(0, unchanged) + trace.stage("read").bytes_out,
-                files_total=scan.files if scan.finished else known.get("files"),
-                bytes_total=scan.bytes_total if scan.finished else known.get("bytes_total"),
-                problems=len(counts.problems),
-                current=self._current,
-                limiting_stage=trace.limiting().name,
-            )
-        )
-
-
-def _stats(scan: ScanStats, counts: CommitCounts) -> dict[str, int]:
+def stats_of(scan: ScanStats, counts: CommitCounts) -> dict[str, int]:
+    """The numbers of a snapshot."""
     return {
         "files": scan.files,
         "directories": scan.directories,
@@ -279,20 +262,26 @@ def _stats(scan: ScanStats, counts: CommitCounts) -> dict[str, int]:
     }
 
 
-def _report(
-    snapshot: Snapshot | None, scan: ScanStats, counts: CommitCounts, trace: Trace, seconds: float
+def report_of(
+    snapshot: Snapshot | None,
+    scan: ScanStats,
+    counts: CommitCounts,
+    trace: Trace,
+    seconds: float,
+    hosts: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
 ) -> BackupReport:
     return BackupReport(
         snapshot=snapshot,
-        problems=_problems(scan, counts),
+        problems=problems_of(scan, counts),
         seconds=seconds,
         trace=trace,
         bottleneck=trace.bottleneck().text,
-        **_stats(scan, counts),
+        hosts=hosts,
+        **stats_of(scan, counts),
     )
 
 
-def _problems(scan: ScanStats, counts: CommitCounts) -> list[tuple[bytes, str]]:
+def problems_of(scan: ScanStats, counts: CommitCounts) -> list[tuple[bytes, str]]:
     """All trouble once: a directory that could not be listed is known to the scan only."""
     told = {path for path, _ in counts.problems}
     return counts.problems + [problem for problem in scan.problems if problem[0] not in told]

@@ -259,18 +259,21 @@ class _Copy:
         return max(traces, key=lambda trace: trace.wall, default=None)
 
     def _passes(self, executor: Executor, chosen: Bool, kind: PackKind, size: int) -> Iterator[Trace]:
-        """Runs until nothing more can be had: what does not open in one place may lie in another."""
+        """Runs until nothing more can be had: what does not open in one place may lie in another, and a worker that
+        died may have held packs of orders that another one had finished."""
         plan = copy_plan(self._pair, self._request, self._engine, kind)
-        failures = -1
-        while failures < len(self._counts.failed):
+        failures, deaths = -1, 0
+        while deaths or failures < len(self._counts.failed):
             failures = len(self._counts.failed)
             feed = self._orders(chosen & ~self._failed())
             first = next(feed, None)
             if first is None:
                 return
             self._settle.begin()
-            yield unwrapped(partial(executor.run, plan, chain([first], feed), self._settle, self._control(size)))
+            trace = unwrapped(partial(executor.run, plan, chain([first], feed), self._settle, self._control(size)))
             self._claims.release_all()
+            deaths = trace.deaths
+            yield trace
 
     def _control(self, size: int) -> Control:
         return Control(stop=self._watch.stop, unacked_max=ORDERS_OPEN, on_tick=lambda trace: self._tick(trace, size))

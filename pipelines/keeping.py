@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from model.errors import NotFound
 from sources.files.mounts import pseudo_devices
 from sources.files.patterns import Patterns
 
@@ -46,12 +48,12 @@ def left_out(snapshot: Snapshot, path: bytes, is_directory: bool, size: int = 0)
     Caches and other file systems are left out by what was there then, which nobody remembers.
     """
     selection: Any = snapshot.extra.get(SELECTION) or {}
-    roots = [root.strip(b"/") for root in snapshot.paths]
-    if not any(not root or path == root or path.startswith(root + b"/") for root in roots):
+    if not any(not root or path == root or path.startswith(root + b"/") for root in snapshot.roots):
         return "it is not below the paths that were backed up"
     for above in (b64decode(text) for text in selection.get("unlisted", ())):
         if not above or path.startswith(above + b"/"):
             return "a folder above it could not be listed"
+    path, roots = on_its_host(snapshot, path), [root.strip(b"/") for root in snapshot.paths]
     includes = [b64decode(line) for line in selection.get("includes", ())]
     patterns = Patterns.compile(snapshot.excludes, includes, roots)
     parts = path.split(b"/")
@@ -67,17 +69,37 @@ def left_out(snapshot: Snapshot, path: bytes, is_directory: bool, size: int = 0)
     return None
 
 
+def on_its_host(snapshot: Snapshot, path: bytes) -> bytes:
+    """The path of an entry as it was on the host it is of: without the folder of that, if there are many."""
+    return path.partition(b"/")[2] if snapshot.hosts else path
+
+
+def of_host(snapshot: Snapshot, host: str) -> Snapshot:
+    """The part of one host, as if it had been backed up alone. Raises NotFound if it has none."""
+    if host not in snapshot.hosts:
+        why = f"it is of {', '.join(snapshot.hosts)}" if snapshot.hosts else "it is not of many hosts"
+        raise NotFound("a snapshot has no part of this host", subject=host, why=why)
+    known: Any = snapshot.extra.get(SELECTION) or {}
+    selection = dict(known)
+    folder = os.fsencode(host) + b"/"
+    if unlisted := [b64decode(text) for text in selection.pop("unlisted", ())]:
+        own = [path.removeprefix(folder) for path in unlisted if not path or path.startswith(folder)]
+        selection["unlisted"] = [b64encode(path).decode() for path in own]
+    return replace(snapshot, hosts=(), extra={**snapshot.extra, SELECTION: selection})
+
+
 def keeper(snapshot: Snapshot, target: bytes, repository_url: str) -> Callable[[bytes, bool], bool]:
     """``keep(path, is_directory)`` for `RestoreOptions`: paths are relative to `target`."""
     selection: Any = snapshot.extra.get(SELECTION) or {}
     includes = [b64decode(line) for line in selection.get("includes", ())]
-    roots = [path.strip(b"/") for path in snapshot.paths]
-    patterns = Patterns.compile(snapshot.excludes, includes, roots)
+    patterns = Patterns.compile(snapshot.excludes, includes, [path.strip(b"/") for path in snapshot.paths])
     largest = selection.get("exclude_larger_than")
     caches = bool(selection.get("exclude_caches"))
     unlisted = tuple(b64decode(path) for path in selection.get("unlisted", ()))
     pseudo = pseudo_devices()
-    own_devices = {_device(os.path.join(target, root)) for root in roots} if "one_file_system" in selection else None
+    own_devices = (
+        {_device(os.path.join(target, root)) for root in snapshot.roots} if "one_file_system" in selection else None
+    )
     own = os.path.realpath(os.fsencode(repository_url.removeprefix("file://")))
 
     @lru_cache(maxsize=4096)
@@ -100,7 +122,7 @@ def keeper(snapshot: Snapshot, target: bytes, repository_url: str) -> Callable[[
             return True
         if own == whole or own.startswith(whole + b"/") or whole.startswith(own + b"/"):
             return True
-        if patterns.excludes(path, is_directory):
+        if patterns.excludes(on_its_host(snapshot, path), is_directory):
             return True
         if caches and in_cache(os.path.dirname(whole)):
             return True

@@ -1,4 +1,5 @@
-"""A profile's text as a tree that remembers where everything stands: YAML without what makes YAML dangerous.
+"""The text of a profile, or of another file of settings, as a tree that remembers where everything stands: YAML without
+what makes YAML dangerous.
 
 Aliases, tags and several documents are refused; so are plain words that mean a truth value, a number in base 60, a date
 or nothing at all to some readers of YAML and text to others. Every scalar stays text: what it means is the business of
@@ -31,12 +32,26 @@ _TAGS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What differs between kinds of files: what one is called, a line to begin with, and what it may hold."""
+
+    noun: str = "profile"
+    begin: str = "version: 1"
+    secrets: bool = False  # keys that sound like secrets
+    words: frozenset[str] = frozenset()  # plain words that are no text: true, false, null
+
+
+PROFILE = Dialect()
+
+
 @dataclass(slots=True)
 class _Reading:
     """One text while it is read."""
 
     file: str
     loader: Any  # yaml.SafeLoader, whose methods have no types
+    dialect: Dialect = PROFILE
     faults: list[Fault] = field(default_factory=list)
 
     def place(self, mark: Any) -> Place:
@@ -52,10 +67,11 @@ class _Hopeless(Exception):
     """There is no point in reading on; what is wrong is among the faults."""
 
 
-def read_tree(data: bytes, file: str) -> tuple[Pairs | None, list[Fault]]:
-    """The tree of a profile's text, None if there is none, and what is wrong with it. `file` is what places call it."""
+def read_tree(data: bytes, file: str, dialect: Dialect = PROFILE) -> tuple[Pairs | None, list[Fault]]:
+    """The tree of a file's text, None if there is none, and what is wrong with it. `file` is what places call it."""
     if len(data) > SIZE_MAX:
-        return None, [Fault(Place(file), "too-large", f"more than {SIZE_MAX >> 10} KiB", "a profile is a page or two")]
+        hint = f"a {dialect.noun} is a page or two"
+        return None, [Fault(Place(file), "too-large", f"more than {SIZE_MAX >> 10} KiB", hint)]
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -63,7 +79,7 @@ def read_tree(data: bytes, file: str) -> tuple[Pairs | None, list[Fault]]:
         column = error.start - data.rfind(b"\n", 0, error.start)
         return None, [Fault(Place(file, line + 1, column), "syntax", "not UTF-8", "save it as UTF-8")]
     try:
-        reading = _Reading(file, yaml.SafeLoader(text))
+        reading = _Reading(file, yaml.SafeLoader(text), dialect=dialect)
     except yaml.reader.ReaderError as error:
         line, column = text.count("\n", 0, error.position), error.position - text.rfind("\n", 0, error.position)
         return None, [Fault(Place(file, line + 1, column), "syntax", "a control character", "delete it")]
@@ -71,13 +87,11 @@ def read_tree(data: bytes, file: str) -> tuple[Pairs | None, list[Fault]]:
 
 
 def _document(reading: _Reading) -> tuple[Pairs | None, list[Fault]]:
-    root = None
+    root, noun, hint = None, reading.dialect.noun, f"begin with {reading.dialect.begin}"
     try:
         _take(reading, yaml.StreamStartEvent)
         if reading.loader.check_event(yaml.StreamEndEvent):
-            reading.fault(
-                reading.loader.peek_event().start_mark, "empty", "the profile is empty", "begin with version: 1"
-            )
+            reading.fault(reading.loader.peek_event().start_mark, "empty", f"the {noun} is empty", hint)
             return None, reading.faults
         _take(reading, yaml.DocumentStartEvent)
         mark = reading.loader.peek_event().start_mark
@@ -85,7 +99,7 @@ def _document(reading: _Reading) -> tuple[Pairs | None, list[Fault]]:
         if isinstance(tree, Pairs):
             root = tree
         else:
-            reading.fault(mark, "type", "a profile is made of keys and values", "begin with version: 1")
+            reading.fault(mark, "type", f"a {noun} is made of keys and values", hint)
         _take(reading, yaml.DocumentEndEvent)
         if not reading.loader.check_event(yaml.StreamEndEvent):
             reading.fault(
@@ -146,7 +160,7 @@ def _pairs(reading: _Reading, depth: int) -> tuple[tuple[Scalar, Tree], ...]:
             reading.fault(mark, "duplicate-key", f"{key.text!r} stands in line {line} already", "keep one of the two")
             continue
         seen[key.text] = key
-        if _SECRET.search(key.text):
+        if not reading.dialect.secrets and _SECRET.search(key.text):
             reading.fault(mark, "secret", f"{key.text!r}: no secrets in a profile, it is made to be shared",
                           "see lox help environment for where passwords and credentials come from")  # fmt: skip
             continue
@@ -157,9 +171,10 @@ def _pairs(reading: _Reading, depth: int) -> tuple[tuple[Scalar, Tree], ...]:
 
 def _scalar(reading: _Reading, event: yaml.ScalarEvent) -> Scalar:
     if _LOGIN.search(event.value):
-        reading.fault(event.start_mark, "secret", "a URL with a password in it: no secrets in a profile",
+        what = f"a URL with a password in it: no secrets in a {reading.dialect.noun}"
+        reading.fault(event.start_mark, "secret", what,
                       "see lox help environment for where credentials come from")  # fmt: skip
-    elif event.style is None:
+    elif event.style is None and event.value not in reading.dialect.words:
         trouble = _ambiguous(event.value, reading.loader)
         if trouble is not None:
             reading.fault(event.start_mark, "ambiguous", *trouble)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +15,13 @@ from model.entries import I32, order_key
 from model.errors import Damaged, NotFound
 from model.orders import Joined, Order
 from pipelines.fitting import Fitting
-from pipelines.keeping import keeper
+from pipelines.keeping import keeper, of_host
 from pipelines.options import RESTORE, EngineOptions, Progress, Watch
 from pipelines.runs import unwrapped
 from repository.cache_dir import default_cache_dir
 from repository.entry_table import ChunkLists
 from repository.fetch import ChunkFetcher
+from repository.host_parts import HostPart, Manifest
 from repository.index import ReadingIndex
 from repository.manifest_reader import ManifestReader, OnLost
 from repository.part_codec import PartRef
@@ -64,6 +65,8 @@ class RestoreRequest:
     delete: bool = False
     dry_run: bool = False
     verify: bool = False
+    permissions: bool = True
+    of_host: str = ""  # of a snapshot of many hosts only the part of this one; its paths are those it has there
 
 
 Problem = tuple[bytes, str]  # path, what is wrong
@@ -110,6 +113,8 @@ def restore(repository: Repository, request: RestoreRequest, engine: EngineOptio
     Trouble with single entries is in the report. Raises NotFound for paths that are not in the snapshot, `Interrupted`
     if `watch.stop` is set; the same request then goes on where it stopped.
     """
+    if request.of_host:
+        request = replace(request, snapshot=of_host(request.snapshot, request.of_host))
     with reading_session(repository, "restore"):
         return _restore(repository, request, engine, watch)
 
@@ -120,12 +125,15 @@ def _restore(repository: Repository, request: RestoreRequest, engine: EngineOpti
     index_damage: list[Damaged] = []
     index = ReadingIndex(repository, default_cache_dir(), index_damage.append)
     fetcher = ChunkFetcher(repository, index)
-    reader = ManifestReader(request.snapshot.root, fetcher.fetch, request.snapshot.name)
+    reader: Manifest = ManifestReader(request.snapshot.root, fetcher.fetch, request.snapshot.name)
+    if request.of_host:
+        reader = HostPart(reader, request.of_host)
     options = RestoreOptions(
         overwrite=request.overwrite,
         delete=request.delete,
         dry_run=request.dry_run,
-        complete=complete_below(tuple(path.strip(b"/") for path in request.snapshot.paths), request.paths),
+        permissions=request.permissions,
+        complete=complete_below(request.snapshot.roots, request.paths),
         keep=keeper(request.snapshot, os.path.realpath(request.target), repository.store.url),
     )
     with Target(request.target, options) as target:
@@ -163,7 +171,7 @@ class _Orders:
     def __init__(
         self,
         index: ReadingIndex,
-        reader: ManifestReader,
+        reader: Manifest,
         target: Target,
         finish: Finish,
         request: RestoreRequest,
@@ -215,7 +223,7 @@ class _Orders:
         return orders
 
 
-def windows(reader: ManifestReader, paths: tuple[bytes, ...], on_lost: OnLost | None = None) -> Iterator[pa.Table]:
+def windows(reader: Manifest, paths: tuple[bytes, ...], on_lost: OnLost | None = None) -> Iterator[pa.Table]:
     """The wanted entries in manifest order, up to `WINDOW_ROWS` at a time, with the folders above them."""
     held: list[pa.Table] = []
     rows, limit = 0, WINDOW_FIRST
@@ -233,9 +241,9 @@ def windows(reader: ManifestReader, paths: tuple[bytes, ...], on_lost: OnLost | 
         yield pa.concat_tables(held)
 
 
-def _selected(reader: ManifestReader, paths: tuple[bytes, ...], on_lost: OnLost | None) -> Iterator[pa.Table]:
+def _selected(reader: Manifest, paths: tuple[bytes, ...], on_lost: OnLost | None) -> Iterator[pa.Table]:
     if not paths or b"" in paths:
-        yield from reader.tables(on_lost=on_lost)
+        yield from reader.subtree(b"", on_lost)
         return
     chosen: list[bytes] = []
     for path in sorted(set(paths), key=order_key):
@@ -257,16 +265,14 @@ def _selected(reader: ManifestReader, paths: tuple[bytes, ...], on_lost: OnLost 
 
 
 def content_of(
-    reader: ManifestReader, entries: pa.Table, rows: I32, on_damage: Callable[[int, Damaged], None] | None = None
+    reader: Manifest, entries: pa.Table, rows: I32, on_damage: Callable[[int, Damaged], None] | None = None
 ) -> tuple[ChunkLists, I32]:
     """The chunks of these rows, and for each chunk which of the rows it belongs to."""
     lists = reader.content(entries.take(pa.array(rows)), on_damage)
     return lists, np.repeat(np.arange(len(rows), dtype=np.int32), np.diff(lists.offsets))
 
 
-def _verify(
-    access: RepositoryAccess, reader: ManifestReader, target: Target, request: RestoreRequest, watch: Watch
-) -> None:
+def _verify(access: RepositoryAccess, reader: Manifest, target: Target, request: RestoreRequest, watch: Watch) -> None:
     """Read everything that was to be restored again and compare."""
     key, done = access.repository.keys.id_key, Progress("verify")
     for table in windows(reader, request.paths, lambda part, error: None):  # told already
@@ -289,7 +295,7 @@ class _Progress:
         self._told = 0
         self._finish = finish
         self._target = target
-        stats = {} if request.paths else request.snapshot.stats
+        stats = {} if request.paths or request.of_host else request.snapshot.stats
         self._files_total, self._bytes_total = stats.get("files"), stats.get("bytes_total")
 
     def tell_problems(self) -> None:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from model.entries import Bool
+from model.entries import U8, Bool
 from model.errors import Damaged
 from pipelines.options import EngineOptions
 from repository.entry_table import chunks_of
-from repository.fetch import ChunkFetcher
-from repository.manifest_reader import ManifestReader
-from repository.own_history import OwnHistory
-from repository.reliance import Reliance
+from repository.host_parts import Manifest
 from repository.snapshot import Snapshot
 from sources.files.parent import Parent
 from sources.files.scan import Scanner, ScanOptions
-from stages.access import RepositoryAccess
 
 if TYPE_CHECKING:
     from pipelines.backup import BackupRequest
@@ -26,13 +23,15 @@ if TYPE_CHECKING:
 
 def scanner_of(
     request: BackupRequest,
-    parent: Snapshot | None,
-    access: RepositoryAccess,
-    reliance: Reliance,
-    history: OwnHistory | None,
     engine: EngineOptions,
+    parent: Snapshot | None,
+    manifest_of: Callable[[Snapshot], Manifest],
+    contains: Callable[[U8], Bool],
 ) -> Scanner:
-    """The feed of a backup. Iterating it raises UsageError if there is nothing to back up."""
+    """The feed of a backup. Iterating it raises UsageError if there is nothing to back up.
+
+    `manifest_of` opens the manifest of the parent; `contains` says which chunks can still be had.
+    """
     options = ScanOptions(
         excludes=request.excludes,
         includes=request.includes,
@@ -45,9 +44,8 @@ def scanner_of(
     )
     if parent is None:
         return Scanner(request.paths, options)
-    fetch = ChunkFetcher(access.repository, access.reading_index).fetch if history is None else history.fetch
     try:
-        reader = ManifestReader(parent.root, fetch, parent.name)
+        reader = manifest_of(parent)
     except Damaged as error:  # a damaged parent costs time, not the backup
         scanner = Scanner(request.paths, options)
         scanner.stats.parent_trouble = error
@@ -58,8 +56,8 @@ def scanner_of(
         whole = np.ones(rows.num_rows, dtype=bool)
         lists = reader.content(rows, lambda row, _: whole.__setitem__(row, False))
         for held in (lists, chunks_of(rows)):  # the content, and what lists the content of long files
-            lost = np.flatnonzero(~reliance.contains(held.ids))
+            lost = np.flatnonzero(~contains(held.ids))
             whole[np.searchsorted(held.offsets, lost, side="right") - 1] = False
         return whole
 
-    return Scanner(request.paths, options, Parent(iter(reader), parent.started, stored))
+    return Scanner(request.paths, options, Parent(reader.subtree(b""), parent.started, stored))

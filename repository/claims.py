@@ -67,6 +67,8 @@ class ClaimTable:
         self._stored = StoredIds()
         self._claims: dict[bytes, str] = {}
         self._released: set[str] = set()
+        self._gone: tuple[str, ...] = ()  # beginnings of names: all lanes of a process that died
+        self._promised: set[bytes] = set()  # not stored yet, and a host relies on it that another one stores it
         self._lock = threading.Lock()
 
     def claim(self, ids: U8, owner: str) -> Bool:
@@ -80,7 +82,7 @@ class ClaimTable:
             for row, chunk_id in zip(rows.tolist(), split_ids(ids[rows]), strict=True):
                 holder = claims.get(chunk_id)
                 # A call of a killed worker can arrive after its claims were released: such a claim binds nobody.
-                if holder is None or (holder != owner and holder in self._released):
+                if holder is None or (holder != owner and self._is_dead(holder)):
                     claims[chunk_id] = owner
                 else:
                     mine[row] = False
@@ -92,6 +94,12 @@ class ClaimTable:
             self._released.add(owner)
             self._claims = {chunk_id: holder for chunk_id, holder in self._claims.items() if holder != owner}
 
+    def release_below(self, prefix: str) -> None:
+        """As `release`, for all owners whose names begin so."""
+        with self._lock:
+            self._gone += (prefix,)
+            self._claims = {id_: holder for id_, holder in self._claims.items() if not holder.startswith(prefix)}
+
     def release_all(self) -> None:
         """No lane is at work any more: what was claimed and not stored is anyone's again."""
         with self._lock:
@@ -102,6 +110,8 @@ class ClaimTable:
         with self._lock:
             for chunk_id in split_ids(ids):
                 self._claims.pop(chunk_id, None)
+            if self._promised:
+                self._promised.difference_update(split_ids(ids))
             self._stored.add(ids)
 
     def resolved(self, ids: U8) -> Bool:
@@ -112,9 +122,82 @@ class ClaimTable:
                 found |= self._stored.contains(ids)
         return found
 
+    def settled(self, ids: U8) -> Bool:
+        """Which of ``ids[m, 32]`` rows need not wait for any more: with one manifest to write, those `resolved`."""
+        return self.resolved(ids)
+
+    def promised(self, ids: U8, mine: str) -> Bool:
+        """Which of ``ids[m, 32]`` are resolved, or claimed by an owner whose name does not begin with `mine`.
+
+        What is promised is remembered until it is stored: see `broken`.
+        """
+        found = self.resolved(ids)
+        rows = np.flatnonzero(~found)
+        with self._lock:
+            for row, chunk_id in zip(rows.tolist(), split_ids(ids[rows]), strict=True):
+                holder = self._claims.get(chunk_id)
+                if holder is not None and not holder.startswith(mine) and not self._is_dead(holder):
+                    self._promised.add(chunk_id)
+                    found[row] = True
+        if not found.all():  # stored between the two looks
+            found |= self.resolved(ids)
+        return found
+
+    @property
+    def broken(self) -> int:
+        """Chunks that were promised and are not stored: in the end there must be none."""
+        with self._lock:
+            return len(self._promised)
+
+    def _is_dead(self, holder: str) -> bool:
+        return holder in self._released or holder.startswith(self._gone)
+
     def __len__(self) -> int:
         """Ids stored in this run."""
         return len(self._stored)
+
+
+class Asked(Protocol):
+    """`ClaimTable`, or a proxy of it."""
+
+    def claim(self, ids: U8, owner: str) -> Bool: ...
+    def release(self, owner: str) -> None: ...
+    def resolved(self, ids: U8) -> Bool: ...
+    def promised(self, ids: U8, mine: str) -> Bool: ...
+
+
+class HostClaims:
+    """The claims of a run as one of its hosts sees them, in the `life`-th process there.
+
+    A host does not wait for what others store: their packs may take long to fill, and they may be waiting for its own.
+    That they kept their word is proved when all are done.
+    """
+
+    def __init__(self, table: Asked, host: str, life: int) -> None:
+        self._table = table
+        self._host = host
+        self._life = life
+
+    @staticmethod
+    def owners(host: str, life: int = 0) -> str:
+        """What the names of all owners of this host begin with, of one life if it is given."""
+        return f"{host}/{life}/" if life else f"{host}/"
+
+    def claim(self, ids: U8, owner: str) -> Bool:
+        """See `ClaimTable.claim`."""
+        return self._table.claim(ids, self.owners(self._host, self._life) + owner)
+
+    def release(self, owner: str) -> None:
+        """See `ClaimTable.release`."""
+        self._table.release(self.owners(self._host, self._life) + owner)
+
+    def resolved(self, ids: U8) -> Bool:
+        """See `ClaimTable.resolved`."""
+        return self._table.resolved(ids)
+
+    def settled(self, ids: U8) -> Bool:
+        """Which of ``ids[m, 32]`` are stored, or will be by another host."""
+        return self._table.promised(ids, self.owners(self._host))
 
 
 def split_ids(ids: U8) -> list[bytes]:

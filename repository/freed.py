@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from repository.index import ChunkIndex
+from repository.index_table import listed_again
 from repository.needs import Needs, Progress
 from repository.repository import Repository
 from repository.snapshot import Snapshot
@@ -47,7 +48,8 @@ def freed_by_forgetting(
 
     Raises Damaged if a manifest cannot be read: then nobody knows what is needed. And what `progress` raises.
     """
-    needs = Needs(repository, index)
+    # A pack that two index objects list is one pack: what lies in it is found in the first list only.
+    needs = Needs(repository, index.doubting(listed_again(index.pack_table)[index.segments.pack]))
     kept_parts = needs.roots(kept, _KEPT, progress)
     gone_parts = [part for part in needs.roots(forgotten, _FORGOTTEN, progress) if part not in kept_parts]
     if not gone_parts and not any(bool((marks == _FORGOTTEN).any()) for marks in needs.marks):

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import kernels
 from kernels import Guide
 from model.batches import Receipt
-from model.entries import I64, U8, U32
+from model.entries import I64, U8, U32, Bool
 from model.errors import Damaged, NewerFormat
 from repository.footer import PACK_MAX, SEGMENT_PLAIN_MAX
 
@@ -198,3 +198,10 @@ def _check_segments(table: IndexTable, subject: str) -> None:
 
 def _damaged(subject: str, why: str) -> Damaged:
     return Damaged("the index is not valid", subject=subject, why=why, hint="lox check tells what it concerns")
+
+
+def listed_again(packs: Records) -> Bool:
+    """Which rows of packs name one that a row before names already: two index objects may list one pack."""
+    again: Bool = np.ones(len(packs), bool)
+    again[np.unique(packs["id"], axis=0, return_index=True)[1]] = False
+    return again

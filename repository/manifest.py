@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from model.entries import I32, I64, U8
+from model.entries import I32, I64, U8, order_key
 from model.errors import RunFailed
 from repository.entry_checks import order_fault
 from repository.entry_rows import fresh_table
@@ -43,12 +43,14 @@ class ManifestWriter:
         self._rows = 0
         self._weight = 0
         self._last: bytes | None = None
+        self._table: list[bytes] = []
         self.parts: list[PartRef] = []
 
     @property
-    def part_ids(self) -> U8:
-        """Ids of the parts stored so far, ``uint8[m, 32]``."""
-        return np.frombuffer(b"".join(part.id for part in self.parts), np.uint8).reshape(-1, 32)
+    def chunk_ids(self) -> U8:
+        """Ids of the parts stored so far and, once it is finished, of the table of parts, ``uint8[m, 32]``."""
+        ids = [*(part.id for part in self.parts), *self._table]
+        return np.frombuffer(b"".join(ids), np.uint8).reshape(-1, 32)
 
     def add(self, table: pa.Table, borders: Sequence[int] | I32 = ()) -> None:
         """Rows that follow all rows before; a part may begin at the rows `borders`. Keeps `table` until it is stored.
@@ -73,6 +75,20 @@ class ManifestWriter:
             if self._rows >= PART_ROWS_MIN and border < table.num_rows:
                 self._cut()
 
+    def append(self, parts: Sequence[PartRef]) -> None:
+        """Parts that are stored already and follow all rows before. Raises RunFailed if they do not."""
+        self._cut()
+        for part in parts:
+            if self._last is not None and order_key(self._last) >= order_key(part.first):
+                raise RunFailed("entries arrived out of order", subject=part.first.decode(errors="replace"))
+            self._last = part.last
+        self.parts += parts
+
+    def close(self) -> list[PartRef]:
+        """Store what is left of the rows; all parts, for a table that somebody else writes."""
+        self._cut()
+        return self.parts
+
     def finish(self) -> ManifestRoot:
         """Store what is left and the table of parts."""
         self._cut()
@@ -81,6 +97,7 @@ class ManifestWriter:
             plain = encode_parts(self.parts[at : at + TABLE_ROWS])
             chunks.append(self._store(plain))
             lengths.append(len(plain))
+        self._table = chunks
         return ManifestRoot(
             tuple(chunks),
             tuple(lengths),

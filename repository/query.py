@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from model.entries import Kind
 from model.errors import NotFound, UsageError
-from repository.entry_table import column
+from repository.entry_table import column, content_sizes
 from repository.index import ChunkIndex
 from repository.index_table import INDEX_PREFIX
 from repository.manifest_reader import ManifestReader
@@ -176,7 +176,7 @@ def stats(repository: Repository, index: ChunkIndex, readers: Sequence[ManifestR
 
 def _count(table: pa.Table) -> tuple[int, int]:
     is_file = pc.equal(table["kind"], int(Kind.FILE))
-    return int(pc.sum(is_file).as_py() or 0), int(pc.sum(table["size"].filter(is_file)).as_py() or 0)
+    return int(pc.sum(is_file).as_py() or 0), int(content_sizes(table).sum())
 
 
 def _plain_bytes(index: ChunkIndex, kind: PackKind) -> int:

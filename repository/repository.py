@@ -4,34 +4,36 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from model.chunking import ChunkerParams
-from model.errors import Damaged, Exists, RepositoryError, UsageError, WrongPassword
+from model.errors import Damaged, Exists, UsageError, WrongPassword
 from repository.config import CONFIG_NAME, Config, Operation
 from repository.credentials import Credentials
 from repository.deleting import delete
 from repository.epochs import EpochsFound, read_epochs
 from repository.finding import read_config
-from repository.keyring import Epoch, KeyRing, only_writes
+from repository.key_file import KeyFile
+from repository.keyring import KeyRing, only_writes
 from repository.keys import KEY_SIZE, REPO_ID_SIZE, ChunkKeys, KdfParams
+from repository.new_slots import add_key_file_slot, add_password_slot, add_recovery_slot
 from repository.rereads import Rereads
-from repository.rotation import TRIES, Rotation, rotate
+from repository.rotation import Rotation, rotate
 from repository.seal import OBJECT_MAX, Cipher, CipherKind, Envelope, ObjectKind
 from repository.slots import (
     KeySlot,
     SlotListing,
     Unlocked,
+    create_key_file_slot,
     create_password_slot,
     create_recovery_slot,
     read_slots,
     remove_slot,
-    unlock,
 )
 from repository.store import Store, open_store
+from repository.unlocking import unlock
 from repository.writers import Writer, WriterKey, issue_writer, load_writers, revoke_writer
 
 if TYPE_CHECKING:
@@ -62,33 +64,39 @@ class Repository:
     def init(
         cls,
         store: Store,
-        password: str | None,
+        secret: str | KeyFile | None,
         chunker: ChunkerParams | None = None,
         encryption: str = "aes-256-gcm",
         kdf: KdfParams | None = None,
         related: Repository | None = None,
     ) -> tuple[Repository, str | None]:
-        """Create a repository in an empty place, and the recovery code that opens it should the password be lost.
+        """Create a repository in an empty place, and the recovery code that opens it should `secret` be lost.
+
+        `secret` is a password or a new key file, whose id the repository gets; None goes with `encryption` "none".
 
         With `related` it cuts and names chunks as that repository does, whatever `chunker` says: what is copied from
         one to the other keeps its ids.
 
         The config is stored last: before it is there, there is no repository. Raises UsageError if there is one
-        already or if the password and `encryption` do not go together.
+        already or if `secret` and `encryption` do not go together.
         """
         chunker, shared = (chunker or ChunkerParams(), None) if related is None else _shared(related, encryption)
-        config = Config(os.urandom(REPO_ID_SIZE), encryption, chunker, chunk_keys=shared)
-        if (encryption == "none") != (password is None):
+        repo_id = secret.repo_id if isinstance(secret, KeyFile) else os.urandom(REPO_ID_SIZE)
+        config = Config(repo_id, encryption, chunker, chunk_keys=shared)
+        if (encryption == "none") != (secret is None):
             raise UsageError("a password goes with encryption, and encryption with a password", subject=encryption)
         for prefix in (CONFIG_NAME, "packs/", "snapshots/"):
             if any(True for _ in store.list(prefix)):
                 raise UsageError("there is a repository here already", subject=store.url, why=f"found {prefix}")
         keys, unlocked, code = KeyRing.public(config.repo_id), None, None
-        if password is not None:
-            keys = KeyRing.of(os.urandom(KEY_SIZE), config.repo_id)
+        if secret is not None:
+            keys = KeyRing.of(os.urandom(KEY_SIZE), repo_id)
             epoch = keys.sealing()
-            unlocked = create_password_slot(store, config.repo_id, epoch, password, "password of init", kdf)
-            _, code = create_recovery_slot(store, config.repo_id, epoch, "recovery code of init")
+            if isinstance(secret, KeyFile):
+                unlocked = create_key_file_slot(store, repo_id, epoch, secret)
+            else:
+                unlocked = create_password_slot(store, repo_id, epoch, secret, "password of init", kdf)
+            _, code = create_recovery_slot(store, repo_id, epoch, "recovery code of init")
         repository = cls(store, config, keys, unlocked)
         try:
             repository.put_object(ObjectKind.CONFIG, CONFIG_NAME, config.encode())
@@ -98,12 +106,14 @@ class Repository:
 
     @classmethod
     def open(cls, store: Store, password: str | None) -> Repository:
-        """Open with a password, recovery code or write-only key; None for a repository without encryption.
+        """Open with the text of a password, recovery code, key file or write-only key; None where nothing is encrypted.
 
-        Raises NoRepository, WrongPassword, Damaged, NewerFormat. A password given for a repository that is not
-        encrypted is a UsageError: somebody with access to the store may have put an open one in the place of ours.
+        Raises NoRepository, WrongPassword, Damaged, NewerFormat, ConfigError for a key file that is not whole. A
+        password given for a repository that is not encrypted is a UsageError: somebody with access to the store may
+        have put an open one in the place of ours.
         """
-        envelope = read_config(store)
+        rereads = Rereads()
+        envelope = read_config(store, rereads)
         if envelope.cipher is CipherKind.NONE:
             if password is not None:
                 raise UsageError(
@@ -116,8 +126,10 @@ class Repository:
             raise WrongPassword("the repository is encrypted and no password was given", subject=store.url)
         if (writer := WriterKey.parse(password)) is not None:
             return cls._open_to_write(store, envelope, writer)
-        unlocked = unlock(store, envelope.repo_id, password)
-        return cls._opened(store, envelope, read_epochs(store, envelope.repo_id, unlocked).ring, unlocked)
+        unlocked = unlock(store, envelope.repo_id, password, rereads)
+        opened = cls._opened(store, envelope, read_epochs(store, envelope.repo_id, unlocked).ring, unlocked)
+        opened.rereads = rereads
+        return opened
 
     @classmethod
     def attach(cls, store: Store | str, credentials: Credentials) -> Repository:
@@ -227,19 +239,20 @@ class Repository:
         return rotation
 
     def add_password(self, password: str, label: str = "", kdf: KdfParams | None = None) -> KeySlot:
-        """A further password that opens the repository."""
-        return self._add_password(password, label, kdf).slot
+        """A further password that opens the repository. Raises UsageError for a secret of another kind."""
+        self._opener()
+        return add_password_slot(self, password, label, kdf).slot
+
+    def add_key_file(self, key: KeyFile) -> KeySlot:
+        """A further key file, made for this repository, that opens it."""
+        self._opener()
+        return add_key_file_slot(self, key).slot
 
     def add_recovery_code(self, label: str = "") -> tuple[KeySlot, str]:
         """A further recovery code, shown once."""
-        codes: list[str] = []
-
-        def create(epoch: Epoch) -> Unlocked:
-            unlocked, code = create_recovery_slot(self.store, self.id, epoch, label)
-            codes.append(code)
-            return unlocked
-
-        return self._in_newest_epoch(create).slot, codes[-1]
+        self._opener()
+        unlocked, code = add_recovery_slot(self, label)
+        return unlocked.slot, code
 
     def remove_key(self, prefix: str) -> KeySlot:
         """Delete the key slot whose id begins with `prefix`. Raises NotFound, UsageError for the last one.
@@ -267,31 +280,18 @@ class Repository:
         self._writers = None
         return count
 
+    def password_slot(self) -> KeySlot:
+        """The slot of the password that opened it. Raises UsageError if something else did."""
+        if self.slot is None or self.slot.kdf is None:
+            raise UsageError("opened without a password: there is none to change", hint="lox key add adds another key")
+        return self.slot
+
     def change_password(self, password: str, kdf: KdfParams | None = None) -> KeySlot:
         """Replace the password slot that opened this repository: the new one is stored before the old one goes."""
-        old = self.slot
-        if old is None or old.kdf is None:
-            raise UsageError("opened without a password: there is none to change", hint="lox key add adds one")
-        self.unlocked = self._add_password(password, old.label, kdf)
+        old = self.password_slot()
+        self.unlocked = add_password_slot(self, password, old.label, kdf)
         delete(self.store, old.name, "replacing a password", _BOTH_OPEN)
         return self.unlocked.slot
-
-    def _add_password(self, password: str, label: str, kdf: KdfParams | None) -> Unlocked:
-        return self._in_newest_epoch(
-            lambda epoch: create_password_slot(self.store, self.id, epoch, password, label, kdf)
-        )
-
-    def _in_newest_epoch(self, create: Callable[[Epoch], Unlocked]) -> Unlocked:
-        """A new slot that opens all epochs: one that began while the slot was made is not sealed to it."""
-        self._opener()
-        for _ in range(TRIES):
-            self.reload_keys()
-            made = create(self.keys.sealing())
-            self.reload_keys()
-            if self.keys.sealing().name == made.slot.epoch:
-                return made
-            self.store.delete(made.slot.name)
-        raise RepositoryError("others change the keys all the time", hint="try again when they are done")
 
     def _valid_writers(self) -> list[bytes]:
         return [writer.id for writer in load_writers(self) if writer.revoked is None]

@@ -1,4 +1,4 @@
-"""Key slots: each wraps the key of an epoch for one password or recovery code. Any one slot opens the repository.
+"""Key slots: each wraps the key of an epoch for one password, recovery code or key file. Any one opens the repository.
 
 A slot has a key pair of its own, made from its secret: later epochs are sealed to its public key by whoever begins
 them, without knowing the password. A MAC under the wrapped key tells slots made by somebody who could open the
@@ -11,12 +11,14 @@ import hmac
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from functools import partial
 
-from model.errors import ConfigError, Damaged, LoxError, Missing, NewerFormat, NotFound, UsageError, WrongPassword
+from model.errors import ConfigError, Damaged, LoxError, Missing, NewerFormat, NotFound, UsageError
 from repository.deleting import delete
 from repository.documents import Document, decode_document, document_checksum, encode_document, take, take_hex
+from repository.key_file import LABEL_MAX, KeyFile, refuse_as_password
 from repository.keyring import Epoch, parse_epoch_name
 from repository.keys import (
     KEY_SIZE,
@@ -25,17 +27,16 @@ from repository.keys import (
     expand_recovery_key,
     format_recovery_code,
     hkdf,
-    parse_recovery_code,
     purpose_info,
     stretch_password,
 )
 from repository.recipients import PUBLIC_SIZE, private_key_of, public_key_of
+from repository.rereads import Rereads
 from repository.store import Store
 
 FOLDER = "keys/"
 SLOT_MAX = 64 << 10  # bytes of a slot
 SLOTS_MAX = 64  # slots a repository may have: each password slot costs a derivation to try
-LABEL_MAX = 200
 
 _VERSION = 1
 _SALT_SIZE = 16
@@ -48,13 +49,24 @@ class SlotKind(StrEnum):
 
     PASSWORD = "password"
     RECOVERY = "recovery"
+    KEY_FILE = "key-file"
+
+
+Secret = str | bytes | KeyFile  # a password, the bytes of a recovery code, a key file
+
+
+def kind_of(secret: Secret) -> SlotKind:
+    """The kind of slot that a secret opens. No other is tried with it, whatever a store says of its slots."""
+    if isinstance(secret, KeyFile):
+        return SlotKind.KEY_FILE
+    return SlotKind.PASSWORD if isinstance(secret, str) else SlotKind.RECOVERY
 
 
 @dataclass(frozen=True, slots=True)
 class KeySlot:
-    """One key slot. `check` tells a wrong password before the wrapped key is touched: AES-GCM alone does not commit
-    to a key. `created` is ns since 1970; `kdf` is None for a recovery code, which needs no stretching. `epoch` is the
-    name of the epoch whose key is wrapped.
+    """One key slot. `check` tells a wrong secret before the wrapped key is touched: AES-GCM alone does not commit to a
+    key. `created` is ns since 1970; `kdf` is None where a machine made the secret, which needs no stretching. `epoch`
+    is the name of the epoch whose key is wrapped.
     """
 
     id: str
@@ -120,14 +132,16 @@ class KeySlot:
             associated=encode_document({key: value for key, value in document.items() if key not in _NOT_ASSOCIATED}),
         )
 
-    def open(self, secret: str | bytes) -> Unlocked | None:
-        """What the slot gives to a password, or to the bytes of a recovery code; None if `secret` is not this slot's.
+    def open(self, secret: Secret) -> Unlocked | None:
+        """What the slot gives to `secret`; None if that is not this slot's.
 
         Raises Damaged if the secret is right but the slot was tampered with.
         """
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+        if kind_of(secret) is not self.kind:
+            return None
         slot_key, check = _stretch(secret, self.salt, self.kdf, self.repo_id)
         if not hmac.compare_digest(check, self.check):
             return None
@@ -173,19 +187,27 @@ class SlotListing:
 def create_password_slot(
     store: Store, repo_id: bytes, epoch: Epoch, password: str, label: str, params: KdfParams | None = None
 ) -> Unlocked:
-    """Store a new slot that `password` opens, made in `epoch`."""
-    return _create(store, repo_id, epoch, SlotKind.PASSWORD, password, label, params or KdfParams())
+    """Store a new slot that `password` opens, made in `epoch`. Raises UsageError for what is another kind of secret."""
+    refuse_as_password(password)
+    return _create(store, repo_id, epoch, password, label, params or KdfParams())
 
 
 def create_recovery_slot(store: Store, repo_id: bytes, epoch: Epoch, label: str) -> tuple[Unlocked, str]:
     """Store a new slot that a new recovery code opens, and that code."""
     secret = os.urandom(KEY_SIZE)
-    unlocked = _create(store, repo_id, epoch, SlotKind.RECOVERY, secret, label, None)
+    unlocked = _create(store, repo_id, epoch, secret, label, None)
     return unlocked, format_recovery_code(secret)
 
 
-def read_slots(store: Store, repo_id: bytes) -> SlotListing:
+def create_key_file_slot(store: Store, repo_id: bytes, epoch: Epoch, key: KeyFile) -> Unlocked:
+    """Store a new slot that `key` opens, which has its label."""
+    assert key.repo_id == repo_id
+    return _create(store, repo_id, epoch, key, key.label, None)
+
+
+def read_slots(store: Store, repo_id: bytes, rereads: Rereads | None = None) -> SlotListing:
     """All slots of the repository `repo_id`, oldest first. Leftovers of another repository id are not its slots."""
+    rereads = rereads or Rereads()
     slots: list[KeySlot] = []
     problems: list[LoxError] = []
     foreign = 0
@@ -193,7 +215,7 @@ def read_slots(store: Store, repo_id: bytes) -> SlotListing:
         if count == SLOTS_MAX:
             raise Damaged("too many key slots", subject=FOLDER, why=f"at most {SLOTS_MAX} are allowed")
         try:
-            slot = KeySlot.decode(name.removeprefix(FOLDER), store.get(name, 0, SLOT_MAX + 1))
+            slot = rereads.read(name, partial(_read_slot, store, name))
         except Missing:  # removed since it was listed
             continue
         except (Damaged, NewerFormat) as problem:
@@ -205,41 +227,6 @@ def read_slots(store: Store, repo_id: bytes) -> SlotListing:
             foreign += 1
     slots.sort(key=lambda slot: (slot.created, slot.id))
     return SlotListing(tuple(slots), tuple(problems), foreign)
-
-
-def unlock(store: Store, repo_id: bytes, secret: str) -> Unlocked:
-    """What the slot gives that a password or recovery code opens.
-
-    Raises WrongPassword if readable slots exist and none opens, Damaged or NewerFormat if that may be because a slot
-    could not be read and there is no other.
-    """
-    listing = read_slots(store, repo_id)
-    code = parse_recovery_code(secret)
-    kind = SlotKind.PASSWORD if code is None else SlotKind.RECOVERY
-    # The cheapest first: a slot that somebody put there to cost hours is tried only where no other opens.
-    candidates = sorted((slot for slot in listing.slots if slot.kind is kind), key=lambda slot: slot.cost)
-    tampered: list[LoxError] = []
-    for slot in candidates:
-        try:
-            unlocked = slot.open(secret if code is None else code)
-        except Damaged as problem:
-            tampered.append(problem)
-            continue
-        if unlocked is not None:
-            return replace(unlocked, slots=listing.slots)
-    problems = [*tampered, *listing.problems]
-    if problems and (tampered or not candidates):
-        raise problems[0]
-    if not listing.slots:
-        raise Damaged("the repository has no key slot", subject=FOLDER, hint="restore the folder keys/ from a copy")
-    why = f"{listing.foreign} more could not be read: they are of another repository" if listing.foreign else ""
-    if problems:
-        why = f"{len(problems)} more could not be read, the first: {problems[0]}"
-    raise WrongPassword(
-        "no key slot opens with this " + ("password" if code is None else "recovery code"),
-        why=why,
-        hint="lox also takes the recovery code printed by lox init as password",
-    )
 
 
 _STILL_OPENS = "the key still opens the repository; remove it with credentials that may delete, see docs/append-only.md"
@@ -255,27 +242,23 @@ def remove_slot(store: Store, repo_id: bytes, prefix: str) -> KeySlot:
     return slot
 
 
+def _read_slot(store: Store, name: str) -> KeySlot:
+    return KeySlot.decode(name.removeprefix(FOLDER), store.get(name, 0, SLOT_MAX + 1))
+
+
 def _slot_names(store: Store) -> Iterator[str]:
     """Objects in the folder itself: below it lie other things."""
     return (name for name, _ in store.list(FOLDER) if "/" not in name.removeprefix(FOLDER))
 
 
-def _create(
-    store: Store,
-    repo_id: bytes,
-    epoch: Epoch,
-    kind: SlotKind,
-    secret: str | bytes,
-    label: str,
-    kdf: KdfParams | None,
-) -> Unlocked:
+def _create(store: Store, repo_id: bytes, epoch: Epoch, secret: Secret, label: str, kdf: KdfParams | None) -> Unlocked:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     if len(label) > LABEL_MAX:
         raise UsageError("the label of a key is too long", subject=label, hint=f"at most {LABEL_MAX} characters")
     if sum(1 for _ in _slot_names(store)) >= SLOTS_MAX:
         raise UsageError("the repository has as many keys as it can", subject=str(SLOTS_MAX), hint="remove one first")
-    salt, nonce, created = os.urandom(_SALT_SIZE), os.urandom(12), time.time_ns()
+    kind, salt, nonce, created = kind_of(secret), os.urandom(_SALT_SIZE), os.urandom(12), time.time_ns()
     key, check = _stretch(secret, salt, kdf, repo_id)
     private = private_key_of(key, "key slot", repo_id)
     public = public_key_of(private)
@@ -311,10 +294,12 @@ def _create(
     return Unlocked(slot, epoch.key, private)
 
 
-def _stretch(secret: str | bytes, salt: bytes, kdf: KdfParams | None, repo_id: bytes) -> tuple[bytes, bytes]:
+def _stretch(secret: Secret, salt: bytes, kdf: KdfParams | None, repo_id: bytes) -> tuple[bytes, bytes]:
     if isinstance(secret, str):
         assert kdf is not None
         return stretch_password(secret, salt, kdf)
+    if isinstance(secret, KeyFile):
+        return secret.expand(salt)
     return expand_recovery_key(secret, salt, repo_id)
 
 

@@ -32,9 +32,10 @@ _VERSION = 1
 class Snapshot:
     """One finished backup. Times are ns since the epoch by the clock of the host; `started` is before the first stat.
 
-    `stats` are numbers for display only. `extra` holds fields of later versions, kept as they are. `writer` is the id
-    of the write-only machine that made it, as 32 hex digits. `original` says of a copy what it is a copy of: the id of
-    the repository where it was made, and its id there.
+    If there are `hosts`, each backed up its own file system: `paths` are theirs, and in the manifest all of a host lies
+    below a folder of its name. `stats` are numbers for display only. `extra` holds fields of later versions, kept as
+    they are. `writer` is the id of the write-only machine that made it, as 32 hex digits. `original` says of a copy
+    what it is a copy of: the id of the repository where it was made, and its id there.
     """
 
     time: int
@@ -54,6 +55,7 @@ class Snapshot:
     id: str = ""  # 32 hex digits, given by `save`
     writer: str = ""  # told by the seal, not by the document
     original: tuple[bytes, str] | None = None
+    hosts: tuple[str, ...] = ()
     extra: Mapping[str, object] = field(default_factory=dict)
 
     @property
@@ -63,6 +65,14 @@ class Snapshot:
     @property
     def short_id(self) -> str:
         return self.id[:8]
+
+    @property
+    def roots(self) -> tuple[bytes, ...]:
+        """The paths that were backed up as the manifest has them: relative to ``/``."""
+        paths = [path.strip(b"/") for path in self.paths]
+        if not self.hosts:
+            return tuple(paths)
+        return tuple(b"/".join(filter(None, (os.fsencode(host), path))) for host in self.hosts for path in paths)
 
     def save(self, repository: Repository) -> Snapshot:
         """Commit: store this under a new id, durably; the snapshot with its id. Raises StoreError."""
@@ -110,6 +120,8 @@ class Snapshot:
                 "bytes": self.root.bytes,
             },
         }
+        if self.hosts:
+            document["hosts"] = list(self.hosts)
         if self.original is not None:
             document["original"] = {"repository": self.original[0].hex(), "snapshot": self.original[1]}
         return encode_document(document)
@@ -147,12 +159,14 @@ class Snapshot:
             program=take(document, "program", str, subject),
             id=snapshot_id,
             original=_decode_original(document, subject),
+            hosts=_decode_hosts(document, subject),
             extra={key: value for key, value in document.items() if key not in _FIELDS},
         )
 
 
 _NAMES = (
-    "version time started finished host user paths mode parent tags excludes problems stats program manifest original"
+    "version time started finished host user paths mode parent tags excludes problems stats program manifest original "
+    "hosts"
 )
 _FIELDS = frozenset(_NAMES.split())
 
@@ -224,7 +238,13 @@ def choose(snapshots: Snapshots, wanted: str, place: str) -> Snapshot:
 
 
 def find_parent(
-    snapshots: Iterable[Snapshot], host: str, paths: Iterable[bytes], mode: str, now: int, writer: str = ""
+    snapshots: Iterable[Snapshot],
+    host: str,
+    paths: Iterable[bytes],
+    mode: str,
+    now: int,
+    writer: str = "",
+    many: bool = False,
 ) -> Snapshot | None:
     """The snapshot whose unchanged entries a backup of `paths` on `host` may take over; `now` in ns since the epoch.
 
@@ -232,7 +252,8 @@ def find_parent(
     what it says.
 
     Incremental: the last one of the same host and paths; differential: the last full one of these; full: none. One
-    that is dated in the future (a clock was wrong) says nothing about what has changed since.
+    that is dated in the future (a clock was wrong) says nothing about what has changed since. `many`: a backup of hosts
+    that have file systems of their own; such a snapshot is no parent of any other.
     """
     if mode == "full":
         return None
@@ -241,6 +262,7 @@ def find_parent(
         for snapshot in snapshots
         if (snapshot.host, snapshot.writer or snapshot.extra.get(WRITTEN_BY, "")) == (host, writer)
         and sorted(snapshot.paths) == sorted(paths)
+        and bool(snapshot.hosts) == many
         and max(snapshot.time, snapshot.started) <= now + FUTURE
         and (mode != "differential" or snapshot.mode == "full")
     ]
@@ -263,6 +285,23 @@ def _decode_original(document: Document, subject: str) -> tuple[bytes, str] | No
         return None
     fields = take(document, "original", dict, subject)
     return take_hex(fields, "repository", 16, subject), take_hex(fields, "snapshot", 16, subject).hex()
+
+
+def _decode_hosts(document: Document, subject: str) -> tuple[str, ...]:
+    """Their names are names of folders in the manifest: nothing else may pass for one."""
+    hosts = _strings(document, "hosts", subject) if "hosts" in document else []
+    if any(host_name_fault(host) for host in hosts) or len(set(hosts)) < len(hosts):
+        raise _invalid(subject, "hosts")
+    return tuple(hosts)
+
+
+def host_name_fault(name: str) -> str:
+    """Why a host of this name cannot have a folder in a manifest; empty if it can."""
+    if not name or name in (".", ".."):
+        return "it is no name"
+    if "/" in name or not name.isprintable() or "," in name:
+        return "it has a character that names of hosts do not have"
+    return "it is longer than 200 characters" if len(name) > 200 else ""
 
 
 def _bytes_list(document: Document, key: str, subject: str) -> tuple[bytes, ...]:

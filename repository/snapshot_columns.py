@@ -16,7 +16,7 @@ from repository.snapshot import SNAPSHOT_PREFIX, Snapshot
 _NUMBERS = ("time", "started", "finished", "problems")
 _ROOT_NUMBERS = ("parts", "rows", "bytes")
 _ID = 64  # hex digits of a chunk id
-_COMMON = ("host", "user", "mode", "program", "extra", "paths", "excludes", "tags")
+_COMMON = ("host", "user", "mode", "program", "extra", "paths", "excludes", "tags", "hosts")
 _OWN = ("id", "parent", "stats", "root", "original")
 # What is not packed would be lost without a word; what has a writer is never packed.
 assert {*_NUMBERS, *_COMMON, *_OWN, "writer"} == {field.name for field in fields(Snapshot)}
@@ -41,23 +41,24 @@ def pack_snapshots(snapshots: Sequence[Snapshot]) -> dict[str, object]:
 def _common(snapshot: Snapshot) -> tuple[Any, ...]:
     extra = json.dumps(dict(snapshot.extra), sort_keys=True) if snapshot.extra else "{}"
     texts = snapshot.host, snapshot.user, snapshot.mode, snapshot.program, extra
-    return *texts, snapshot.paths, snapshot.excludes, snapshot.tags, tuple(snapshot.stats)
+    return *texts, snapshot.paths, snapshot.excludes, snapshot.tags, tuple(snapshot.stats), snapshot.hosts
 
 
 def _closed(
     host: str, user: str, mode: str, program: str, extra: str,
     paths: tuple[bytes, ...], excludes: tuple[bytes, ...], tags: tuple[str, ...], keys: tuple[str, ...],
+    hosts: tuple[str, ...],
 ) -> list[object]:  # fmt: skip
     lines = ([line.hex() for line in some] for some in (paths, excludes))
-    return [host, user, mode, program, json.loads(extra), *lines, tags, keys]
+    return [host, user, mode, program, json.loads(extra), *lines, tags, keys, hosts]
 
 
 def _opened(
     host: str, user: str, mode: str, program: str, extra: dict[str, object],
-    paths: list[str], excludes: list[str], tags: list[str], keys: list[str],
+    paths: list[str], excludes: list[str], tags: list[str], keys: list[str], hosts: list[str],
 ) -> tuple[Any, ...]:  # fmt: skip
     lines = (tuple(map(bytes.fromhex, some)) for some in (paths, excludes))
-    return host, user, mode, program, extra, *lines, tuple(tags), keys
+    return host, user, mode, program, extra, *lines, tuple(tags), keys, tuple(hosts)
 
 
 def unpack_snapshots(names: Sequence[str], packed: Any) -> Iterator[Snapshot]:
@@ -72,7 +73,7 @@ def unpack_snapshots(names: Sequence[str], packed: Any) -> Iterator[Snapshot]:
         names, zip(*columns, strict=True), zip(*roots, strict=True), strict=True
     ):
         time, started, finished, parent, problems, stats, made, common = row
-        host, user, mode, program, extra, paths, excludes, tags, keys = commons[common]
+        host, user, mode, program, extra, paths, excludes, tags, keys, hosts = commons[common]
         if len(chunks) == _ID:
             ids: tuple[bytes, ...] = (bytes.fromhex(chunks),)
         else:
@@ -81,5 +82,6 @@ def unpack_snapshots(names: Sequence[str], packed: Any) -> Iterator[Snapshot]:
         counts = dict(zip(keys, stats, strict=True))
         yield Snapshot(
             time, started, finished, host, user, paths, mode, root, parent, tags, excludes, problems, counts, program,
-            name[at:], "", (bytes.fromhex(made[0]), made[1]) if made else None, extra,
+            name[at:], "", (bytes.fromhex(made[0]), made[1]) if made else None, hosts,
+            extra,
         )  # fmt: skip

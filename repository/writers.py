@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING
 from model.errors import Damaged, LoxError, Missing, NewerFormat, NotFound, UsageError, WrongPassword
 from repository.documents import decode_document, document_checksum, encode_document, take, take_hex
 from repository.epochs import WRITERS_MAX, announcement, list_epochs, load_epoch
+from repository.key_file import LABEL_MAX
 from repository.keyring import WRITER_ID_SIZE, KeyRing, WriterKeys
 from repository.keys import KEY_SIZE, REPO_ID_SIZE
 from repository.recipients import PUBLIC_SIZE, private_key_of, public_key_of
 from repository.seal import WRITER_PREFIXES, CipherKind, ObjectKind
-from repository.slots import FOLDER, LABEL_MAX
+from repository.slots import FOLDER
 from repository.store import Store
 
 if TYPE_CHECKING:

@@ -207,8 +207,12 @@ def open_ray() -> Iterator[RayExecutor]:
 
 
 @contextmanager
-def open_cluster(options: ClusterOptions, placements: Sequence[Mapping[str, str]] = ()) -> Iterator[RayExecutor]:
-    """Join a cluster and let in the hosts that have one of `placements` (none: all). Nothing of it is ever stopped.
+def open_cluster(
+    options: ClusterOptions, placements: Sequence[Mapping[str, str]] = (), hosts: Sequence[str] = ()
+) -> Iterator[ClusterExecutor]:
+    """Join a cluster and let in the hosts of these names; none: those that have one of `placements`, or all.
+
+    Nothing of the cluster is ever stopped.
 
     Raises ConfigError for a bad token file or missing TLS files, RunFailed for a cluster that is not there, or that is
     not as docs/cluster.md wants it.
@@ -220,7 +224,7 @@ def open_cluster(options: ClusterOptions, placements: Sequence[Mapping[str, str]
             ray = _join(options)
         try:
             prepare_worker()
-            executor = ClusterExecutor(ray, directory, prepare_worker, options, token, placements)
+            executor = ClusterExecutor(ray, directory, prepare_worker, options, token, placements, hosts)
             try:
                 yield executor
             finally:

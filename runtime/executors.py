@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 
 from model.errors import PlanError, UsageError
 from runtime.drive import Control, Drive
+from runtime.errands import Errand, ErrandControl
 from runtime.hands import Hands
 from runtime.inline import InlineHands
 from runtime.joining import ClusterOptions
@@ -58,6 +59,17 @@ class Executor(Protocol):
     ) -> Trace:
         """Run a plan to its end. Raises RunFailed (cause: what the stage raised), Interrupted, and what feed or sink
         raise.
+        """
+        ...
+
+
+class HostsExecutor(Executor, Protocol):
+    """An executor on a cluster that can also send each of its hosts on an errand. Made by `open_hosts`."""
+
+    def run_errands(self, errands: Mapping[str, Errand], control: ErrandControl) -> tuple[dict[str, Any], int]:
+        """Run the errand of each host there; what came of each, and how many processes died meanwhile.
+
+        Raises RunFailed, which names the host (cause: what its errand raised); Interrupted.
         """
         ...
 
@@ -124,6 +136,16 @@ def open_executor(
     opened = ray_module.open_ray() if cluster is None else ray_module.open_cluster(cluster, placements)
     with opened as ray:
         yield ray
+
+
+@contextmanager
+def open_hosts(cluster: ClusterOptions, hosts: Sequence[str]) -> Iterator[HostsExecutor]:
+    """The executor on these hosts of a cluster, by name. Raises RunFailed if one of them is not there, ConfigError."""
+    choose("ray")
+    from runtime import cluster as ray_module
+
+    with ray_module.open_cluster(cluster, hosts=hosts) as executor:
+        yield executor
 
 
 def run(

@@ -22,7 +22,10 @@ from runtime.orders import Lane
 from runtime.program import program
 
 ASK_SECONDS = 60.0  # for a host to say what it is; its first process has to import Ray
+NAME_LABEL = "host"  # the label that names a host, where what it calls itself will not do
 SHUN_SECONDS = 60.0  # a host on which a lane died gets others only if there is no other host
+
+START_HINT = "start Ray there, or leave the host out; nothing has been stored"
 
 Labels = Mapping[str, str]  # what a host must be labelled with, all of it
 NodeOption = Callable[[str], Mapping[str, Any]]  # options of Ray that bind a task or an actor to a node
@@ -30,7 +33,10 @@ NodeOption = Callable[[str], Mapping[str, Any]]  # options of Ray that bind a ta
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A node of the cluster; `name` is that of the host, which on one host of several nodes is not unique."""
+    """A node of the cluster.
+
+    `name` is its label ``host``, or else what the host calls itself: then nodes of one host have the same.
+    """
 
     id: str
     name: str
@@ -53,7 +59,7 @@ def hosts_of(nodes: Sequence[Mapping[str, Any]]) -> list[Host]:
     found = [
         Host(
             node["NodeID"],
-            node["NodeManagerHostname"],
+            node.get("Labels", {}).get(NAME_LABEL) or node["NodeManagerHostname"],
             node["NodeManagerAddress"],
             int(node["Resources"].get("CPU", 0)),
             dict(node.get("Labels", {})),
@@ -77,6 +83,7 @@ class Hosts:
         self._gone: set[str] = set()
         self._trouble: dict[str, float] = {}  # when a lane died there last, by id
         self._lanes: dict[Lane, Host] = {}
+        self._named: dict[str, Host] = {}
         self.placed: list[tuple[str, str]] = []  # lane and host, in order
 
     def alive(self, labels: Labels) -> list[Host]:
@@ -94,6 +101,29 @@ class Hosts:
         for host, answer, challenge in asked:
             self._admit(host, answer, challenge)
         return [host for host in hosts if host.id in self._admitted]
+
+    def admit_named(self, names: Sequence[str]) -> list[Host]:
+        """Ask the hosts of these names, at once. Raises RunFailed if one of them is not there, or not one of ours."""
+        there = self.alive({})
+        self._named = {name: self._by_name(name, there) for name in names}
+        asked = [(host, *self._ask(host)) for host in self._named.values()]
+        for host, answer, challenge in asked:
+            self._admit(host, answer, challenge)
+            if host.id not in self._admitted:
+                raise RunFailed("a host does not answer", subject=host.name, hint=START_HINT)
+        return list(self._named.values())
+
+    def bound(self, name: str) -> Mapping[str, Any]:
+        """Options that bind an actor to the host of this name, which was let in. Raises RunFailed if it is gone."""
+        host = self._named[name]
+        if all(other.id != host.id for other in self.alive({})):
+            raise RunFailed(
+                "a host was lost",
+                subject=name,
+                why="its node has left the cluster",
+                hint="start Ray there again, then run the backup again: what was stored is found",
+            )
+        return self._bound_to(host.id)
 
     def begin(self) -> None:
         """A new run: no lane is anywhere yet."""
@@ -124,6 +154,19 @@ class Hosts:
             self._trouble[host.id] = time.monotonic()
 
     # ---- letting in
+
+    @staticmethod
+    def _by_name(name: str, there: Sequence[Host]) -> Host:
+        found = [host for host in there if host.name == name]
+        if not found:
+            names = ", ".join(sorted({host.name for host in there})) or "none"
+            raise RunFailed(
+                "a host is not in the cluster", subject=name, why=f"those that are there: {names}", hint=START_HINT
+            )
+        if len(found) > 1:
+            hint = f"give each a name of its own: LOX_NODE_LABELS={NAME_LABEL}=NAME in /etc/lox/ray.env"
+            raise RunFailed("several nodes of the cluster have this name", subject=name, hint=hint)
+        return found[0]
 
     def _burden(self, host: Host) -> tuple[bool, float]:
         lanes = sum(other.id == host.id for other in self._lanes.values())

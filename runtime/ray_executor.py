@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.actors import GROUP, LaneSettings, OneHost, RayHands, lost_errors
 from runtime.drive import Control, Drive
+from runtime.errands import Errand, ErrandControl, Errands
 from runtime.gate import Gate, NetworkGate, UnixGate
 from runtime.hosts import Hosts
 from runtime.joining import ClusterOptions
@@ -75,6 +76,7 @@ class ClusterExecutor(RayExecutor):
         options: ClusterOptions,
         token: bytes,
         placements: Sequence[Mapping[str, str]],
+        hosts: Sequence[str] = (),
     ) -> None:
         gate = NetworkGate(ray.util.get_node_ip_address(), options.port, token, directory)
         super().__init__(ray, directory, prepare, gate)
@@ -83,7 +85,8 @@ class ClusterExecutor(RayExecutor):
         self._hosts = Hosts(ray, token, options.tls, self._bound_to, lost_errors(ray))
         try:
             self.host({"vault": self._vault})
-            self.cpus = [host.cpus for host in self._hosts.admit_all(placements or [{}])]
+            admitted = self._hosts.admit_named(hosts) if hosts else self._hosts.admit_all(placements or [{}])
+            self.cpus = [host.cpus for host in admitted]
         except BaseException:
             self.close()
             raise
@@ -105,6 +108,12 @@ class ClusterExecutor(RayExecutor):
         self._hosts.begin()
         trace = super().run(plan, feed, sink, control)
         return replace(trace, placed=tuple(self._hosts.placed))
+
+    def run_errands(self, errands: Mapping[str, Errand], control: ErrandControl) -> tuple[dict[str, Any], int]:
+        """See `HostsExecutor.run_errands`."""
+        environment = self._options.lane_environment(len(errands))
+        running = Errands(self._ray, self._hosts, self._services.remote(), self._prepare, environment)
+        return running.run(errands, control), running.deaths
 
     def _settings(self, strands: Sequence[Strand]) -> LaneSettings:
         lanes = sum(strand.lanes for strand in strands)

@@ -5,30 +5,46 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from itertools import count, takewhile
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from model.batches import Content, Listing, Receipt, Stored
-from model.entries import I64, STAT, U8, Bool, Fresh, Kind
+from model.entries import I32, I64, STAT, U8, Bool, Fresh, Kind
 from model.errors import Damaged
 from repository.entry_rows import INCOMPLETE
-from repository.index import save_index
-from repository.manifest import ChunkLists, ManifestWriter, fresh_table
-from repository.manifest_root import ManifestRoot
+from repository.manifest import ChunkLists, fresh_table
 from repository.metadata import MetadataStore
-from repository.repository import Repository
 
 CHECKPOINT_BYTES = 1 << 30  # plain bytes stored since the last index object, after which the next one is written
 
 
 class Claims(Protocol):
-    """What commit asks about chunks: `ClaimTable`, or a proxy of one."""
+    """What commit asks about chunks: `ClaimTable`, or what one host sees of it."""
 
-    def add(self, ids: U8) -> None: ...
     def resolved(self, ids: U8) -> Bool: ...
+    def settled(self, ids: U8) -> Bool: ...
     def release(self, owner: str) -> None: ...
+
+
+class Intake(Protocol):
+    """Where receipts go: `repository.intake.Intake`, or a proxy of it."""
+
+    def take(self, receipts: list[Receipt]) -> None: ...
+    def write_index(self) -> None: ...
+
+
+M = TypeVar("M", covariant=True)
+
+
+class Rows(Protocol[M]):
+    """Where rows go: `ManifestWriter`, or the part of one host; `M` is what comes of them."""
+
+    @property
+    def chunk_ids(self) -> U8: ...
+    def add(self, table: pa.Table, borders: I32) -> None: ...
+    def finish(self) -> M: ...
 
 
 @dataclass(slots=True)
@@ -44,7 +60,7 @@ class CommitCounts:
     problems: list[tuple[bytes, str]] = field(default_factory=list)
 
 
-class Commit:
+class Commit(Generic[M]):
     """The end of the backup graph, in the driver. Batches arrive in any order, some of them twice; rows leave once.
 
     A row is taken only when each of its chunks is in a pack that is stored, and only after all rows before it. Until
@@ -53,26 +69,21 @@ class Commit:
 
     def __init__(
         self,
-        repository: Repository,
+        intake: Intake,
         claims: Claims,
         metadata: MetadataStore,
-        manifest: ManifestWriter,
-        dry_run: bool = False,
+        manifest: Rows[M],
         on_problem: Callable[[bytes, str], None] = lambda path, text: None,
         on_item: Callable[[bytes, str, int], None] | None = None,
-        on_receipt: Callable[[Receipt], None] = lambda receipt: None,
     ) -> None:
-        self._repository = repository
+        self._intake = intake
         self._claims = claims
         self._metadata = metadata
         self._manifest = manifest
-        self._dry_run = dry_run
         self._on_problem = on_problem
         self._on_item = on_item
-        self._on_receipt = on_receipt
         self._waiting: dict[int, Content] = {}
         self._next = 0
-        self._receipts: list[Receipt] = []
         self._since_checkpoint = 0
         self._links: dict[tuple[int, int], _FirstLink] = {}
         self._large: list[Content] = []
@@ -80,8 +91,7 @@ class Commit:
         self.counts = CommitCounts()
 
     def push(self, output: Stored[Content]) -> Iterable[int]:
-        for receipt in output.receipts:
-            self._receive(receipt)
+        self._receive(output.receipts)
         for content in output.contents:
             if content.listing.seq >= self._next:
                 self._waiting[content.listing.seq] = content
@@ -98,26 +108,24 @@ class Commit:
         """A lane died: what it claimed and did not store is anyone's again."""
         self._claims.release(lane_name)
 
-    def finish(self) -> ManifestRoot:
-        """Close the manifest and make everything findable; the snapshot itself is the caller's to write, last."""
+    def finish(self) -> M:
+        """Close the manifest and prove that all of it is stored. Raises Damaged if it is not.
+
+        To make it findable (`write_index`) and to write the snapshot, last, is for the caller.
+        """
         if self._waiting or self._large:
             raise Damaged("rows were left without their chunks", subject=f"{len(self._waiting)} batches")
-        root = self._manifest.finish()
-        for receipt in self._metadata.finish():
-            self._receive(receipt)
-        for ids in (root.ids, self._manifest.part_ids, self._lists):
+        made = self._manifest.finish()
+        self._receive(self._metadata.finish())
+        for ids in (self._manifest.chunk_ids, self._lists):
             if not self._claims.resolved(ids).all():
                 raise Damaged("the manifest is not stored", why="a chunk of it has no receipt")
-        self.write_index()
-        return root
+        return made
 
     def write_index(self) -> None:
         """Make the packs stored so far findable: an interrupted run leaves nothing to be sent twice."""
-        for receipt in self._metadata.receipts():
-            self._receive(receipt)
-        if self._receipts and not self._dry_run:
-            save_index(self._repository, self._receipts)
-        self._receipts.clear()
+        self._receive(self._metadata.receipts())
+        self._intake.write_index()
         self._since_checkpoint = 0
 
     def _resolved(self) -> list[Content]:
@@ -126,17 +134,17 @@ class Commit:
         following = [self._waiting[seq] for seq in takewhile(self._waiting.__contains__, count(self._next))]
         if not following:
             return []
-        stored = self._claims.resolved(np.concatenate([content.ids for content in following]))
+        stored = self._claims.settled(np.concatenate([content.ids for content in following]))
         firsts = np.cumsum([0, *(len(content.ids) for content in following)])
         missing = np.flatnonzero(~stored)
         return following if not len(missing) else following[: int(np.searchsorted(firsts, missing[0], "right")) - 1]
 
-    def _receive(self, receipt: Receipt) -> None:
-        self._on_receipt(receipt)
-        self._claims.add(receipt.ids)
-        self._receipts.append(receipt)
-        self.counts.bytes_stored += receipt.pack_size
-        self._since_checkpoint += int(receipt.segment_plain.sum())
+    def _receive(self, receipts: list[Receipt]) -> None:
+        if receipts:
+            self._intake.take(receipts)
+        for receipt in receipts:
+            self.counts.bytes_stored += receipt.pack_size
+            self._since_checkpoint += int(receipt.segment_plain.sum())
 
     def _take(self, content: Content) -> None:
         listing = content.listing

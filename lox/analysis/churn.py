@@ -86,7 +86,7 @@ def churn(view: View, progress: Progress = silent) -> Churn:
         if before is not None:
             comparisons += 1
             tally.compare(before, reader, number)
-    roots = {path.strip(b"/") for snapshot in snapshots for path in snapshot.paths}
+    roots = {root for snapshot in snapshots for root in snapshot.roots}
     return Churn(tally.table(), comparisons, tuple(sorted(roots, key=len, reverse=True)))
 
 

@@ -19,6 +19,7 @@ from lox.analysis.lots import Drawn, Lot
 from model.entries import I64
 from model.errors import UsageError
 from repository.codecs import Codec, by_name, compressor
+from repository.pack_keys import PackKind
 from repository.tables.parts import Progress, silent
 from repository.tables.view import View
 
@@ -34,22 +35,25 @@ CODECS: tuple[tuple[str, int | None], ...] = (
 )  # fmt: skip
 RESAMPLES = 200
 
+_BOUNDED = ("compressed_per_logical", "compressed_per_logical_low", "compressed_per_logical_high")
+_MEASURED = (*_BOUNDED, "cpu_seconds_per_gb")
 STORED_SCHEMA = pa.schema(
     [("codec", pa.string()), ("segments", pa.int64()), ("unique", pa.int64()), ("stored", pa.int64())]
 )
 SAMPLE_SCHEMA = pa.schema(
     [("group", pa.string()), ("logical", pa.int64()), ("codec", pa.string()), ("level", pa.int64())]
     + [("sampled", pa.int64()), ("compressed", pa.int64())]
-    + [(name, pa.float64()) for name in ("ratio", "ratio_low", "ratio_high", "cpu_seconds_per_gb")]
+    + [(name, pa.float64()) for name in _MEASURED]
 )
 
 
 def stored_by_codec(view: View) -> pa.Table:
-    """Segments of the index by codec, in `STORED_SCHEMA`. What is stored raw did not get smaller, or was not to."""
+    """Segments of content by codec, in `STORED_SCHEMA`. What is stored raw did not get smaller, or was not to."""
     segments = view.index.segments
+    content = view.counted & (view.index.pack_table["kind"][segments.pack] == PackKind.DATA)
     rows = []
     for codec in Codec:
-        mine = segments.codec == codec
+        mine = content & (segments.codec == codec)
         if mine.any():
             plain, stored = (int(column[mine].sum(dtype=np.int64)) for column in (segments.plain, segments.stored))
             rows.append({"codec": codec.name.lower(), "segments": int(mine.sum()), "unique": plain, "stored": stored})
@@ -75,7 +79,7 @@ class KindLots(Lot[T], Generic[T]):
         self._seed = seed
         self.kinds: dict[str, Lot[T]] = {}
 
-    def offer(self, cluster: bytes, thing: T, size: int) -> None:
+    def offer(self, cluster: bytes, thing: T, size: int, copies: bool = False) -> None:
         """A thing that may be drawn."""
         self.offered += 1
         self.offered_bytes += size
@@ -128,28 +132,23 @@ def compressibility(
     weighted by their bytes. `sampled` and `compressed` are bytes of the sample; between the bounds lie nine of ten
     resamples of segments. CPU seconds are for 10^9 plain bytes in one thread.
 
-    After `seconds` the kinds that are left are not looked at. Raises ConfigError for a codec or level there is not,
+    All kinds have their turn, segment by segment, until `seconds` are over: then less of each is compressed, and a kind
+    that had no turn yet is in no row. Raises ConfigError for a codec or level there is not,
     UsageError if nothing could be read, and what reading or `progress` raises.
     """
     named = [by_name(name, level) for name, level in codecs]
     functions = [compressor(codec, level) for codec, level in named]
     clock, rng = Clock(seconds), np.random.default_rng(seed)
-    tried: dict[str, tuple[int, list[_Tried]]] = {}
     kinds = lots.largest()
-    for number, (kind, (logical, drawn)) in enumerate(kinds.items()):
-        progress("compressing samples", number, len(kinds))
-        if tried and clock.over:
+    results = {kind: [_Tried([], []) for _ in functions] for kind in kinds}
+    done, total = 0, sum(one.size for _, drawn in kinds.values() for one in drawn)
+    for kind, segment in _in_turns({kind: _segments(read(drawn)) for kind, (_, drawn) in kinds.items()}):
+        if done and clock.over:
             break
-        results = [_Tried([], []) for _ in functions]
-        for segment in _segments(read(drawn)):
-            for result, compress in zip(results, functions, strict=True):
-                begin = time.thread_time()
-                size = len(compress(segment))
-                result.seconds += time.thread_time() - begin
-                result.plain.append(len(segment))
-                result.compressed.append(min(size, len(segment)))
-        if results[0].plain:
-            tried[kind] = logical, results
+        progress("compressing samples", done, total)
+        _compress(segment, functions, results[kind])
+        done += len(segment)
+    tried = {kind: (logical, results[kind]) for kind, (logical, _) in kinds.items() if results[kind][0].plain}
     if not tried:
         raise UsageError("nothing could be read of the sample", hint="look at the permissions of the files")
     rows = [
@@ -159,6 +158,25 @@ def compressibility(
     ]
     rows += [_total(rows, codec, level) for codec, level in named]
     return pa.Table.from_pylist(rows, schema=SAMPLE_SCHEMA)
+
+
+def _in_turns(parts: dict[str, Iterator[bytes]]) -> Iterator[tuple[str, bytes]]:
+    """One of each, again and again, until all are at their end."""
+    while parts:
+        for name in list(parts):
+            if (part := next(parts[name], None)) is None:
+                del parts[name]
+            else:
+                yield name, part
+
+
+def _compress(segment: bytes, functions: Sequence[Callable[[bytes], bytes]], results: Sequence[_Tried]) -> None:
+    for result, compress in zip(results, functions, strict=True):
+        begin = time.thread_time()
+        size = len(compress(segment))
+        result.seconds += time.thread_time() - begin
+        result.plain.append(len(segment))
+        result.compressed.append(min(size, len(segment)))
 
 
 def _segments(bodies: Iterator[Body]) -> Iterator[bytes]:
@@ -188,9 +206,9 @@ def _row(
         "level": level,
         "sampled": int(plain.sum()),
         "compressed": int(compressed.sum()),
-        "ratio": float(compressed.sum() / plain.sum()),
-        "ratio_low": low,
-        "ratio_high": high,
+        "compressed_per_logical": float(compressed.sum() / plain.sum()),
+        "compressed_per_logical_low": low,
+        "compressed_per_logical_high": high,
         "cpu_seconds_per_gb": tried.seconds / float(plain.sum()) * 1e9,
     }
 
@@ -210,5 +228,5 @@ def _total(rows: list[dict[str, object]], codec: Codec, level: int) -> dict[str,
         **{name: sum(int(str(row[name])) for row in mine) for name in ("logical", "sampled", "compressed")},
         "codec": codec.name.lower(),
         "level": level,
-        **{name: mean(name) for name in ("ratio", "ratio_low", "ratio_high", "cpu_seconds_per_gb")},
+        **{name: mean(name) for name in _MEASURED},
     }

@@ -16,7 +16,7 @@ from lox.analysis.lots import Drawn, Lot
 from model.batches import Piece
 from model.entries import I64, U8, U32, Kind, Paths
 from model.errors import UsageError
-from repository.entry_table import column
+from repository.entry_table import column, content_sizes
 from repository.tables.parts import Parts, Progress, silent
 from repository.tables.view import View
 from sources.files.read import read_range
@@ -87,7 +87,7 @@ def draw_files(
             for at in range(0, content, region):
                 length = min(region, content - at)
                 cluster = b"%d %d" % (content, at // region)
-                lot.offer(cluster, Range(fresh.paths[row], at, length, extents), length)
+                lot.offer(cluster, Range(fresh.paths[row], at, length, extents), length, copies=True)
             first = Range(fresh.paths[row], 0, min(content, BODY), extents)
             run.append(Drawn(first, first.length, 0.0, row))
         if runs is not None and run:
@@ -107,7 +107,7 @@ def draw_versions(lot: Lot[Version], view: View, progress: Progress = silent, re
     versions = logical = 0
     met = np.zeros(1 << MET_BITS - 3, np.uint8)
     for part in Parts(view, by_time(view), progress=progress):
-        sizes = column(part.rows, "size")
+        sizes = content_sizes(part.rows)
         rows = np.flatnonzero((column(part.rows, "kind") == Kind.FILE) & (np.diff(part.lists.offsets) > 0))
         paths = part.rows["path"]
         logical += int(sizes[rows].sum()) * len(part.snapshots)

@@ -31,10 +31,11 @@ class Estimate:
     deviation: float
     least: float = 0.0
     most: float = math.inf
+    below: float = 0.0  # how much less it may be for a reason that the deviation does not know
 
     @property
     def low(self) -> float:
-        return max(self.least, self.value - DEVIATIONS * self.deviation)
+        return max(self.least, self.value - DEVIATIONS * self.deviation - self.below)
 
     @property
     def high(self) -> float:
@@ -43,7 +44,8 @@ class Estimate:
     def times(self, factor: float, relative: float = 0.0) -> Estimate:
         """Multiplied by a number that is itself known up to the `relative` deviation."""
         own = self.deviation / self.value if self.value else 0.0
-        return Estimate(self.value * factor, abs(self.value * factor) * math.hypot(own, relative))
+        deviation = abs(self.value * factor) * math.hypot(own, relative)
+        return Estimate(self.value * factor, deviation, below=self.below * factor)
 
 
 def compression_of(runs: Lot[list[Drawn[T]]], read: Callable[[Sequence[Drawn[T]]], Iterator[Body]]) -> Estimate:
@@ -67,7 +69,7 @@ def compression_of(runs: Lot[list[Drawn[T]]], read: Callable[[Sequence[Drawn[T]]
 def stored_now(view: View) -> Estimate:
     """Stored bytes for each plain byte of content in a repository."""
     index = view.index
-    content = np.flatnonzero(index.pack_table["kind"][index.segments.pack] == PackKind.DATA)
+    content = np.flatnonzero(view.counted & (index.pack_table["kind"][index.segments.pack] == PackKind.DATA))
     plain, stored = (
         int(column[content].sum(dtype=np.int64)) for column in (index.segments.plain, index.segments.stored)
     )

@@ -75,7 +75,9 @@ def export(
             else:
                 progress(f"exporting {name}", 0, 1)
                 writer.write(name, name, _whole(tables, name, hider, progress))
-        _describe(folder, {**about, "tables": list(names), "complete": not writer.done.damaged})
+        of = None if snapshots is None else sorted({one.id for one in snapshots})
+        done = {"tables": list(names), "snapshots": of, "complete": not writer.done.damaged}
+        _describe(folder, {**about, **done})
     return writer.done
 
 

@@ -8,13 +8,16 @@ different, so that nothing can be told from how often a name occurs.
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from blake3 import blake3
 
 from model.errors import UsageError
 from repository.keys import hkdf, purpose_info
 from repository.repository import Repository
 
+HIDDEN = "(not shown)"
 _DIGITS = 20
+_EXTENSION = "^[a-z0-9]{0,8}$"
 _KNOWN_MAX = 1 << 16  # folders remembered
 
 
@@ -59,14 +62,17 @@ class PathHider:
         return hidden
 
     def entries(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Rows of `ENTRIES`: paths are hidden, the targets of links left out, and what problems say."""
+        """Rows of `ENTRIES`: paths are hidden; targets of links, what problems say, and extensions that look like words
+        of a name are left out."""
         paths = [self.hide(path) for path in batch.column("path").to_pylist()]
         rows, schema = batch.num_rows, batch.schema
+        kept = pc.match_substring_regex(batch.column("extension"), _EXTENSION)
         hidden = {
+            "extension": pc.if_else(kept, batch.column("extension"), HIDDEN),
             "path": pa.array(paths, pa.binary()),
             "text": pa.array(paths, pa.binary()).cast(pa.string()),
             "target": pa.nulls(rows, pa.binary()),
-            "problem": pa.array([text and "not shown" for text in batch.column("problem").to_pylist()], pa.string()),
+            "problem": pa.array([text and HIDDEN for text in batch.column("problem").to_pylist()], pa.string()),
         }
         columns = [hidden.get(name, batch.column(name)) for name in schema.names]
         return pa.RecordBatch.from_arrays(columns, schema=schema)

@@ -21,7 +21,8 @@ from lox.analysis.groups import Groups, groups_by, memberships
 from lox.analysis.sharing import Sharing
 from model.entries import I64, Bool, Kind
 from model.errors import Damaged
-from repository.entry_table import column
+from repository.entry_table import column, content_sizes
+from repository.reserve import RESERVE_PREFIX
 from repository.tables.of_chunks import windows
 from repository.tables.parts import Part, Parts, Progress, silent
 from repository.tables.view import View
@@ -35,12 +36,12 @@ SPACE = pa.schema(
         pa.field("name", pa.string(), False),
         pa.field("kind", pa.string(), False),  # files, or overhead
         pa.field("files", pa.int64()),  # in all snapshots together
-        pa.field("logical", pa.int64()),  # their sizes, in all snapshots together
+        pa.field("logical", pa.int64()),  # their content, in all snapshots together
         pa.field("unique", pa.int64()),  # different chunks of their content
-        pa.field("exclusive", pa.int64()),  # stored bytes of chunks that no other row needs
-        pa.field("shared", pa.int64()),  # its part of the stored bytes of chunks that other rows need as well
+        pa.field("stored_exclusive", pa.int64()),  # stored bytes of chunks that no other row needs
+        pa.field("stored_shared", pa.int64()),  # its part of the stored bytes of chunks that other rows need as well
         pa.field("stored", pa.int64(), False),  # exclusive + shared; of overhead all
-        pa.field("freed", pa.int64()),  # stored bytes that lox prune gets back if all files of the row are deleted
+        pa.field("stored_freed", pa.int64()),  # what lox prune gets back if all files of the row are deleted
     ]
 )
 """The columns of `space`; the `stored` bytes of all rows are those of all objects in the store."""
@@ -89,19 +90,19 @@ def space(
     needs = _follow(view, groups, on_damage, progress)
     sums = _Sums(view, needs)
     names, rows = sums.rows()
-    order = np.argsort(-(rows["exclusive"] + rows["shared"]), kind="stable")
+    order = np.argsort(-(rows["stored_exclusive"] + rows["stored_shared"]), kind="stable")
     order = order[(rows["files"] > 0)[order]]  # folders and the like have no content
     overheads = _overheads(view, sums)
-    cells = np.concatenate([rows["exclusive"][order], rows["shared"][order], list(overheads.values())])
+    cells = np.concatenate([rows["stored_exclusive"][order], rows["stored_shared"][order], list(overheads.values())])
     whole = _whole(cells)
     count = len(order)
     exclusive, shared, rest = whole[:count], whole[count : 2 * count], whole[2 * count :]
     files = {
         "name": [names[row] for row in order],
         "kind": ["files"] * count,
-        **{key: np.rint(rows[key][order]).astype(np.int64) for key in ("files", "logical", "unique", "freed")},
-        "exclusive": exclusive,
-        "shared": shared,
+        **{key: np.rint(rows[key][order]).astype(np.int64) for key in ("files", "logical", "unique", "stored_freed")},
+        "stored_exclusive": exclusive,
+        "stored_shared": shared,
         "stored": exclusive + shared,
     }
     others = {"name": list(overheads), "kind": [OVERHEAD] * len(overheads), "stored": rest}
@@ -137,8 +138,8 @@ def _follow(view: View, groups: Groups, on_damage: Callable[[Damaged], None] | N
 
 
 def file_sizes(part: Part) -> I64:
-    """The size of each file of a part; -1 for what is none."""
-    sizes: I64 = np.where(column(part.rows, "kind") == Kind.FILE, column(part.rows, "size"), -1)
+    """The content of each file of a part, in bytes without holes; -1 for what is none."""
+    sizes: I64 = np.where(column(part.rows, "kind") == Kind.FILE, content_sizes(part.rows), -1)
     return sizes
 
 
@@ -176,11 +177,11 @@ class _Sums:
             "files": np.bincount(row, self._needs.counts.files[group], count),
             "logical": np.bincount(row, self._needs.counts.logical[group], count),
             "unique": np.bincount(row, self._alone_plain[group], count),
-            "freed": np.bincount(row, self._alone_stored[group], count),
+            "stored_freed": np.bincount(row, self._alone_stored[group], count),
         }
         stored, one = self._alone_stored[group], per_group[group] == 1
-        sums["exclusive"] = np.bincount(row[one], stored[one], count)
-        sums["shared"] = np.bincount(row, np.where(one, 0, stored / per_group[group]), count)
+        sums["stored_exclusive"] = np.bincount(row[one], stored[one], count)
+        sums["stored_shared"] = np.bincount(row, np.where(one, 0, stored / per_group[group]), count)
         self._add_shared(sums, group, row, per_group)
         return names, sums
 
@@ -197,10 +198,10 @@ class _Sums:
         whole = np.bincount(np.searchsorted(self._several, self._chunk), minlength=len(self._several))
         stored, mine = self._stored[chunk], needing[chunk] == 1
         sums["unique"] += np.bincount(rows, self._plain[chunk], count)
-        sums["exclusive"] += np.bincount(rows[mine], stored[mine], count)
-        sums["shared"] += np.bincount(rows[~mine], (stored / needing[chunk])[~mine], count)
+        sums["stored_exclusive"] += np.bincount(rows[mine], stored[mine], count)
+        sums["stored_shared"] += np.bincount(rows[~mine], (stored / needing[chunk])[~mine], count)
         freed = groups == whole[chunk]
-        sums["freed"] += np.bincount(rows[freed], stored[freed], count)
+        sums["stored_freed"] += np.bincount(rows[freed], stored[freed], count)
 
 
 def _overheads(view: View, sums: _Sums) -> dict[str, float]:
@@ -210,9 +211,11 @@ def _overheads(view: View, sums: _Sums) -> dict[str, float]:
     inside = float(index.segments.stored[first].sum(dtype=np.int64))
     # A pack without a single segment is never written; what is not counted here is in no index.
     known = float(sizes[counted].sum(dtype=np.int64))
-    by_name = dict.fromkeys(OBJECTS.values(), 0.0) | {OTHER: 0.0}
+    by_name = dict.fromkeys([*OBJECTS.values(), RESERVE, OTHER], 0.0)
     for name, size in view.objects.items():
-        if not name.startswith("packs/"):
+        if name.startswith(RESERVE_PREFIX):
+            by_name[RESERVE] += size
+        elif not name.startswith("packs/"):
             by_name[OBJECTS.get(name.partition("/")[0], OTHER)] += size
     packs = float(sum(size for name, size in view.objects.items() if name.startswith("packs/")))
     return {
@@ -227,6 +230,7 @@ def _overheads(view: View, sums: _Sums) -> dict[str, float]:
 
 OVERHEAD = "overhead"
 OTHER = "(other objects)"
+RESERVE = "(reserve: room to clean up in)"
 OBJECTS = {
     "index": "(index)",
     "snapshots": "(snapshots)",

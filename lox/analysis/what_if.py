@@ -49,7 +49,7 @@ _ESTIMATES = ("unique", "chunks", "stored", "index_stored", "index_memory", "lis
 WHAT_IF_SCHEMA = pa.schema(
     [("kind", pa.string()), ("minimum", pa.int64()), ("average", pa.int64()), ("maximum", pa.int64())]
     + [("logical", pa.int64())]
-    + [(name + end, pa.float64()) for name in ("ratio", *_ESTIMATES) for end in ("", "_low", "_high")]
+    + [(name + end, pa.float64()) for name in ("logical_per_unique", *_ESTIMATES) for end in ("", "_low", "_high")]
     + [("requests", pa.int64())]
 )
 
@@ -57,13 +57,15 @@ WHAT_IF_SCHEMA = pa.schema(
 @dataclass(slots=True)
 class WhatIf:
     """`table` in `WHAT_IF_SCHEMA`, a row for each of the parameters; of `logical` bytes in `files` files, of which
-    `sampled` bytes, the `fraction` of all clusters, were read. `compression` is stored bytes for each plain one."""
+    `sampled` bytes were read: the `fraction` of all clusters, which are `clusters`. `compression` is stored bytes for
+    each plain one."""
 
     table: pa.Table
     files: int
     logical: int
     sampled: int
     fraction: float
+    clusters: int
     compression: Estimate
 
 
@@ -117,7 +119,8 @@ def what_if(
     progress: Progress = silent,
     seed: int = 0,
 ) -> WhatIf:
-    """Cut what was drawn in `lot` with each of `parameters`. Stops reading after `seconds`, at the end of a round.
+    """Cut what was drawn in `lot` with each of `parameters`. Stops reading after `seconds`, as soon as
+    the first, small round was read; of one that was not read whole nothing is used.
 
     `compression` is what a plain byte takes in the store; a sample has few neighbours, which compress better together,
     so it is estimated elsewhere (`compression_of`, `stored_now`). `logical` bytes are those the ratio is of: what was
@@ -128,18 +131,25 @@ def what_if(
     clock = Clock(seconds)
     fraction, total = 0.0, sum(one.size for _, some in lot.rounds() for one in some)
     for high, some in lot.rounds():
-        if sample.sizes and clock.over:
-            break
+        whole = sample.mark()
         for done in sample.take(some):
             progress("cutting a sample", done, total)
-        fraction = high
+            if clock.over and fraction:
+                break
+        if clock.over and fraction:  # a round of which a part was read is no sample
+            sample.back_to(whole)
+            break
+        if sample.sizes:
+            fraction = high
     if not sample.sizes:
         raise UsageError("nothing could be read of the sample", hint="look at the permissions of the files")
     compression = compression or Estimate(1.0, 0.0)
-    of = _Circumstances(fraction, Offered(lot.offered, lot.offered_bytes), logical, pack_bytes, compression, seed)
+    offered = Offered(lot.offered, lot.offered_bytes, lot.unread_copies(fraction))
+    of = _Circumstances(fraction, offered, logical, pack_bytes, compression, seed)
     rows = [_row(_Counted(cuts, sample), of) for cuts in sample.cuts]
     table = pa.Table.from_pylist(rows, schema=WHAT_IF_SCHEMA)
-    return WhatIf(table, files, logical or lot.offered_bytes, sum(sample.sizes), fraction, compression)
+    clusters = len(set(sample.places))
+    return WhatIf(table, files, logical or lot.offered_bytes, sum(sample.sizes), fraction, clusters, compression)
 
 
 class _Sample:
@@ -152,6 +162,17 @@ class _Sample:
         self._read = read
         # A repository has a key of its own, which nobody knows before there is one.
         self._table = kernels.gear_table(seed.to_bytes(32, "big") if seed else os.urandom(32))
+
+    def mark(self) -> tuple[int, ...]:
+        """How much there is now; see `back_to`."""
+        return len(self.sizes), *(len(cuts.keys) for cuts in self.cuts)
+
+    def back_to(self, mark: tuple[int, ...]) -> None:
+        """Forget what came after a mark."""
+        del self.sizes[mark[0] :], self.places[mark[0] :]
+        for cuts, length in zip(self.cuts, mark[1:], strict=True):
+            del cuts.keys[length:], cuts.lengths[length:], cuts.items[length:]
+            cuts.rest = b""
 
     def take(self, drawn: Sequence[Drawn[T]]) -> Iterator[int]:
         """Read and cut; bytes read up to now, after each body."""
@@ -173,6 +194,7 @@ class Offered:
 
     things: int
     bytes: int
+    unread_copies: int = 0  # see `Lot.unread_copies`
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +232,8 @@ def _row(counted: _Counted, of: _Circumstances) -> dict[str, object]:
         row |= {"minimum": params.average, "maximum": params.average}
     for name, one in estimates.items():
         row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
-    row |= {"ratio": logical / max(unique.value, 1), "ratio_low": logical / max(unique.high, 1)}
-    row["ratio_high"] = logical / max(unique.low, 1)
+    for end, size in (("", unique.value), ("_low", unique.high), ("_high", unique.low)):
+        row[f"logical_per_unique{end}"] = logical / max(size, 1)
     row["requests"] = math.ceil(stored.value / of.pack_bytes) + math.ceil(many / OBJECT_CHUNKS) + FIXED_OBJECTS
     return row
 
@@ -254,7 +276,9 @@ class _Counted:
         sampling = squares / HALVES * (1.0 - fraction)
         keys = self._of_keys() / fraction
         spread = np.sqrt(sampling + keys)
-        return Estimate(whole[0], spread[0], most=float(offered.bytes)), Estimate(whole[1], spread[1])
+        unread = float(offered.unread_copies)
+        chunks = Estimate(whole[1], spread[1], below=unread / max(float(self.length.mean()), 1.0))
+        return Estimate(whole[0], spread[0], most=float(offered.bytes), below=unread), chunks
 
     def _totals(self, clusters: Bool, fraction: float, offered: Offered) -> F64:
         """Unique bytes and chunks of everything, judged by these clusters."""
@@ -272,7 +296,10 @@ class _Counted:
 
     def _of_keys(self) -> F64:
         """Variance of unique bytes and chunks of the sample from one chunker key to another: the number of cuts of a
-        random length, and around each place where copies end a chunk more or less that is a copy."""
+        random length, and around each place where copies end a chunk more or less that is a copy. Chunks of one
+        length are cut without a key."""
+        if self.params.kind == "fixed":
+            return np.zeros(2)
         mean = float(self._held.mean()) if len(self._held) else 1.0
         relative = float(self._held.std()) / mean if len(self._held) else 0.0
         repeated = np.bincount(self.chunk, minlength=len(self._held))[self.chunk] > 1

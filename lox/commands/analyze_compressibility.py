@@ -16,7 +16,8 @@ from lox.types import BytesType, Compression, CompressionType
 from lox.units import format_count, format_size
 from model.exits import ExitCode
 
-STORED = ("CODEC", "SEGMENTS", "UNIQUE", "STORED", "RATIO")
+ALL = "(all)"
+STORED = ("CODEC", "SEGMENTS", "UNIQUE", "STORED", "STORED/UNIQUE")
 
 
 @command_of("compressibility")
@@ -55,8 +56,12 @@ def command(
         rows = compressibility(lots, reader, asked or CODECS, seconds or None, progress, seed).to_pylist()
     output.events("sample", rows)
     code = ExitCode.OK if damage is None else damage.code
-    output.event("summary", groups=len({row["group"] for row in rows}) - 1, exit_code=int(code))
+    logical = sum({row["group"]: row["logical"] for row in rows if row["group"] != ALL}.values())
+    left = lots.offered_bytes - logical
+    output.event("summary", groups=len({row["group"] for row in rows}) - 1, logical_left_out=left, exit_code=int(code))
     _show_sample(output, rows)
+    if left:
+        output.note(f"{format_size(left)} of logical bytes are of kinds that were not read: see --time")
     return code
 
 
@@ -86,10 +91,10 @@ def _show_sample(output: Output, rows: list[dict[str, Any]]) -> None:
             group,
             format_size(some[0]["logical"]),
             format_size(some[0]["sampled"]),
-            *(f"{row['ratio']:.3f}" for row in some),
+            *(f"{row['compressed_per_logical']:.3f}" for row in some),
         )
         for group, some in groups.items()
     ]
-    cpu = [f"{row['cpu_seconds_per_gb']:.2f}" for row in groups["(all)"]]
+    cpu = [f"{row['cpu_seconds_per_gb']:.2f}" for row in groups[ALL]]
     lines.append(("CPU s/GB", "", "", *cpu))
-    output.lines(table(("KIND", "LOGICAL", "SAMPLED", *names), lines, right=range(1, len(names) + 3)))
+    output.lines(table(("KIND", "LOGICAL", "LOGICAL READ", *names), lines, right=range(1, len(names) + 3)))

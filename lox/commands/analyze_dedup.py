@@ -54,7 +54,7 @@ def command(ctx: click.Context, /, top: int) -> ExitCode:
         logical=logical,
         unique=unique,
         stored=reasons[-1]["stored"],
-        ratio=logical / unique if unique else None,
+        logical_per_unique=logical / unique if unique else None,
         exit_code=int(damage.code),
     )
     return damage.code

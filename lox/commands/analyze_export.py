@@ -29,9 +29,9 @@ def command(
     """Write the repository as Parquet files, for DuckDB, pandas and the like.
 
     The files lie in folders of DIR by table, those of entries by snapshot as well. A second export to the same DIR adds
-    what is new, and goes on where an interrupted one stopped; as long as export.json there says that it is not
-    complete, it is not. --hash-paths leaves extensions, owners and times as they are, and keeps back comments, targets
-    of links and the wording of problems.
+    what is new, and goes on where an interrupted one stopped; export.json there says what was asked for, and whether
+    all of it is there. --hash-paths leaves hosts, owners, tags, times and extensions of up to 8 letters and digits as
+    they are, and keeps back comments, targets of links and the wording of problems.
     """
     view, damage = open_view(ctx, ["lox.analysis.export"])
     from lox.analysis.export import export

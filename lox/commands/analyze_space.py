@@ -14,7 +14,9 @@ from lox.units import format_count, format_size, plural
 from model.exits import ExitCode
 
 WAYS = ("path", "owner", "ext", "age", "host", "tag")
-HEADINGS = ("FILES", "LOGICAL", "UNIQUE", "EXCLUSIVE", "SHARED", "STORED", "IF DELETED", "")
+HEADINGS = ("FILES", "LOGICAL", "UNIQUE", "STORED", "= EXCLUSIVE", "+ SHARED", "FREED IF DELETED", "")
+SUMMED = ("logical", "stored", "stored_exclusive", "stored_shared")
+SIZES = ("logical", "unique", "stored", "stored_exclusive", "stored_shared", "stored_freed")
 
 
 @command_of("space")
@@ -27,11 +29,12 @@ HEADINGS = ("FILES", "LOGICAL", "UNIQUE", "EXCLUSIVE", "SHARED", "STORED", "IF D
 def command(ctx: click.Context, /, by: str, depth: int, top: int) -> ExitCode:
     """Show where space goes.
 
-    FILES and LOGICAL count files in all snapshots together, UNIQUE their content after deduplication. The other columns
-    are bytes in the store: EXCLUSIVE of what no other row needs, SHARED a row's part of what several need, STORED
-    both together, IF DELETED what 'lox prune' gives back if all files of the row are deleted from all snapshots (and
-    from the trash). The rows of STORED, with what is no content, add up to the size of the store. A snapshot with
-    several tags is in several rows. How chunks share compressed segments is estimated by their length.
+    FILES and LOGICAL count files and their content in all snapshots together, UNIQUE is that content after
+    deduplication. The other columns are bytes in the store: STORED is EXCLUSIVE, what no other row needs, and SHARED, a
+    row's part of what several need; FREED IF DELETED is what 'lox prune' gives back if all files of the row are deleted
+    from all snapshots (and from the trash). The rows of STORED, with what is no content, add up to the size of the
+    store. A snapshot with several tags is in several rows. How chunks share compressed segments is estimated by their
+    length.
     """
     view, damage = open_view(ctx, ["lox.analysis.space"])
     from lox.analysis.space import OVERHEAD, space, total_stored
@@ -47,7 +50,7 @@ def command(ctx: click.Context, /, by: str, depth: int, top: int) -> ExitCode:
     total = total_stored(found)
     output.event("summary", by=by, rows=len(files), stored=total, damaged=damage.count, exit_code=int(damage.code))
     lines = [_line(row) for row in [*shown, *overheads]]
-    lines.append(("", "", "", "", "", format_size(total), "", "all objects in the store"))
+    lines.append(("", "", "", format_size(total), "", "", "", "all objects in the store"))
     output.lines(table(HEADINGS, lines, right=range(len(HEADINGS) - 1)))
     return damage.code
 
@@ -56,8 +59,8 @@ def _others(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Many rows as one; what deleting them all would free is not the sum of what deleting each would."""
     if not rows:
         return []
-    sums = {key: sum(row[key] for row in rows) for key in ("files", "logical", "exclusive", "shared", "stored")}
-    return [{"name": f"({plural(len(rows), 'other')})", "kind": "others", **sums, "unique": None, "freed": None}]
+    sums = {key: sum(row[key] for row in rows) for key in ("files", *SUMMED)}
+    return [{"name": f"({plural(len(rows), 'other')})", "kind": "others", **sums, "unique": None, "stored_freed": None}]
 
 
 def _fields(row: dict[str, Any]) -> dict[str, object]:
@@ -65,8 +68,5 @@ def _fields(row: dict[str, Any]) -> dict[str, object]:
 
 
 def _line(row: dict[str, Any]) -> tuple[str, ...]:
-    sizes = [
-        "" if row[key] is None else format_size(row[key])
-        for key in ("logical", "unique", "exclusive", "shared", "stored", "freed")
-    ]
+    sizes = ["" if row[key] is None else format_size(row[key]) for key in SIZES]
     return ("" if row["files"] is None else format_count(row["files"]), *sizes, row["name"])

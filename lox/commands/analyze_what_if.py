@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,8 +23,11 @@ from model.sizes import parse_size
 if TYPE_CHECKING:
     from lox.analysis.what_if import WhatIf
 
-HEADINGS = ("CHUNKS OF", "UNIQUE", "±", "RATIO", "CHUNKS", "±", "INDEX STORED", "INDEX MEMORY", "LISTS", "STORED", "±",
-            "PACKS", "REQUESTS", "JUMPS/GiB")  # fmt: skip
+HEADINGS = ("CHUNKS OF", "UNIQUE", "±", "LOGICAL/UNIQUE", "CHUNKS", "±", "INDEX STORED", "INDEX MEMORY", "LISTS",
+            "STORED", "±", "PACKS", "REQUESTS", "JUMPS/GiB")  # fmt: skip
+
+
+FEW = 20  # clusters, below which their spread is itself a guess
 
 
 @command_of("what-if")
@@ -41,10 +45,10 @@ def command(
     """Estimate what other chunk sizes would give.
 
     With PATH for a first backup of these files (no repository is needed), else for all that the repository holds. A
-    sample is cut with each of the sizes: UNIQUE bytes are what is left of the logical ones after deduplication, RATIO
-    says how many times that is less, STORED what they take, compressed. INDEX STORED and LISTS are bytes of metadata
-    for them, INDEX MEMORY what looking them up takes. JUMPS count how often reading all files in order has to go to
-    another place of the store. ± is twice the standard deviation.
+    sample is cut with each of the sizes: UNIQUE bytes are what is left of the logical ones after deduplication, STORED
+    what they take, compressed. INDEX STORED and LISTS are bytes of metadata for them, INDEX MEMORY what looking them up
+    takes. JUMPS count how often reading all files in order has to go to another place of the store. ± is half of an
+    interval of four standard deviations, and of what large files of one length that were not read may have in common.
     """
     parameters = [*map(_parse, chunks), *(_fixed(size) for size in fixed)]
     output = output_of(ctx)
@@ -73,6 +77,8 @@ def command(
     output.events("what-if", rows)
     output.event("summary", **_summary(found), exit_code=int(code))
     output.line(_head(found))
+    if found.fraction < 1 and found.clusters < FEW:
+        output.note(f"only {plural(found.clusters, 'cluster')} of files were read: ± says little; draw more of them")
     output.lines(table(HEADINGS, map(_line, rows), right=range(1, len(HEADINGS))))
     return code
 
@@ -101,6 +107,7 @@ def _summary(found: WhatIf) -> dict[str, object]:
         "logical": found.logical,
         "sampled": found.sampled,
         "fraction": found.fraction,
+        "clusters": found.clusters,
         "compression": found.compression.value,
         "compression_low": found.compression.low,
         "compression_high": found.compression.high,
@@ -127,12 +134,12 @@ def _line(row: dict[str, Any]) -> tuple[str, ...]:
         sizes,
         format_size(row["unique"]),
         format_size(spread("unique")),
-        f"{row['ratio']:.3f}",
+        f"{row['logical_per_unique']:.3f}",
         format_count(round(row["chunks"])),
         format_count(round(spread("chunks"))),
         *(format_size(row[name]) for name in ("index_stored", "index_memory", "lists", "stored")),
         format_size(spread("stored")),
-        format_count(round(row["packs"])),
+        format_count(math.ceil(row["packs"])),
         format_count(row["requests"]),
         format_count(round(row["jumps_per_gib"])),
     )

@@ -12,7 +12,7 @@ import click
 
 from lox.engine import Asked, announce, applied, engine_options, limit_options
 from lox.escape import shown
-from lox.joining import cluster_options, joined
+from lox.joining import cluster_options, group_of, joined
 from lox.metrics import Metering, metered
 from lox.opening import open_repository
 from lox.output import Output, output_of
@@ -47,7 +47,7 @@ UNCHANGED = frozenset({"unchanged", "carried"})
 @option("--mode", type=click.Choice(["incremental", "full", "differential"]), default="incremental",
         show_default=True,
         help="What is read: changes since the last snapshot, all, or changes since the last full one.")  # fmt: skip
-@option("--host", default=socket.gethostname, show_default="this host", help="Name of the host in the snapshot.")
+@option("--host", default=None, help="Name of the host in the snapshot. [default: this host, or those of --hosts]")
 @option("--tag", "tags", multiple=True, help="A tag of the snapshot; may be repeated.")
 @option("--compression", type=CompressionType(), metavar="CODEC[:LEVEL]",
         help="zstd, lz4, gzip or none. [default: zstd, or as the profile says]")  # fmt: skip
@@ -70,6 +70,7 @@ def command(
     """
     output = output_of(ctx, needed=False)
     mirrors = asked.pop("mirrors") or os.environ.get("LOX_MIRROR", "").split()
+    asked["hosts"], asked["host"] = _hosts(asked["hosts"], asked["host"])
     profile = asked_engine.with_compression(asked.pop("compression")).resolved()
     fields = _fields(asked, output)
     ctx.with_resource(applied(profile))
@@ -85,7 +86,7 @@ def command(
 
     engine = joined(engine_of(profile), asked)
     request = BackupRequest(**fields, **request_fields(profile))
-    reporter = Reporter(output, UNCHANGED, BackgroundCount(request))
+    reporter = Reporter(output, UNCHANGED, None if request.hosts else BackgroundCount(request))
     announce(output, engine.executor)
     watch = meter.watching(reporter)
     told = _settings(request)
@@ -99,10 +100,16 @@ def command(
         return record.ended(finish_backup(output, request, report, followed))
 
 
+def _hosts(hosts: str, host: str | None) -> tuple[tuple[str, ...], str]:
+    """Hosts that back up files of their own, none if it is only this one; and the name of it or of all of them."""
+    return group_of(hosts, host) if hosts else ((), host or socket.gethostname())
+
+
 def _fields(asked: dict[str, Any], output: Output) -> dict[str, Any]:
     """The fields of the request: checked before the password is asked for, without importing the pipeline."""
     return {
-        "paths": absolute_paths(asked["paths"], output),
+        "paths": plain_paths(asked["paths"]) if asked["hosts"] else absolute_paths(asked["paths"], output),
+        "hosts": asked["hosts"],
         "excludes": (*asked["excludes"], *_patterns(asked["exclude_files"])),
         "includes": asked["includes"],
         "exclude_caches": asked["exclude_caches"],
@@ -145,6 +152,16 @@ def absolute_paths(paths: Iterable[bytes], output: Output) -> tuple[bytes, ...]:
             output.note(f"lox: {link} is a symbolic link and backed up as such; for its target write {link}/")
         found.add(whole)
     return tuple(sorted(found))
+
+
+def plain_paths(paths: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Absolute paths of other hosts, without doubles, sorted. Raises UsageError: what a relative one or a link means is
+    known there only."""
+    for path in paths:
+        if not path.startswith(b"/") or b".." in path.split(b"/"):
+            hint = "with --hosts write it from / on, without .., as it is on those hosts"
+            raise UsageError("a path of other hosts must be absolute", subject=os.fsdecode(path), hint=hint)
+    return tuple(sorted({os.path.normpath(b"/" + path.lstrip(b"/")) for path in paths}))
 
 
 def _patterns(files: Iterable[bytes]) -> list[bytes]:

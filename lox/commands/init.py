@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,12 +12,14 @@ from lox import passwords
 from lox.engine import named, profile_options
 from lox.opening import open_other, other_options, store_of
 from lox.output import Output, output_of
+from lox.private_files import private_file, write_key
 from lox.settings import command as command_of
 from lox.settings import option, settings_of
 from model.chunking import KIB, ChunkerParams
 from model.errors import Damaged, NoRepository, StoreError, UsageError
 
 if TYPE_CHECKING:
+    from repository.key_file import KeyFile
     from repository.store import Store
 
 AVERAGES = {"64KiB": 64 * KIB, "128KiB": 128 * KIB, "256KiB": 256 * KIB}
@@ -29,6 +33,12 @@ CHUNKER_SECTION = "Chunker options (fixed once the repository exists)"
     default="aes-256-gcm",
     show_default=True,
     help="How everything stored is encrypted, on this host, before it is stored.",
+)
+@option(
+    "--key-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="No password, but a key that lox makes: the new file, readable by you only.",
 )
 @option(
     "--chunk-average",
@@ -52,14 +62,15 @@ CHUNKER_SECTION = "Chunker options (fixed once the repository exists)"
 @profile_options
 @click.pass_context
 def command(
-    ctx: click.Context, /, encryption: str, chunk_average: str | None, chunker: str | None,
+    ctx: click.Context, /, encryption: str, key_file: Path | None, chunk_average: str | None, chunker: str | None,
     copy_chunker_from: str | None, from_password_file: str | None, from_password_command: str | None,
     profile: str | None, sets: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Create a repository.
 
     Asks for a password (or takes it from the environment, see 'lox help environment') and prints a recovery code
-    once: it opens the repository if the password is lost. Without either, nobody can read the backups.
+    once: it opens the repository if the password is lost. Without either, nobody can read the backups. With --key-file
+    it makes a file that takes the place of a password, for programs: name it in LOX_PASSWORD_FILE from then on.
     """
     from repository.cache_dir import default_cache_dir
     from repository.repository import Repository
@@ -73,9 +84,11 @@ def command(
     store = store_of(settings_of(ctx))
     _refuse_existing(store)
     related = open_other(copy_chunker_from, from_password_file, from_password_command) if copy_chunker_from else None
-    password = _password(encryption)
+    password = _password(encryption, key_file)
     _probe(output, store)
-    repository, recovery = Repository.init(store, password, params, encryption, related=related)
+    with private_file(key_file) as file:
+        secret = password if file is None else _written_key(file)
+        repository, recovery = Repository.init(store, secret, params, encryption, related=related)
     remember(repository, default_cache_dir())
     hold_reserve(store)
     output.event(
@@ -85,9 +98,10 @@ def command(
         encryption=encryption,
         chunk_average=repository.chunker.average,
         recovery_code=recovery,
+        key_file=None if key_file is None else str(key_file.absolute()),
         exit_code=0,
     )
-    _tell(output, store.url, repository.id.hex(), recovery)
+    _tell(output, store.url, repository.id.hex(), recovery, key_file)
 
 
 def _params(profile: str | None, sets: tuple[str, ...], chunker: str | None, average: str | None) -> ChunkerParams:
@@ -135,7 +149,21 @@ def _probe(output: Output, store: Store) -> None:
         output.note(f"note: these objects cannot be deleted and may stay: {safe(', '.join(report.left_behind))}")
 
 
-def _password(encryption: str) -> str | None:
+def _written_key(file: int) -> KeyFile:
+    """A key file for a repository that is to be made: it is on the disk before the repository needs it."""
+    from repository.key_file import KeyFile
+    from repository.keys import REPO_ID_SIZE
+
+    key = KeyFile.make(os.urandom(REPO_ID_SIZE), "key file of init")
+    write_key(file, key.encode())
+    return key
+
+
+def _password(encryption: str, key_file: Path | None) -> str | None:
+    if key_file is not None:
+        if encryption == "none":
+            raise UsageError("a key file is for encryption", hint="leave out --key-file or --encryption none")
+        return None  # the environment may name the very file that is to be made
     found = passwords.from_environment()
     if encryption != "none":
         return found or passwords.ask_new("Password for the new repository", prefix=passwords.CURRENT)
@@ -147,10 +175,12 @@ def _password(encryption: str) -> str | None:
     return None
 
 
-def _tell(output: Output, url: str, repository_id: str, recovery: str | None) -> None:
+def _tell(output: Output, url: str, repository_id: str, recovery: str | None, key_file: Path | None) -> None:
     from lox.escape import safe
 
     output.line(f"created repository {repository_id[:8]} at {safe(url)}")
+    if key_file is not None:
+        output.line(f"wrote {safe(str(key_file))}, the key that opens it: name it in LOX_PASSWORD_FILE")
     if recovery is None:
         output.line("It is not encrypted: whoever can read the folder can read the backups.")
         return
@@ -159,4 +189,5 @@ def _tell(output: Output, url: str, repository_id: str, recovery: str | None) ->
     output.line()
     output.line(f"    {recovery}")
     output.line()
-    output.line("It works wherever a password is asked for. If password and code are lost, the backups are lost.")
+    lost = "password" if key_file is None else "key file"
+    output.line(f"It works wherever a password is asked for. If {lost} and code are lost, the backups are lost.")

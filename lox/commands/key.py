@@ -1,4 +1,4 @@
-"""``lox key``: the passwords that open a repository, epochs of its keys, and what helps when all else is lost."""
+"""``lox key``: what opens a repository, epochs of its keys, and what helps when all else is lost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ID_SHOWN = 8
 def command() -> None:
     """List, add, remove, change, test and rotate keys.
 
-    Every password, and the recovery code, opens a key slot of its own; any one of them opens the repository. New
+    Every password, key file and recovery code opens a key slot of its own; any one of them opens the repository. New
     passwords are asked for, or taken from LOX_NEW_PASSWORD_FILE, LOX_NEW_PASSWORD_COMMAND or LOX_NEW_PASSWORD.
     """
 
@@ -51,20 +51,36 @@ def list_keys(ctx: click.Context, /) -> int:
 
 @command.command("add")
 @option("--label", default="", help="A name that tells you later whose password it is, or which machine's key.")
+@option(
+    "--key-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="No password, but a key that lox makes: the new file, readable by you only.",
+)
 @option("--write-only", is_flag=True, help="No password, but a key for a machine that stores backups and reads none.")
 @option("--output", "path", metavar="FILE", type=click.Path(path_type=Path),
         help="With --write-only: the new file, readable by you only, into which the key goes.")  # fmt: skip
 @click.pass_context
-def add_key(ctx: click.Context, /, label: str, write_only: bool, path: Path | None) -> None:
-    """Add a password, or a key for a write-only machine.
+def add_key(ctx: click.Context, /, label: str, key_file: Path | None, write_only: bool, path: Path | None) -> None:
+    """Add a password, a key file, or a key for a write-only machine.
+
+    A key file is for programs: nobody can guess it, so opening it takes no time, where every try of a password takes a
+    fifth of a second. Name it in LOX_PASSWORD_FILE. It opens everything, like a password.
 
     A machine with a write-only key makes backups that it cannot read itself: whoever takes it over gets no history.
     Copy the file to that machine and name it there with LOX_PASSWORD_FILE.
     """
     if write_only != (path is not None):
         raise UsageError("--write-only and --output FILE go together", hint="a password is asked for without them")
+    if key_file is not None and write_only:
+        raise UsageError("--key-file and --write-only are two kinds of keys", hint="leave out one of them")
     repository = open_repository(ctx)
     output = output_of(ctx)
+    if key_file is not None:
+        from lox.keys import add_key_file
+
+        add_key_file(output, repository, label, key_file)
+        return
     if path is not None:
         from lox.keys import issue_key
 
@@ -79,10 +95,11 @@ def add_key(ctx: click.Context, /, label: str, write_only: bool, path: Path | No
 @click.argument("key")
 @click.pass_context
 def remove_key(ctx: click.Context, /, key: str) -> None:
-    """Remove a password, recovery code or write-only key by its id, or the beginning of that.
+    """Remove a password, key file, recovery code or write-only key by its id, or the beginning of that.
 
-    The last password or code cannot be removed. Removing keeps nobody out who knew it and has a copy of the slot: 'lox
-    key rotate' keeps them from what is stored from then on, 'lox prune --reencrypt' also from what was stored before.
+    The last of those that read cannot be removed. Removing keeps nobody out who knew it and has a copy of the slot:
+    'lox key rotate' keeps them from what is stored from then on, 'lox prune --reencrypt' also from what was stored
+    before.
     What a write-only machine stored before its key was removed stays; what it stores afterwards does not count.
     """
     from lox.keys import remove
@@ -98,6 +115,7 @@ def change_password(ctx: click.Context, /) -> None:
     If others may know the old one, 'lox key rotate' should follow.
     """
     repository = open_repository(ctx)
+    repository.password_slot()  # before a new password is asked for
     slot = repository.change_password(passwords.new_password())
     output = output_of(ctx)
     output.event("summary", action="changed", id=slot.id, label=slot.label, exit_code=0)
@@ -124,7 +142,7 @@ def rotate(ctx: click.Context, /, dry_run: bool) -> None:
 @option("--ask", is_flag=True, help="Ask for the password or code to test, even if the environment names one.")
 @click.pass_context
 def test_key(ctx: click.Context, /, ask: bool) -> int:
-    """Prove that a password or recovery code opens the repository, without touching any data.
+    """Prove that a password, recovery code or key file opens the repository, without touching any data.
 
     Opens the key slot, the config and the keys of every epoch. Exit code 12: it opens nothing; 15: it opens the
     repository, but not all that it should.

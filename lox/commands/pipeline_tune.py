@@ -129,9 +129,7 @@ def _show_step(output: Output, step: Step) -> None:
     ranged = f"{spread.low:.2f} to {spread.high:.2f}, {pairs}" if spread.pairs > 1 else f"{pairs}, given up"
     stored = "" if 0.995 < step.stored < 1.005 else f", stored × {step.stored:.2f}"
     taken = "taken: " if step.verdict in ("faster", "smaller") else ""
-    output.line(
-        f"  {what:<48} {taken}time × {spread.median:.2f} ({ranged}){stored}"
-    )
+    output.line(f"  {what:<48} {taken}time × {spread.median:.2f} ({ranged}){stored}")
 
 
 def _show_result(output: Output, start: Profile, tuned: Tuned, seconds: float) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from lox.engine import Asked, announce, applied, engine_options, limit_options
-from lox.escape import shown
+from lox.escape import safe, shown
 from lox.metrics import Metering, metered
 from lox.opening import open_repository
 from lox.output import output_of
@@ -26,12 +26,16 @@ IN_PLACE = b"/"
 @click.argument("paths", metavar="[PATH]...", nargs=-1, type=BytesType())
 @option("--target", "-t", metavar="DIR", type=BytesType(), help="Restore below this folder; it is created if missing.")
 @option("--in-place", is_flag=True, help="Restore to where the files came from.")
+@option("--of-host", default="", metavar="NAME",
+        help="Of a snapshot of many hosts the part of this one; PATHs are those it has there.")  # fmt: skip
 @option("--overwrite", type=click.Choice(["always", "if-changed", "if-newer", "never"]), default="if-changed",
         show_default=True,
         help="What to do with files that exist: if-changed leaves those of equal size and time alone.")  # fmt: skip
 @option("--delete", is_flag=True, help="Delete what is in restored folders but not in the snapshot.")
 @option("--dry-run", "-n", is_flag=True, help="Show what would be done, change nothing.")
 @option("--verify", is_flag=True, help="Read everything again after it was written, and compare.")
+@option("--no-permissions", is_flag=True,
+        help="Make files as if you had made them: no recorded owners, ACLs and attributes.")  # fmt: skip
 @option("--yes", is_flag=True, help="Do not ask before --in-place with --delete.")
 @engine_options
 @limit_options
@@ -60,6 +64,9 @@ def command(
     from repository.snapshot import resolve
 
     found = resolve(repository, asked["snapshot"], default_cache_dir())
+    if target == IN_PLACE and found.hosts and not asked["of_host"]:
+        hint = f"name the host: --of-host {safe(found.hosts[0])}"
+        raise UsageError("the files came from several hosts", subject=", ".join(map(safe, found.hosts)), hint=hint)
     if target == IN_PLACE and asked["delete"] and not (asked["yes"] or asked["dry_run"]):
         _confirm(ctx, found.id, paths)
     request = RestoreRequest(
@@ -70,11 +77,13 @@ def command(
         delete=asked["delete"],
         dry_run=asked["dry_run"],
         verify=asked["verify"],
+        permissions=not asked["no_permissions"],
+        of_host=asked["of_host"],
     )
     engine = engine_of(profile)
     reporter = Reporter(output, frozenset({"skipped", "unchanged"}))
     announce(output, engine.executor)
-    settings = {name: asked[name] for name in ("overwrite", "delete", "dry_run", "verify")}
+    settings = {name: asked[name] for name in ("overwrite", "delete", "dry_run", "verify", "of_host")}
     with recorded(output, "restore", repository, engine, reporter, (target,), profile.name, **settings) as record:
         with reporter, stopping(reporter.stop, quiet=output.json):
             report = restore(repository, request, engine, meter.watching(reporter))

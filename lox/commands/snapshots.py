@@ -87,6 +87,7 @@ def snapshot_fields(snapshot: Snapshot, state: Annotation) -> dict[str, object]:
         "id": snapshot.id,
         "time": rfc3339(snapshot.time),
         "host": snapshot.host,
+        "hosts": list(snapshot.hosts),
         "user": snapshot.user,
         "mode": snapshot.mode,
         "parent": snapshot.parent,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from model.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipelines.metrics.values import Values
+    from prometheus_client import CollectorRegistry
 
 LOOPBACK = "127.0.0.1"
 _PLACE = re.compile(r"(?:(?P<host>\[[0-9a-fA-F:.%]+\]|[^\[\]:\s]*):)?(?P<port>\d{1,5})", re.ASCII)
@@ -23,15 +23,22 @@ def parse_listen(text: str) -> tuple[str, int]:
     return (match["host"] or LOOPBACK).strip("[]"), int(match["port"])
 
 
+class Served(Protocol):
+    """What has metrics."""
+
+    def registry(self) -> CollectorRegistry: ...
+
+
 class Endpoint:
     """Serves `values` at `url` until it is closed. Raises OSError if the place is taken or not of this host."""
 
-    def __init__(self, values: Values, host: str, port: int) -> None:
+    def __init__(self, values: Served, host: str, port: int) -> None:
         from prometheus_client import start_http_server
 
         self._server, self._thread = start_http_server(port, host, values.registry())
+        self.port: int = self._server.server_port
         shown = f"[{host}]" if ":" in host else host
-        self.url = f"http://{shown}:{self._server.server_port}/metrics"
+        self.url = f"http://{shown}:{self.port}/metrics"
 
     def close(self) -> None:
         """Let go of the port."""

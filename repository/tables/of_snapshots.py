@@ -31,6 +31,7 @@ def _row(snapshot: Snapshot, state: Annotation, now: int) -> dict[str, object]:
         "mode": snapshot.mode,
         "parent": snapshot.parent,
         "paths": snapshot.paths,
+        "hosts": snapshot.hosts,
         "tags": sorted(state.tags),
         "comment": state.comment,
         "pinned": bool(state.protections(now)),
@@ -42,7 +43,7 @@ def _row(snapshot: Snapshot, state: Annotation, now: int) -> dict[str, object]:
         "parts": snapshot.root.parts,
         "manifest_bytes": snapshot.root.bytes,
         "files": snapshot.stats.get("files"),
-        "logical_bytes": snapshot.stats.get("bytes_total"),
+        "length_bytes": snapshot.stats.get("bytes_total"),
         "new_bytes": snapshot.stats.get("bytes_new"),
         "stored_bytes": snapshot.stats.get("bytes_stored"),
     }

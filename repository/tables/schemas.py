@@ -1,6 +1,7 @@
 """The columns of every table, each with its unit and what it means (docs/tables.md shows the same).
 
-Three kinds of bytes look alike and are not: *logical* bytes are those of files as users see them, *unique* bytes what
+Three kinds of bytes look alike and are not: *logical* bytes are the content of files as users see it (holes of
+sparse files are none), *unique* bytes what
 is left of them after deduplication, *stored* bytes what lies in the store, compressed and sealed.
 """
 
@@ -32,6 +33,9 @@ SNAPSHOTS = _schema(
     _field("mode", pa.string(), "incremental, differential or full"),
     _field("parent", pa.string(), "the snapshot whose unchanged entries were taken over", nullable=True),
     _field("paths", pa.list_(pa.binary()), "what was asked to be backed up"),
+    _field(
+        "hosts", pa.list_(pa.string()), "hosts that each backed up these paths; in entries below a folder of each name"
+    ),
     _field("tags", pa.list_(pa.string()), "as they are now, notes included"),
     _field("comment", pa.string(), "as it is now"),
     _field("pinned", pa.bool_(), "pinned, held, or with a note that cannot be read: no policy forgets it"),
@@ -43,7 +47,13 @@ SNAPSHOTS = _schema(
     _field("parts", pa.int64(), "parts of its manifest", "parts"),
     _field("manifest_bytes", pa.int64(), "its parts before deduplication and compression", "logical bytes"),
     _field("files", pa.int64(), "files, as the run counted them", "files", nullable=True),
-    _field("logical_bytes", pa.int64(), "content of its files, as the run counted it", "logical bytes", nullable=True),
+    _field(
+        "length_bytes",
+        pa.int64(),
+        "st_size of its files, holes included, as the run counted it",
+        "length bytes",
+        nullable=True,
+    ),
     _field("new_bytes", pa.int64(), "content that no snapshot had before", "unique bytes", nullable=True),
     _field("stored_bytes", pa.int64(), "what the run added to the store", "stored bytes", nullable=True),
 )
@@ -59,7 +69,7 @@ ENTRIES = _schema(
     _field("gid", pa.uint32(), "number of the group"),
     _field("user", pa.string(), "name of the owner for the eye; empty if it has none"),
     _field("group", pa.string(), "name of the group for the eye; empty if it has none"),
-    _field("size", pa.int64(), "st_size, holes included", "logical bytes"),
+    _field("size", pa.int64(), "st_size: where it ends, holes included", "length bytes"),
     _field("content", pa.int64(), "bytes of content: of sparse files without the holes, of others than files 0",
            "logical bytes"),
     _field("mtime", TIME, "last change of the content", "ns"),

@@ -15,6 +15,7 @@ from repository.cache import unlisted_packs
 from repository.condemned import load_condemned
 from repository.fetch import ChunkFetcher
 from repository.index import ChunkIndex
+from repository.index_table import listed_again
 from repository.manifest_reader import ManifestReader
 from repository.repository import Repository
 from repository.snapshot import SNAPSHOT_PREFIX, Snapshot, Snapshots, choose, load_all
@@ -90,7 +91,7 @@ class View:
         if damaged:  # what the damaged objects said is asked of the packs
             index = ChunkIndex([*index.tables, *unlisted_packs(self.repository, index.tables, self._on_damage)])
         index = index.present(self.pack_sizes).doubting_written().doubting_packs(self.condemned)
-        return index.doubting(_listed_again(index)[index.segments.pack])
+        return index.doubting(listed_again(index.pack_table)[index.segments.pack])
 
     @cached_property
     def fetcher(self) -> ChunkFetcher:
@@ -108,7 +109,7 @@ class View:
         index = self.index
         sizes = zip(index.packs, index.pack_table["size"].tolist(), strict=True)
         there = np.array([self.pack_sizes.get(pack) == size for pack, size in sizes], bool)
-        counted: Bool = (there & ~_listed_again(index))[index.segments.pack]
+        counted: Bool = (there & ~listed_again(index.pack_table))[index.segments.pack]
         return counted
 
     def rows_of(self, ids: U8) -> I64:
@@ -125,13 +126,6 @@ class View:
     def manifest(self, snapshot: Snapshot, fetcher: ChunkFetcher | None = None) -> ManifestReader:
         """Its entries. Raises Damaged."""
         return ManifestReader(snapshot.root, (fetcher or self.fetcher).fetch, snapshot.name)
-
-
-def _listed_again(index: ChunkIndex) -> Bool:
-    """Which packs (by row of the index) a row before names already: two index objects may list one pack."""
-    again = np.ones(len(index.packs), bool)
-    again[np.unique(index.pack_table["id"], axis=0, return_index=True)[1]] = False
-    return again
 
 
 def _pack_id(name: str) -> bytes | None:

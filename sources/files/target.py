@@ -38,7 +38,7 @@ from sources.files.existing import KEPT, OVERWRITE, Clearing, reason
 from sources.files.target_files import begin, compare, finish, look_after, make_empty, mark_replaced, set_aside
 from sources.files.target_folders import Folders, Names, complete_below, is_below
 from sources.files.target_nodes import Links, make_name, make_node
-from sources.files.target_options import RestoreOptions, TargetSummary
+from sources.files.target_options import RestoreOptions, TargetSummary, current_umask
 from sources.files.target_plan import (
     WRITE_LATER,
     Action,
@@ -84,7 +84,8 @@ class Target:
         found = os.fstat(self.root_fd) if self.root_fd >= 0 else None
         self._writer = TargetWriter(self.path, (found.st_dev, found.st_ino) if found else (0, 0))
         self._applier = Applier(self.summary.notes, privileges=options.privileges)
-        self._ownership = Ownership(options.owner, options.numeric_owner, options.privileges)
+        umask = None if options.permissions else current_umask()
+        self._ownership = Ownership(options.owner, options.numeric_owner, options.privileges, umask)
         self._folders = Folders(self.root_fd, top=self.fresh or self.path == b"/", dry_run=options.dry_run)
         self._clearing = Clearing(self.root_fd, options.keep, options.dry_run)
         self._names = Names(options.complete) if options.delete else None
@@ -133,7 +134,7 @@ class Target:
         if self.options.dry_run:
             self._count_as_if(plan)
         else:
-            if not self.fresh:
+            if not self.fresh and self.options.permissions:
                 self._note_troubles(plan, look_after(self.root_fd, plan, self._applier))
             self._make_empty(plan)
         self._defer(plan)
@@ -309,7 +310,7 @@ class Target:
         self.finish_files(plan, empty[sound & later])
 
     def _defer(self, plan: WindowPlan) -> None:
-        self._folders.defer(plan)
+        self._folders.defer(plan, existing=self.options.permissions)
         for kind in NODES:
             for row in plan.rows(kind, Action.CREATE, Action.REPLACE, Action.SAME).tolist():
                 self._nodes.append((plan.entry(row), Action(plan.action[row])))

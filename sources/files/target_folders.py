@@ -66,9 +66,9 @@ class Folders:
         """Whether the directory is there and ours to write to."""
         return directory in self._known and directory not in self._blocked
 
-    def defer(self, plan: WindowPlan) -> None:
-        """Remember the metadata of a window's directories for `finish`."""
-        rows = plan.rows(Kind.DIRECTORY, Action.CREATE, Action.SAME)
+    def defer(self, plan: WindowPlan, existing: bool = True) -> None:
+        """Remember the metadata of a window's directories for `finish`; of `existing` ones only if wanted."""
+        rows = plan.rows(Kind.DIRECTORY, Action.CREATE, *([Action.SAME] if existing else []))
         if not self._top:
             rows = rows[np.diff(plan.paths.offsets)[rows] > 0]
         special = plan.stat["flags"][rows] != 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -22,11 +23,15 @@ class RestoreOptions:
     path of `complete` (see `complete_below`), never in a directory that could not be listed during backup, never on
     another file system mounted there, and nothing for which `keep` (path, is it a directory) is true: the caller must
     make that true for whatever the backup's patterns left out, and for the repository itself.
+
+    Without `permissions`, what is made is as if this user had made it: no recorded owner, ACL, attribute or set-id bit,
+    and of the recorded mode what the umask leaves; what is there already keeps its own.
     """
 
     overwrite: str = "if-changed"
     delete: bool = False
     dry_run: bool = False
+    permissions: bool = True
     owner: bool = True
     numeric_owner: bool = False  # take recorded numbers even if this host knows the recorded name
     devices: bool = True
@@ -48,3 +53,10 @@ class TargetSummary:
     deleted: int = 0
     problems: Problems = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
+
+
+def current_umask() -> int:
+    """The umask of this process; to read it is to set it, so that no other thread should make files just now."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask

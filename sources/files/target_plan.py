@@ -127,9 +127,14 @@ class Ownership:
     owner: bool = True
     numeric: bool = False
     privileges: bool = True
+    umask: int | None = None  # no permissions are wanted: of modes keep what this leaves, of all else nothing
 
     def apply(self, table: pa.Table, stat: Stats, notes: Counter[str]) -> None:
         """Set uid, gid and mode of `stat` to what can be had here; what is lost is counted in `notes`."""
+        if self.umask is not None:
+            stat["uid"], stat["gid"], stat["flags"] = os.geteuid(), os.getegid(), 0
+            stat["mode"] &= np.uint32(0o170000 | 0o777 & ~self.umask)
+            return
         uid, gid = stat["uid"].copy(), stat["gid"].copy()
         if self.owner and not self.numeric:
             uid = _by_name(table.column("user"), uid, _uid_of)
@@ -165,7 +170,7 @@ def plan_window(table: pa.Table, ownership: Ownership, notes: Counter[str]) -> W
     kinds = np.where(kinds > Kind.UNKNOWN, np.uint8(Kind.UNKNOWN), kinds)
     stat = stats_of(table, kinds)
     plan = WindowPlan(table, from_arrow(table.column("path")), kinds, stat, np.full(len(stat), Action.CREATE, np.uint8))
-    for row in _given(table, "xattrs"):
+    for row in _given(table, "xattrs") if ownership.umask is None else ():
         if pairs := table.column("xattrs")[row].as_py():
             plan.xattrs[row] = [(x["name"], x["value"]) for x in pairs]
     for row in _given(table, "target"):

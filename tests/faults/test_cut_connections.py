@@ -103,7 +103,8 @@ HANDSHAKE = 6000  # bytes until the first request, about
 CUTS = [HANDSHAKE + step for step in (0, 500, 3000, 20_000, 60_000, 150_000)]
 
 
-@pytest.mark.parametrize("room", [CUTS[1], *(pytest.param(room, marks=pytest.mark.slow) for room in CUTS)])
+@pytest.mark.slow  # each waits about half a minute
+@pytest.mark.parametrize("room", CUTS)
 def test_a_connection_that_is_cut_again_and_again(host: tuple[str, Forwarder], tmp_path: Path, room: int) -> None:
     """Each connection carries a little more than the one before, so that in the end everything goes through."""
     url, forward = host

@@ -130,14 +130,16 @@ class Slot:
 
 
 def open_slot(slot_id: str, data: bytes, secret: str) -> Slot:
-    """What is in a key slot, given the password or recovery code."""
+    """What is in a key slot, given the password, recovery code or key file."""
     slot = checked_document(data)
     wrapped, tag = bytes.fromhex(slot.pop("wrapped")), bytes.fromhex(slot.pop("mac"))
     repo_id, salt = bytes.fromhex(slot["repo_id"]), bytes.fromhex(slot["salt"])
     if slot["kind"] == "password":
         derived = stretch(secret, salt, slot["argon2id"])
-    else:
+    elif slot["kind"] == "recovery":
         derived = hkdf(recovery_key(secret), info("recovery code", repo_id), salt, 64)
+    else:
+        derived = key_file(secret, salt)
     assert derived[32:].hex() == slot["check"]
     key = AESGCM(derived[:32]).decrypt(wrapped[:12], wrapped[12:], canonical(slot))
     assert tag == mac(hkdf(key, info("key slots", repo_id), b"", 32), wrapped + canonical(slot))
@@ -192,6 +194,20 @@ def recovery_key(code: str) -> bytes:
     raw = base64.b32decode(code.replace("-", "").replace(" ", "").upper().translate(str.maketrans("018", "OIB")))
     assert raw[32:] == hashlib.sha256(b"lox recovery code" + raw[:32]).digest()[:3]
     return raw[:32]
+
+
+def key_file(text: str, salt: bytes) -> bytes:
+    """The 64 bytes of a key file."""
+    version, _, encoded = text.partition(":")
+    assert version == "lox-key-file-1"
+    header = checked_document(base64.urlsafe_b64decode(encoded))
+    secret = bytes.fromhex(header.pop("secret"))
+    return key_file_key(header, secret, salt)
+
+
+def key_file_key(header: dict[str, Any], secret: bytes, salt: bytes) -> bytes:
+    where = info("key file", bytes.fromhex(header["repo_id"])) + hashlib.sha256(canonical(header)).digest()
+    return hkdf(secret, where, salt, 64)
 
 
 @dataclass

@@ -29,6 +29,7 @@ from pipelines.backup import BackupRequest, backup
 from pipelines.options import EngineOptions, Watch
 from repository.fetch import ChunkFetcher
 from repository.index import ChunkIndex
+from repository.key_file import KeyFile
 from repository.keys import KdfParams
 from repository.manifest_reader import ManifestReader
 from repository.repository import Repository
@@ -208,6 +209,9 @@ def make(folder: Path, root: Path) -> Entry:
             facts: Entry = {"id": report.snapshot.id, "parent": report.snapshot.parent, "codec": codec}
             facts |= recorded(repository, report.snapshot, os.fsencode(root)[1:])
             repositories[name]["snapshots"].append(facts)
+    key = KeyFile.make(opened["encrypted"].id, "golden")
+    opened["encrypted"].add_key_file(key)
+    repositories["encrypted"]["key_file"] = key.encode()
     return {"root": os.fspath(root)[1:], "repositories": repositories, "trees": trees}
 
 

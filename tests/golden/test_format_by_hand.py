@@ -197,6 +197,10 @@ def test_the_vectors_of_the_page() -> None:
     assert by_hand.recovery_key(rows.pop("recovery code of the master key's bytes")) == bytes(range(32))
     stretched = by_hand.stretch("password", bytes(range(16)), {"memory_kib": 64, "iterations": 1, "lanes": 1}).hex()
     assert rows.pop("slot key of `password`, salt `00 .. 0f`, m 64, t 1, p 1") + rows.pop("its check") == stretched
+    header = {"created": 1, "label": "agent", "repo_id": bytes(range(16)).hex(), "version": 1}
+    expanded = by_hand.key_file_key(header, bytes(range(32)), bytes(range(16))).hex()
+    names = ("slot key of a key file with the master key's bytes, `agent`, 1; salt `00 .. 0f`", "check of the key file")
+    assert "".join(rows.pop(name) for name in names) == expanded
     assert not rows
 
 
@@ -209,7 +213,7 @@ def golden(name: str, key: str) -> by_hand.Repository:
     """A repository of v1/, opened by the secret that expected.json has under `key`."""
     folder, secret = V1 / name, EXPECTED["repositories"][name][key]
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    kind = "recovery" if key == "recovery_code" else "password"
+    kind = {"recovery_code": "recovery", "key_file": "key-file"}.get(key, "password")
     return by_hand.Repository.open(names, lambda name: (folder / name).read_bytes(), secret, kind)
 
 
@@ -274,6 +278,16 @@ def test_golden_packs_by_their_footers(name: str, key: str) -> None:
     assert {chunk_id for pack in packs for chunk_id in pack.chunks} == found.index.keys()
     assert {codec for pack in packs if pack.kind == 1 for codec in pack.codecs} == {0, 1, 2, 3}
     assert {place.segment.pack_id for place in found.index.values()} == {pack.pack_id for pack in packs}
+
+
+def test_the_golden_key_file() -> None:
+    found = golden("encrypted", "key_file")
+    assert found.keys.epochs == golden("encrypted", "password").keys.epochs
+    (slot,) = [by_hand.checked_document(found.read(name)) for name in found.names if re.fullmatch("keys/07[^/]*", name)]
+    assert slot.keys() | {"argon2id", "checksum"} == {field for names, _ in rows_of("4.2 Key slots") for field in names}
+    text = EXPECTED["repositories"]["encrypted"]["key_file"]
+    document = json.loads(base64.urlsafe_b64decode(text.partition(":")[2]))
+    assert document.keys() == {field for names, _ in rows_of("4.6 Key files") for field in names}
 
 
 @pytest.mark.parametrize(("name", "key"), WAYS[1:])

@@ -91,6 +91,12 @@ def test_the_same_tree_is_cut_and_named_the_same_today(name: str, tmp_path: Path
     assert check(repository, "data").sound
 
 
+def test_the_key_file_opens_all_epochs() -> None:
+    store, secrets = LocalStore(os.fspath(V1 / "encrypted")), EXPECTED["repositories"]["encrypted"]
+    opened = [Repository.open(store, secrets[key]).keys.epochs for key in ("key_file", "password")]
+    assert opened[0] == opened[1] and len(opened[0]) == 2
+
+
 def test_what_a_write_only_machine_wrote_is_restored_and_it_goes_on(tmp_path: Path) -> None:
     expected, place = EXPECTED["written"], tmp_path / "repository"
     shutil.copytree(V1 / "written", place)

@@ -66,7 +66,8 @@ def test_rows_of_space_add_up_to_the_objects_on_the_disk(by: str, shell: Shell, 
     files = [row for row in rows.values() if row["what"] == "files"]
     for row in files:
         assert (
-            row["stored"] == row["exclusive"] + row["shared"] and row["freed"] <= row["stored"] + 1 + row["shared"] * 9
+            row["stored"] == row["stored_exclusive"] + row["stored_shared"]
+            and row["stored_freed"] <= row["stored"] + 1 + row["stored_shared"] * 9
         )
     names = {name for name, row in rows.items() if row["what"] == "overhead"}
     assert {"(manifests)", "(index)", "(snapshots)", "(only in the trash)", "(dead: no snapshot needs it)"} <= names
@@ -85,11 +86,11 @@ def test_space_by_path_tells_exclusive_from_shared(shell: Shell, repository: Rep
     a, b = rows["/srv/a"], rows["/srv/b"]
     assert (a["files"], a["logical"], a["unique"]) == (4, 8000, 4000)
     assert (b["logical"], b["unique"]) == (10_000, 3100), "zeros are one chunk of 100 bytes"
-    assert 1000 <= a["exclusive"] <= 1100 and a["freed"] == a["exclusive"]
-    assert 1500 <= a["shared"] <= 1650 and abs(a["shared"] - b["shared"]) <= 1
-    assert b["exclusive"] < 200
+    assert 1000 <= a["stored_exclusive"] <= 1100 and a["stored_freed"] == a["stored_exclusive"]
+    assert 1500 <= a["stored_shared"] <= 1650 and abs(a["stored_shared"] - b["stored_shared"]) <= 1
+    assert b["stored_exclusive"] < 200
     everything = space(shell, "--by", "path", "--depth", "1")["/srv"]
-    assert everything["shared"] == 0 and everything["freed"] == everything["exclusive"] >= 4000
+    assert everything["stored_shared"] == 0 and everything["stored_freed"] == everything["stored_exclusive"] >= 4000
 
 
 def test_a_tag_frees_what_snapshots_without_it_do_not_need(shell: Shell, repository: Repository) -> None:
@@ -97,8 +98,12 @@ def test_a_tag_frees_what_snapshots_without_it_do_not_need(shell: Shell, reposit
     back_up(repository, tree_of(a__x=both, a__own=own), tags=("t", "u"))
     back_up(repository, tree_of(a__x=both), tags=("u",))
     rows = space(shell, "--by", "tag")
-    assert rows["t"]["exclusive"] == 0 and 1000 <= rows["t"]["freed"] <= 1100, "its own file has another tag as well"
-    assert rows["u"]["exclusive"] == 0 and rows["u"]["freed"] >= 4000, "all it needs has the other tag as well"
+    assert rows["t"]["stored_exclusive"] == 0 and 1000 <= rows["t"]["stored_freed"] <= 1100, (
+        "its own file has another tag as well"
+    )
+    assert rows["u"]["stored_exclusive"] == 0 and rows["u"]["stored_freed"] >= 4000, (
+        "all it needs has the other tag as well"
+    )
     assert rows["u"]["unique"] == 4000 and rows["t"]["unique"] == 4000
 
 
@@ -110,7 +115,7 @@ def test_what_space_says_would_be_freed_is_freed(shell: Shell, tmp_path: Path) -
         (tmp_path / host / "own").write_bytes(random_bytes(seed, size))
         shell("backup", tmp_path / host, "--host", host).ok()
     gone = shell.json("snapshots")[-1]["id"]
-    promised = space(shell, "--by", "host")["two"]["freed"]
+    promised = space(shell, "--by", "host")["two"]["stored_freed"]
     assert promised == pytest.approx(3_000_000, rel=0.01)
     packs = shell.repository / "packs"
     before = size_on_disk(packs)
@@ -125,7 +130,7 @@ def test_the_largest_rows_and_all_others(shell: Shell, repository: Repository) -
     back_up(repository, tree_of(**files))
     rows = space(shell, "--by", "ext", "--top", "3")
     assert list(rows)[:4] == [".h", ".g", ".f", "(5 others)"]
-    assert rows["(5 others)"]["freed"] is None
+    assert rows["(5 others)"]["stored_freed"] is None
     assert rows["(5 others)"]["logical"] == 100 + 200 + 300 + 400 + 500
     stored = sum(row["stored"] for name, row in rows.items() if name)
     assert stored == size_on_disk(shell.repository) == rows[""]["stored"]
@@ -236,6 +241,21 @@ def test_hidden_paths_cannot_be_read_and_still_be_compared(
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter").write_text("dear")
     assert "not empty" in shell("analyze", "export", tmp_path / "mine").ok(ExitCode.USAGE).err
+
+
+def test_hidden_paths_do_not_show_in_long_extensions(shell: Shell, repository: Repository, tmp_path: Path) -> None:
+    back_up(repository, {b"srv": None, b"srv/plan.merger-acme": b"1", b"srv/x.txt": b"2", b"srv/bare": b"3"})
+    shell("analyze", "export", tmp_path / "export", "--hash-paths").ok()
+    assert {row["extension"] for row in read(tmp_path / "export", "entries")} == {"", "txt", "(not shown)"}
+
+
+def test_an_export_says_what_it_is_complete_of(shell: Shell, repository: Repository, tmp_path: Path) -> None:
+    made = [back_up(repository, tree_of(a__x=bytes([number])), time=number) for number in range(2)]
+    folder = tmp_path / "export"
+    shell("analyze", "export", folder, "--snapshot", made[1].id[:9], "--table", "entries").ok()
+    assert (about(folder)["snapshots"], about(folder)["tables"]) == ([made[1].id], ["entries"])
+    shell("analyze", "export", folder).ok()
+    assert about(folder)["snapshots"] is None and len(about(folder)["tables"]) == 5
 
 
 def test_paths_of_an_open_repository_cannot_be_hidden(

@@ -207,3 +207,19 @@ def test_a_low_limit_of_open_files_is_raised() -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert raised == min(hard, 65_536)
+
+
+def test_shipped_files_are_listed_and_printed(empty: Shell) -> None:
+    """What a package manager's user has no other way to find."""
+    listed = empty.json("help", "files")
+    names = {row["name"] for row in listed}
+    assert names >= {
+        "systemd/lox-agent.service",
+        "prometheus/lox-alerts.yml",
+        "grafana/fleet.json",
+        "agent/config.yaml",
+    }
+    for row in listed:
+        assert empty("help", row["name"]).ok().out == Path(row["path"]).read_text()
+    assert "lox help files" in empty("help", "systemd/nonsense").ok(ExitCode.USAGE).err
+    assert "lox help files" in empty("help", "../pyproject.toml").ok(ExitCode.USAGE).err

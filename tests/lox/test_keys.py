@@ -233,3 +233,78 @@ def test_a_forged_copy_puts_nothing_else_into_the_store(shell: Shell, tmp_path: 
     before = sorted(shell.repository.rglob("*"))
     assert "other things" in shell("key", "import", tmp_path / "keys.json").ok(ExitCode.DAMAGE_FOUND).err
     assert sorted(shell.repository.rglob("*")) == before
+
+
+def test_a_key_file_takes_the_place_of_a_password(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "agent.key"
+    (added,) = shell.json("key", "add", "--key-file", path, "--label", "agent 7")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600 and added["file"] == str(path)
+    before = path.read_bytes()
+    assert "name a file that is new" in shell("key", "add", "--key-file", path).ok(ExitCode.USAGE).err
+    assert path.read_bytes() == before and len(shell.json("key", "list")) == 3
+    monkeypatch.delenv("LOX_PASSWORD")
+    monkeypatch.setenv("LOX_PASSWORD_FILE", str(path))
+    (mine,) = [row for row in shell.json("key", "list") if row["current"]]
+    assert (mine["id"], mine["kind"], mine["label"]) == (added["id"], "key-file", "agent 7")
+    assert "key-file" in shell("key", "list").ok().out
+    assert "lox key add" in shell("key", "passwd").ok(ExitCode.USAGE).err  # asks for no new password in vain
+    shell("key", "rotate").ok()
+    shell("key", "recovery-kit", "--output", tmp_path / "kit").ok()
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "file").write_text("content")
+    shell("backup", tree).ok()
+    assert len(lox.open(str(shell.repository), key_file=path).snapshots()) == 1
+    shell("key", "remove", added["id"][:8]).ok()
+    assert "removed" in shell("snapshots").ok(ExitCode.WRONG_PASSWORD).err
+
+
+def test_init_with_a_key_file(empty: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "first.key"
+    monkeypatch.setenv("LOX_PASSWORD_FILE", str(path))  # which is not there yet
+    assert "leave out" in empty("init", "--key-file", path, "--encryption", "none").ok(ExitCode.USAGE).err
+    (summary,) = empty.json("init", "--key-file", path)
+    assert summary["key_file"] == str(path) and len(summary["recovery_code"]) == 63
+    assert [row["kind"] for row in empty.json("key", "list")] == ["key-file", "recovery"]
+    monkeypatch.setenv("LOX_PASSWORD", summary["recovery_code"])
+    monkeypatch.delenv("LOX_PASSWORD_FILE")
+    empty("key", "test").ok()
+
+
+def test_nothing_is_left_of_a_key_file_whose_repository_was_not_made(shell: Shell, tmp_path: Path) -> None:
+    assert "already" in shell("init", "--key-file", tmp_path / "second.key").ok(ExitCode.USAGE).err
+    assert not (tmp_path / "second.key").exists()
+
+
+def test_a_key_file_that_others_may_read_or_change_is_refused(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = {"--key-file": tmp_path / "a.key", "--output": tmp_path / "b.key"}
+    shell("key", "add", "--key-file", paths["--key-file"]).ok()
+    shell("key", "add", "--write-only", "--output", paths["--output"]).ok()
+    monkeypatch.delenv("LOX_PASSWORD")
+    for path in paths.values():
+        monkeypatch.setenv("LOX_PASSWORD_FILE", str(path))
+        for mode in (0o644, 0o640, 0o602, 0o610):
+            path.chmod(mode)
+            refused = shell("key", "test").ok(ExitCode.INVALID_CONFIGURATION)
+            assert f"{mode:04o}" in refused.err and "chmod 600" in refused.err
+        path.chmod(0o400)
+        shell("key", "test").ok()
+
+
+def test_a_torn_key_file_is_not_called_a_wrong_one(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.key"
+    shell("key", "add", "--key-file", path).ok()
+    path.write_bytes(path.read_bytes()[:100])
+    monkeypatch.delenv("LOX_PASSWORD")
+    monkeypatch.setenv("LOX_PASSWORD_FILE", str(path))
+    assert "key file is damaged" in shell("snapshots").ok(ExitCode.INVALID_CONFIGURATION).err
+    monkeypatch.setenv("LOX_PASSWORD", PASSWORD)
+    monkeypatch.delenv("LOX_PASSWORD_FILE")
+    monkeypatch.setenv("LOX_NEW_PASSWORD_FILE", str(path))
+    assert "not a new password" in shell("key", "add").ok(ExitCode.USAGE).err

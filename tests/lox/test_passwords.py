@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -80,3 +81,30 @@ def test_commands_that_give_nothing_are_errors(command: str, monkeypatch: pytest
     monkeypatch.setenv("LOX_PASSWORD_COMMAND", command)
     with pytest.raises(ConfigError):
         passwords.from_environment()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes files of other users")
+@pytest.mark.parametrize(
+    ("owner", "mode", "good"),
+    [
+        (1000, 0o600, True),
+        (1000, 0o640, False),
+        (0, 0o440, True),
+        (0, 0o444, False),
+        (0, 0o460, False),
+        (7, 0o600, False),
+    ],
+)
+def test_whose_key_file_a_user_may_take(
+    owner: int, mode: int, good: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "key"
+    path.write_text("lox-key-file-1:x")
+    path.chmod(mode)
+    os.chown(path, owner, 0)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    if good:
+        assert passwords.from_file(str(path), "X") == "lox-key-file-1:x"
+    else:
+        with pytest.raises(ConfigError):
+            passwords.from_file(str(path), "X")

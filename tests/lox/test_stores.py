@@ -89,7 +89,7 @@ def test_a_repository_far_away(
     assert "there is a repository here already" in lox("init", code=2)
     lox("backup", "--executor", executor, str(tree))
     (tree / "new").write_bytes(b"new")
-    lox("backup", "--executor", executor, str(tree))
+    lox("backup", str(tree))
     assert len(json.loads(lox("snapshots", "--json").splitlines()[0])) > 3
     assert "no damage found" in lox("check", "--read-data")
     lox("restore", "latest", "--executor", executor, "--target", str(tmp_path / "back"), "--verify")

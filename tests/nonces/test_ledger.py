@@ -104,8 +104,13 @@ def test_other():
 """
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
-@pytest.mark.parametrize("last", [12, 13])
+OTHERS = [("0", 12), ("2", 13)]
+
+
+@pytest.mark.parametrize(
+    ("workers", "last"),
+    [("0", 13), ("2", 12), *(pytest.param(*more, marks=pytest.mark.slow) for more in OTHERS)],
+)
 def test_a_run_fails_if_any_of_its_processes_repeats_what_another_did(tmp_path: Path, workers: str, last: int) -> None:
     (tmp_path / "conftest.py").write_text(CONFTEST.format(root=str(ROOT)))
     (tmp_path / "test_repeating.py").write_text(REPEATING.format(last=last))

@@ -11,6 +11,7 @@ from tests.packaging import project
 FILE_LINES = 330  # about 300
 FUNCTION_LINES = 60  # about 50
 MEDIAN_LINES = 12
+MADE = "migrations/versions/"  # by Alembic
 
 
 def functions(path: Path) -> list[tuple[str, int]]:
@@ -26,12 +27,16 @@ def functions(path: Path) -> list[tuple[str, int]]:
 
 
 def test_files_are_short() -> None:
-    lengths = {str(path.relative_to(project.ROOT)): path.read_bytes().count(b"\n") for path in project.modules()}
+    lengths = {
+        str(path.relative_to(project.ROOT)): path.read_bytes().count(b"\n")
+        for path in project.modules()
+        if MADE not in str(path)
+    }
     assert {path: length for path, length in lengths.items() if length > FILE_LINES} == {}
 
 
 def test_functions_are_short() -> None:
-    found = [pair for path in project.modules() for pair in functions(path)]
+    found = [pair for path in project.modules() if MADE not in str(path) for pair in functions(path)]
     assert [pair for pair in found if pair[1] > FUNCTION_LINES] == []
     assert statistics.median(length for _, length in found) <= MEDIAN_LINES
 

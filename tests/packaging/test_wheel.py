@@ -107,6 +107,14 @@ def test_wheel_holds_our_packages_and_nothing_else(wheel: Path) -> None:
     assert shipped == {str(path.relative_to(project.ROOT)) for path in project.modules()}
 
 
+def test_wheel_holds_every_file_that_is_shipped_for_other_programs(wheel: Path) -> None:
+    """All of configs/: what is forgotten in pyproject.toml is there in a checkout, and nowhere else."""
+    names = set(zipfile.ZipFile(wheel).namelist())
+    root = project.ROOT / "configs"
+    files = {str(path.relative_to(project.ROOT)) for path in root.rglob("*") if path.is_file()}
+    assert {name for name in files - names if "__pycache__" not in name} == set()
+
+
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler: apt-get install gcc")
 def test_wheel_holds_the_compiled_kernels(wheel: Path) -> None:
     assert any(

@@ -98,7 +98,7 @@ class Lab:
                 time.sleep(seconds)
                 yield listing
 
-        def throttled_push(self: Commit, item: Any) -> Any:
+        def throttled_push(self: Commit[Any], item: Any) -> Any:
             time.sleep(seconds)
             return push(self, item)
 

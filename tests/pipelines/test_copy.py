@@ -86,7 +86,7 @@ KINDS = [
 Make = Callable[[Place, Path], Place]
 
 
-@pytest.mark.parametrize("executor", ["inline", "threads"])
+@pytest.mark.parametrize("executor", ["threads", pytest.param("inline", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("make", "encryption"), KINDS)
 def test_a_copy_restores_with_the_source_gone(
     make: Make, encryption: str, executor: str, tree: Path, tmp_path: Path

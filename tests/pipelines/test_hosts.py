@@ -21,7 +21,7 @@ from tests.clusters import Nodes, nodes
 from tests.pipelines.helpers import Place, differences
 
 pytestmark = pytest.mark.ray
-FILES = 2000
+FILES = 1000
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = root / f"folder{number % 40}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"file{number}").write_bytes(rng.randbytes(rng.randrange(40 * KIB)).translate(letters))
-    (root / "large").write_bytes(rng.randbytes(40 * MIB).translate(letters))
+    (root / "large").write_bytes(rng.randbytes(24 * MIB).translate(letters))
     return root
 
 
@@ -136,8 +136,8 @@ def test_a_host_is_lost_in_the_middle(tree: Path, tmp_path: Path) -> None:
     with nodes(tmp_path / "token", site="a") as cluster:
         lost = cluster.add(site="b", cpus=2)
         many = Many(Place(tmp_path / "repository"), cluster)
-        when = When(20 * MIB, lambda: cluster.remove(lost))
-        report = many.backup(tree, watch=when, level=15)
+        when = When(10 * MIB, lambda: cluster.remove(lost))
+        report = many.backup(tree, watch=when, level=12)
         assert report.trace.deaths >= 1
         assert report.trace.replayed > 0
         assert lost.node_id[:6] in hosts_of(report)
@@ -151,7 +151,7 @@ def test_all_hosts_with_a_label_are_lost_and_the_next_run_heals(
     with nodes(tmp_path / "token", site="a") as cluster:
         lost = cluster.add(site="b", cpus=2)
         many = Many(Place(tmp_path / "repository"), cluster)
-        when = When(25 * MIB, lambda: cluster.remove(lost))
+        when = When(15 * MIB, lambda: cluster.remove(lost))
         with pytest.raises(RunFailed, match="no host is left for the lanes: site=b"):
             many.backup(tree, {"read": {"site": "b"}}, watch=when, level=15)
         assert capfd.readouterr().out == "", "Ray says nothing where JSON may be expected"

@@ -50,8 +50,9 @@ def stored_ids(place: Place) -> np.ndarray:
     return np.concatenate([table.ids for table in tables])
 
 
-def test_a_stopped_backup_commits_nothing_and_wastes_nothing(tmp_path: Path) -> None:
-    tree = noise(tmp_path / "tree", 120, 2 * MIB)
+def test_a_stopped_backup_commits_nothing_and_wastes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "PACK_MAX", 4 * MIB)
+    tree = noise(tmp_path / "tree", 120, 600 * KIB)
     place = Place(tmp_path / "repository")
     with pytest.raises(Interrupted):
         place.backup(tree, watch=StopAfter(1))
@@ -61,7 +62,7 @@ def test_a_stopped_backup_commits_nothing_and_wastes_nothing(tmp_path: Path) -> 
     report = place.backup(tree)
     ids = stored_ids(place)
     assert len(np.unique(ids, axis=0)) == len(ids), "no chunk was stored twice"
-    assert report.bytes_new < 240 * MIB
+    assert report.bytes_new < 120 * 600 * KIB
     assert report.snapshot is not None
     place.restore(report.snapshot, tmp_path / "out")
     assert differences(tree, tmp_path / "out" / os.fspath(tree)[1:]) == ""
@@ -136,7 +137,7 @@ def test_killed_at_any_time_the_next_backup_succeeds(tmp_path: Path) -> None:
 
 
 def test_a_stopped_restore_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    tree = noise(tmp_path / "tree", 100, 3 * MIB)
+    tree = noise(tmp_path / "tree", 100, 2 * MIB)
     place = Place(tmp_path / "repository")
     snapshot = place.backup(tree).snapshot
     assert snapshot is not None

@@ -37,10 +37,10 @@ def build_tree(root: Path, seed: int = 1) -> None:
     (root / ("n" * 255)).write_bytes(b"longest name")
     os.chmod(root / "dir2" / "sub2", 0o1750)
     with open(root / "sparse", "wb") as file:
-        file.truncate(64 * MIB)
+        file.truncate(32 * MIB)
         file.seek(20 * MIB)
         file.write(rng.randbytes(300 * KIB))
-        file.truncate(200 * MIB)
+        file.truncate(48 * MIB)
     with socket.socket(socket.AF_UNIX) as server:
         directory = os.open(root, os.O_RDONLY)
         server.bind(f"/proc/self/fd/{directory}/socket")

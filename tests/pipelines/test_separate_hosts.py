@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.root]
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
-    """Two hosts; on the second one another file system lies over the folder "hidden"."""
+    """Two hosts; on the second one another file system lies over the folder "hidden", with a tree of its own in it."""
     if not possible():
         pytest.skip("networks cannot be made here: needs root, CAP_NET_ADMIN, iproute2 and openssl")
     folder = tmp_path_factory.mktemp("hosts")
@@ -28,7 +28,9 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
     with hosts(folder) as two:
         two.start("lox-ray-head.service", 0, "site=a")
         two.wait(1)
-        two.start("lox-ray-worker.service", 1, "site=b,net=wan", f"mount -t tmpfs none {folder / 'hidden'}")
+        own = folder / "hidden" / "own"
+        files = f"mkdir -p {own}/logs; echo two > {own}/name; echo more > {own}/logs/new; echo no > {own}/logs/x.tmp"
+        two.start("lox-ray-worker.service", 1, "site=b,net=wan", f"mount -t tmpfs none {folder / 'hidden'}; {files}")
         two.wait(2)
         yield two
 
@@ -102,3 +104,31 @@ def test_a_wrong_token_is_refused(two: Hosts, tree: Path, tmp_path: Path) -> Non
     code, _, err = backup(two, Place(tmp_path / "repository"), tree, "--ray-token", os.fspath(other))
     assert code == 1
     assert "cannot join the Ray cluster: 10.213.77.1:6379" in err
+
+
+def test_each_host_backs_up_its_own_files(two: Hosts, tmp_path: Path) -> None:
+    place, own = Place(tmp_path / "repository"), two.folder / "hidden" / "own"
+    planted(own / "data")
+    (own / "name").write_text("one\n")
+    (own / "secret.tmp").write_text("left out here too")
+    options = ("--hosts", "nas2,nas1", "--exclude", "*.tmp")
+    code, lines, err = backup(two, place, own, *options)
+    assert (code, err) == (0, "")
+    assert hosts_of(lines) == {"nas1", "nas2"}
+    snapshot = load_all(place.repository)[0]
+    assert (snapshot.host, snapshot.hosts) == ("nas1+nas2", ("nas1", "nas2"))
+    (own / "secret.tmp").unlink()
+    place.restore(snapshot, tmp_path / "out")
+    inside = os.fspath(own)[1:]
+    assert differences(own / "data", tmp_path / "out" / "nas1" / inside / "data") == ""
+    theirs = tmp_path / "out" / "nas2" / inside
+    assert sorted(os.fspath(path.relative_to(theirs)) for path in theirs.rglob("*")) == ["logs", "logs/new", "name"]
+    assert [(tmp_path / "out" / host / inside / "name").read_text() for host in ("nas1", "nas2")] == ["one\n", "two\n"]
+    code, lines, _ = backup(two, place, own, *options)
+    assert (code, lines[-1]["bytes_read"], lines[-1]["files_unchanged"]) == (0, 0, 304)
+    code, _, err = backup(two, place, own, "--hosts", "nas1,nas3")
+    assert code == 1
+    assert "a host is not in the cluster: nas3: those that are there: nas1, nas2" in err
+    code, _, err = backup(two, Place(two.folder / "hidden" / "repository"), own, *options)
+    assert code == 1
+    assert "a host does not see the repository: nas2: " in err

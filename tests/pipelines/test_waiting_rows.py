@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ def test_one_new_file_before_many_unchanged_ones_holds_up_a_bounded_number(
     held = []
     push = Commit.push
 
-    def watched(self: Commit, output: Stored[Content]) -> Iterable[int]:
+    def watched(self: Commit[Any], output: Stored[Content]) -> Iterable[int]:
         tickets = push(self, output)
         held.append(sum(content.listing.rows for content in self._waiting.values()))
         return tickets

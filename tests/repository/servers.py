@@ -40,7 +40,7 @@ def s3_server(
     pytest.importorskip("moto.server", reason="no S3 server: pip install 'moto[server]'")
     pytest.importorskip("obstore", reason="no S3 client: pip install obstore")
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import make_server
+    from werkzeug.serving import WSGIRequestHandler, make_server
 
     application: Any = DomainDispatcherApplication(create_backend_app)
     wire = Wire(line) if line else None
@@ -57,7 +57,10 @@ def s3_server(
             return [b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"]
         return application(environ, start_response)
 
-    server = make_server("127.0.0.1", 0, answer, threaded=True)
+    class Handler(WSGIRequestHandler):
+        disable_nagle_algorithm = True  # head and body are written apart: the second would wait 40 ms for an answer
+
+    server = make_server("127.0.0.1", 0, answer, threaded=True, request_handler=Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     environment = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",

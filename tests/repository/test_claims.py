@@ -16,7 +16,7 @@ UNIVERSE = random_ids(40)
 IN_INDEX = 10
 INDEX = ChunkIndex([gather_receipts([receipt_of(UNIVERSE[:IN_INDEX])])])
 numbers = st.lists(st.integers(0, len(UNIVERSE) - 1), max_size=12)
-owners = st.sampled_from(["one", "two"])
+owners = st.sampled_from(["a/1/one", "a/1/two", "a/2/one", "b/1/one"])
 
 
 class ClaimMachine(RuleBasedStateMachine):
@@ -27,6 +27,7 @@ class ClaimMachine(RuleBasedStateMachine):
         self.table = ClaimTable(INDEX)
         self.claims: dict[int, str] = {}
         self.released: set[str] = set()
+        self.promised: set[int] = set()
         self.stored: set[int] = set(range(IN_INDEX))
 
     @rule(rows=numbers, owner=owners)
@@ -45,10 +46,30 @@ class ClaimMachine(RuleBasedStateMachine):
         self.released.add(owner)
         self.claims = {row: holder for row, holder in self.claims.items() if holder != owner}
 
+    @rule(prefix=st.sampled_from(["a/1/", "a/2/", "b/1/"]))
+    def release_below(self, prefix: str) -> None:
+        self.table.release_below(prefix)
+        self.released |= {owner for owner in ("a/1/one", "a/1/two", "a/2/one", "b/1/one") if owner.startswith(prefix)}
+        self.claims = {row: holder for row, holder in self.claims.items() if not holder.startswith(prefix)}
+
+    @rule(rows=numbers, host=st.sampled_from(["a/", "b/"]))
+    def promise(self, rows: list[int], host: str) -> None:
+        others = {
+            row for row, holder in self.claims.items() if not holder.startswith(host) and holder not in self.released
+        }
+        answers = self.table.promised(UNIVERSE[rows], host).tolist()
+        assert answers == [row in self.stored or row in others for row in rows]
+        self.promised |= others.intersection(rows)
+
+    @rule()
+    def broken(self) -> None:
+        assert self.table.broken == len(self.promised)
+
     @rule(rows=numbers)
     def add(self, rows: list[int]) -> None:
         self.table.add(UNIVERSE[rows])
         self.stored.update(rows)
+        self.promised.difference_update(rows)
         for row in rows:
             self.claims.pop(row, None)
 

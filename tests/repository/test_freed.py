@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from model.errors import Damaged
 from repository.freed import Freed, freed_by_forgetting
-from repository.index import ChunkIndex
+from repository.index import INDEX_PREFIX, ChunkIndex, index_name
 from repository.repository import Repository
+from repository.seal import ObjectKind
 from repository.snapshot import Snapshot, load_all
 from tests.repository.samples import Tree, back_up, chunks_of_content, new_repository, reader_of
 
@@ -29,9 +31,9 @@ def needed(repository: Repository, snapshots: list[Snapshot]) -> dict[bytes, int
     return found
 
 
-def freed(repository: Repository, gone: list[Snapshot]) -> Freed:
+def freed(repository: Repository, gone: list[Snapshot], cache: Path | None = None) -> Freed:
     kept = [one for one in load_all(repository) if one not in gone]
-    return freed_by_forgetting(repository, ChunkIndex.load(repository, None), gone, kept)
+    return freed_by_forgetting(repository, ChunkIndex.load(repository, cache), gone, kept)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -56,6 +58,22 @@ def test_it_counts_the_chunks_that_nobody_else_needs(seed: int) -> None:
     everything = freed(repository, snapshots)
     assert everything.whole_bytes == stored and everything.packs == everything.whole_packs
     assert everything.stored >= 0.5 * stored, "all but headers and footers"
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_pack_that_two_index_objects_list_is_one_pack(cached: bool, tmp_path: Path) -> None:
+    rng, repository = random.Random(3), new_repository()
+    snapshots = []
+    for number in range(4):
+        tree: Tree = {b"data": None, b"data/same": b"same" * 30, b"data/own": rng.randbytes(400 + number)}
+        snapshots.append(back_up(repository, tree))
+    some = [snapshots[:count] for count in range(5)]
+    cache = tmp_path if cached else None
+    before = [freed(repository, gone, cache) for gone in some]
+    for name, _ in list(repository.store.list(INDEX_PREFIX)):
+        repository.put_object(ObjectKind.INDEX, index_name(), repository.get_object(ObjectKind.INDEX, name))
+    assert [freed(repository, gone, cache) for gone in some] == before
+    assert before[4].whole_bytes == sum(size for _, size in repository.store.list("packs/"))
 
 
 def test_an_equal_snapshot_frees_nothing() -> None:

@@ -28,9 +28,9 @@ from repository.slots import (
     create_recovery_slot,
     read_slots,
     remove_slot,
-    unlock,
 )
 from repository.store import MemoryStore
+from repository.unlocking import unlock
 from tests.repository.damage import damaged, every_flip
 
 CHEAP = KdfParams(64, 1, 1)

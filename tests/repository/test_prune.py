@@ -245,7 +245,7 @@ def test_many_runs_do_not_leave_many_objects() -> None:
     home = Home(encrypted=False)
     last = home.keep(a=bytes_of(1000, 3))
     most: dict[str, int] = {}
-    for number in range(70):
+    for number in range(45):
         home.forget(last)
         last = home.keep(a=bytes_of(1000, 3), b=bytes_of(number, 2))
         if number % 3:

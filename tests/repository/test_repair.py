@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -256,13 +257,22 @@ def assert_nothing_lost(repository: Repository, whole: dict[str, set[bytes]]) ->
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["refused", "answer lost"])
-def test_interrupted_anywhere_it_loses_nothing_and_can_be_run_again(late: bool) -> None:
+def test_interrupted_where_it_writes_it_loses_nothing_and_can_be_run_again(late: bool) -> None:
+    interrupt(late, ("put", "delete"))
+
+
+@pytest.mark.slow
+def test_interrupted_where_it_reads_it_loses_nothing_and_can_be_run_again() -> None:
+    interrupt(False, ("get", "list"))
+
+
+def interrupt(late: bool, verbs: Sequence[str]) -> None:
     repository, whole = broken()
     recording = RecordingStore(copy_of(repository).store)
     expected = repair(Repository.attach(recording, repository.credentials()), apply=True, level="data")
     total = len(recording.calls)
     assert total > 30
-    for verb in ("put", "delete") if late else ("get", "list", "put", "delete"):
+    for verb in verbs:
         for skip in range(len(recording.of(verb))):
             fault = Fault(verb, "", Refused("no", subject=verb), late=late, skip=skip, times=1)
             mine = copy_of(repository)

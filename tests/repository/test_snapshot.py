@@ -12,6 +12,7 @@ from repository.manifest_root import ManifestRoot
 from repository.repository import Repository
 from repository.seal import ObjectKind
 from repository.snapshot import FUTURE, Snapshot, find_parent, load_all, resolve
+from repository.snapshot_columns import pack_snapshots, unpack_snapshots
 from tests.repository.damage import damaged
 from tests.repository.samples import new_repository
 
@@ -44,6 +45,24 @@ def test_what_was_saved_is_loaded(repository: Repository) -> None:
     assert len(saved.id) == 32
     assert list(load_all(repository)) == [saved]
     assert replace(saved, id="") == PLAIN
+
+
+def test_hosts_are_kept_and_give_the_roots(repository: Repository) -> None:
+    saved = replace(PLAIN, hosts=("nas1", "nas2"), paths=(b"/", b"/etc")).save(repository)
+    assert list(load_all(repository)) == [saved]
+    assert list(unpack_snapshots([saved.name], json.loads(json.dumps(pack_snapshots([saved]))))) == [saved]
+    assert saved.roots == (b"nas1", b"nas1/etc", b"nas2", b"nas2/etc")
+    assert PLAIN.roots == (b"data", b"etc/\xff")
+    wanted = saved.host, saved.paths, "incremental", saved.time
+    assert find_parent([saved], *wanted) is None
+    assert find_parent([saved], *wanted, many=True) == saved
+
+
+@pytest.mark.parametrize("hosts", [["a", ".."], ["a/b"], [""], ["a", "a"], ["a\n"], "ab", [1], ["x" * 201]])
+def test_hosts_that_cannot_be_folders_are_damage(hosts: object) -> None:
+    document = json.loads(PLAIN.encode()) | {"hosts": hosts}
+    with pytest.raises(Damaged, match="hosts"):
+        Snapshot.decode("00", json.dumps(document).encode())
 
 
 def test_fields_of_later_versions_are_kept() -> None:

@@ -188,7 +188,7 @@ def test_snapshots_with_what_was_said_later() -> None:
     (row,) = plain_rows(table)
     assert (row["snapshot"], row["tags"], row["comment"], row["pinned"]) == (snapshot.id, ["kept"], "first", True)
     assert (row["host"], row["paths"], row["entries"]) == ("box", [b"/data"], 1)
-    assert [row[key] for key in ("files", "logical_bytes", "new_bytes", "stored_bytes")] == [1, 50, 40, 30]
+    assert [row[key] for key in ("files", "length_bytes", "new_bytes", "stored_bytes")] == [1, 50, 40, 30]
     assert table["time"].cast(pa.int64()).to_pylist() == [snapshot.time]
 
 

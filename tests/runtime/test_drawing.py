@@ -59,7 +59,12 @@ def test_strands_say_what_may_wait_before_them_and_where_they_run() -> None:
     space = "{http://www.w3.org/2000/svg}"
     root = ElementTree.fromstring(svg(bounded))
     texts = {text.text: text for text in root.iter(f"{space}text")}
-    labels = ["1 lane", "at most 3 waiting", "at most 4 MiB before it", "disk=ssd"]
+    labels = [
+        "1 lane",
+        "at most 3 waiting",
+        "at most 4 MiB before it",
+        "disk=ssd",
+    ]  # below each other: boxes stay small
     heights = [int(texts[label].get("y", "0")) for label in labels]
     assert heights == sorted(set(heights)) and heights[-1] < int(root.get("height", "0"))
     (box,) = [rect for rect in root.iter(f"{space}rect") if rect.get("class") == "strand"][1:]

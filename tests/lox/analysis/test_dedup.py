@@ -82,6 +82,6 @@ def test_names_of_one_file_are_hard_links_not_copies(shell: Shell, tmp_path: os.
     rows = shell.json("analyze", "dedup")
     found = {row["reason"]: row["logical"] for row in rows if row["type"] == "reason"}
     assert found["hard links"] == found["stored: first of its kind"] == 100_000
-    assert rows[-1]["ratio"] == 2.0
+    assert rows[-1]["logical_per_unique"] == 2.0
     text = shell("analyze", "dedup").ok().out
     assert "hard links" in text and ".bin" in text and "all snapshots together" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lox.analysis.lots import Lot
 from lox.analysis.unseen import unseen_total
 from lox.analysis.what_if import what_if
 from model.chunking import KIB, MIB, ChunkerParams
+from model.exits import ExitCode
 from repository.pack_keys import PackKind
 from repository.query import stats
 from repository.tables.view import View
@@ -28,6 +30,11 @@ TRIED = (
     ChunkerParams("gear", 4 * KIB, 64 * KIB, 4 * MIB),
     ChunkerParams("fixed", 4 * KIB, 32 * KIB, 32 * KIB),
 )
+
+
+def folder(place: Path) -> Path:
+    (place / "tree").mkdir()
+    return place / "tree"
 
 
 def make_tree(folder: Path, size: int, seed: int = 5) -> None:
@@ -133,7 +140,7 @@ def test_versions_in_a_repository_are_cut_anew(tmp_path: Path) -> None:
     held = stats(where.repository, view.index, [view.manifest(one) for one in view.snapshots])
     assert found.logical == held.logical
     assert row["unique_low"] <= held.unique <= row["unique_high"]
-    assert row["ratio"] == pytest.approx(held.logical / row["unique"])
+    assert row["logical_per_unique"] == pytest.approx(held.logical / row["unique"])
 
 
 @pytest.mark.parametrize("fraction", [0.15, 0.4, 1.0])
@@ -190,3 +197,76 @@ def test_the_command_before_the_first_backup(empty: Shell, tmp_path: Path) -> No
     text = empty("analyze", "what-if", tree, "--fixed", "16KiB").ok().out
     assert "16.0 KiB fixed" in text and "JUMPS/GiB" in text
     assert "not chunk sizes" in empty("analyze", "what-if", tree, "--chunks", "1/2").ok(2).err
+
+
+def test_time_that_is_over_leaves_a_whole_sample(tmp_path: Path) -> None:
+    """Also in the midst of a round: what was read of that is not counted, so the estimate is that of whole rounds."""
+    make_tree(folder(tmp_path), 12 * MIB)
+    roots = [os.fsencode(tmp_path / "tree")]
+
+    def estimate(seconds: float | None, bodies: int) -> Any:
+        lot: Lot[Any] = Lot(1 << 40, seed=2)
+        files = draw_files(lot, roots, ScanOptions())
+        left = [bodies]
+
+        def read(drawn: Any) -> Any:
+            for body in read_files(drawn):
+                left[0] -= 1
+                if left[0] < 0:
+                    time.sleep(max(seconds or 0, 0))
+                yield body
+
+        return what_if(lot, files, read, TRIED, seconds=seconds, seed=2)
+
+    whole = estimate(None, 0)
+    cut = estimate(2.0, 4)
+    assert 0 < cut.fraction < 1 == whole.fraction and cut.sampled < whole.sampled
+    lot: Lot[Any] = Lot(1 << 40, seed=2)
+    draw_files(lot, roots, ScanOptions())
+    assert cut.sampled == sum(one.size for high, some in lot.rounds() if high <= cut.fraction for one in some)
+    for row, truth in zip(cut.table.to_pylist(), whole.table.to_pylist(), strict=True):
+        assert row["unique_low"] * 0.9 <= truth["unique"] <= row["unique_high"] * 1.1
+
+
+def test_chunks_of_one_length_are_known_exactly_when_all_was_read(tmp_path: Path) -> None:
+    make_tree(folder(tmp_path), 4 * MIB)
+    lot: Lot[Any] = Lot(1 << 40)
+    files = draw_files(lot, [os.fsencode(tmp_path / "tree")], ScanOptions())
+    (row,) = what_if(lot, files, read_files, TRIED[2:]).table.to_pylist()
+    assert row["unique_low"] == row["unique"] == row["unique_high"] and row["chunks_low"] == row["chunks_high"]
+
+
+def test_holes_of_sparse_files_are_no_content_that_was_saved(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "sparse").mkdir()
+    with (tmp_path / "sparse" / "file").open("wb") as file:
+        file.write(os.urandom(200_000))
+        file.truncate(1 << 30)
+    shell("backup", tmp_path / "sparse").ok()
+    *_, row, summary = shell.json("analyze", "what-if", "--fixed", "64KiB")
+    assert row["logical"] == summary["logical"] < 1 << 20 and row["logical_per_unique"] < 1.1
+    (found,) = (one for one in shell.json("analyze", "space") if one.get("what") == "files")
+    assert found["logical"] == found["unique"] < 1 << 20
+    (dedup,) = (one for one in shell.json("analyze", "dedup") if one["type"] == "summary")
+    assert shell.json("stats")[0]["logical"] == dedup["logical"] == found["logical"]
+
+
+@pytest.mark.parametrize("options", [["--seed", "-1"], ["--seed", "9" * 40], ["--time", "-1"], ["--time", "nan"]])
+def test_nonsense_is_refused(empty: Shell, tmp_path: Path, options: list[str]) -> None:
+    for name in ("what-if", "compressibility"):
+        assert "invalid value" in empty("analyze", name, tmp_path, *options).ok(ExitCode.USAGE).err
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_few_large_copies_that_are_not_drawn_lie_in_the_interval(tmp_path: Path, seed: int) -> None:
+    """Nine copies of one file are a third of everything: a sample has all of them or none."""
+    tree = folder(tmp_path)
+    make_tree(tree, 18 * MIB, seed=3)
+    large = random.Random(1).randbytes(MIB)
+    for number in range(9):
+        (tree / f"large{number}").write_bytes(large)
+    files = [path.read_bytes() for path in tree.rglob("*") if path.is_file()]
+    truth = sum(map(len, set(files)))
+    lot: Lot[Any] = Lot(3 * MIB, seed)
+    count = draw_files(lot, [os.fsencode(tree)], ScanOptions())
+    (row,) = what_if(lot, count, read_files, TRIED[:1], seed=seed + 1).table.to_pylist()
+    assert row["unique_low"] <= truth, (row["unique_low"], row["unique"], truth)

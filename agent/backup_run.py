@@ -1,0 +1,208 @@
+"""One run of a job: script before, `lox backup` with its repetitions, script after, retention; all of it told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agent import lines
+from agent.child import Ended, Event, lox
+from agent.hooks import HookResult, run_hook
+from agent.host import Host, Outcome
+from agent.logs import log
+from agent.pings import ping
+from agent.repositories import SECONDS, Place, trouble_of
+from agent.telling import Teller, summary_of_backup
+from model.errors import ConfigError, LoxError, RunFailed
+from model.exits import ExitCode
+from model.wire.policy import PolicyJob
+
+PRUNE_EVERY = 24 * 3600.0  # seconds
+HOOK_LINES = 200
+FORGOTTEN_MAX = 10_000  # that the server is told of
+
+
+@dataclass(slots=True)
+class BackupRun:
+    """A run of `job` into `place`."""
+
+    host: Host
+    teller: Teller
+    job: PolicyJob
+    place: Place
+    _working: asyncio.Task[Outcome] | None = None
+    _unwanted: bool = False
+
+    def cancel(self) -> None:
+        """Somebody does not want it any more: it ends as soon as it can, and says so."""
+        self._unwanted = True
+        if self._working is not None:
+            self._working.cancel()
+
+    async def run(self) -> None:
+        """From the first event to the last. If the task is cancelled, the row stays: the next agent takes it up."""
+        self.teller.started()
+        ping(self.host, self.job.ping_url, "start", self.teller.row.run)
+        outcome = await self._guarded()
+        outcome = await self._after(outcome)
+        if outcome.good and (gone := await self._retain()):
+            outcome.summary["forgotten"] = gone[:FORGOTTEN_MAX]
+        if self.teller.row.body.get("uncounted"):
+            self.host.metrics.failed(lines.label(self.job, self.job.uuid), outcome.status)
+        self.teller.ended(outcome.status, outcome.code, outcome.summary, outcome.error)
+        ping(self.host, self.job.ping_url, "" if outcome.good else "fail", self.teller.row.run)
+        self._log(outcome)
+
+    def _log(self, outcome: Outcome) -> None:
+        told = {"job": self.job.name, "run": str(self.teller.row.run), "status": outcome.status}
+        if outcome.error is not None:
+            log().error("backup ended", why=str(outcome.error), **told)
+        else:
+            log().info("backup ended", snapshot=outcome.summary.get("snapshot"), **told)
+
+    async def _guarded(self) -> Outcome:
+        self.teller.row.body["uncounted"] = True  # until lox runs, which counts itself
+        try:
+            self._working = asyncio.create_task(self._work())
+            if self._unwanted:
+                self._working.cancel()
+            return await self._working
+        except asyncio.CancelledError:
+            if not self._unwanted:
+                raise
+            return Outcome.cancelled()
+        except LoxError as error:
+            return Outcome.of_error(error)
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            return Outcome.of_error(RunFailed("the system refused", subject=str(error.filename or ""), why=why))
+
+    async def _work(self) -> Outcome:
+        lines.refuse_impossible(self.job, self.place.encrypted)
+        kit = await self.host.repositories.prepare(self.place)
+        if kit is not None:
+            self.teller.log(f"the repository's key was made on this host; print its recovery kit: {kit}", "warn")
+        paths, missing = self._paths()
+        if self.job.pre_script is not None:
+            self._remember_post()
+            result = await self._hook(self.job.pre_script, self.job.pre_script_timeout_seconds, {})
+            if result.trouble:
+                raise RunFailed("the script before the backup failed", why=result.trouble)
+        self._remember_post()
+        ended = await self._attempts(paths)
+        return self._outcome(ended, missing)
+
+    def _paths(self) -> tuple[list[str], list[str]]:
+        """Paths of the job that are there, and those that are not. Raises ConfigError if none is."""
+        there = [path for path in self.job.source_paths if os.path.lexists(path)]
+        missing = [path for path in self.job.source_paths if path not in there]
+        for path in missing:
+            self.teller.problem(path, "does not exist")
+        if not there:
+            raise ConfigError("nothing to back up", subject=self.job.name, why="none of its paths exists")
+        return there, missing
+
+    def _remember_post(self) -> None:
+        """From here on the script after the backup is owed, even if the agent is killed."""
+        if self.job.post_script is not None:
+            self.teller.row.body["post"] = [self.job.post_script, self.job.post_script_timeout_seconds]
+            self.host.state.put_run(self.teller.row)
+
+    async def _attempts(self, paths: list[str]) -> Ended:
+        config, row = self.host.config, self.teller.row
+        limit = self.host.bandwidth.join(row.run, self.job.bandwidth_limit_mbps)
+        line = lines.backup(self.job, paths, row.body.get("mode"), limit)
+        try:
+            for left in range(config.retry_count, -1, -1):
+                ended = await self.host.run_lox(line, self.place, self.teller)
+                row.body["uncounted"] = ended.code < 0 or ended.code == ExitCode.USAGE
+                if not left or not worth_repeating(ended):
+                    break
+                delay = config.retry_delay_seconds
+                self.teller.log(
+                    f"failed: {ended.trouble}; the next of {left} more attempts begins in {delay} s", "warn"
+                )
+                self.teller.flush()
+                await asyncio.sleep(delay)
+        finally:
+            self.host.bandwidth.leave(row.run)
+        return ended
+
+    def _outcome(self, ended: Ended, missing: list[str]) -> Outcome:
+        if not ended.good:
+            return Outcome("failed", ended.code, error=trouble_of(ended, "the backup failed", self.place))
+        status = "partial" if missing or ended.code == ExitCode.PARTIAL else "success"
+        return Outcome(status, max(ended.code, ExitCode.PARTIAL if missing else 0), summary_of_backup(ended, missing))
+
+    async def _after(self, outcome: Outcome) -> Outcome:
+        """The script after the backup, whatever came of that; if it fails, something is not as it should be."""
+        if not self.teller.row.body.get("post"):
+            return outcome
+        assert self.job.post_script is not None, "that is why it is owed"
+        told = {"status": outcome.status, "snapshot": outcome.summary.get("snapshot") or "", "exit_code": outcome.code}
+        try:
+            result = await self._hook(self.job.post_script, self.job.post_script_timeout_seconds, told)
+            trouble = result.trouble
+        except (LoxError, OSError) as error:
+            trouble = str(error)
+        self.teller.row.body.pop("post")
+        if trouble and outcome.status == "success":
+            outcome.status, outcome.code = "partial", int(ExitCode.PARTIAL)
+        return outcome
+
+    async def _hook(self, name: str, seconds: int, told: Mapping[str, object]) -> HookResult:
+        result = await run_hook(self.host.config.hooks_dir, name, context(self.job, self.teller) | dict(told), seconds)
+        tell_hook(self.teller, result)
+        return result
+
+    async def _retain(self) -> list[str]:
+        """Forget what the job's rules do not keep, and prune once a day, where that is this agent's business.
+
+        Returns the snapshots that are gone.
+        """
+        if not self.place.maintained:
+            return []
+        environment, gone = self.host.environment(self.place), list[str]()
+
+        def hear(event: Event) -> None:
+            if event["type"] == "decision" and event.get("action") == "forget":
+                gone.append(str(event["id"]))
+
+        try:
+            ended = await lox(lines.forget(self.job), environment, SECONDS, hear)
+            if not ended.good:
+                self.teller.log(f"retention failed: {ended.trouble}", "error")
+                return []
+            if gone:
+                self.teller.log(f"retention: {len(gone)} snapshots forgotten")
+            name = f"pruned/{self.place.uuid}"
+            if time.time() - (self.host.state.note(name) or 0.0) >= PRUNE_EVERY:
+                self.host.state.put_note(name, time.time())
+                ended = await lox(["--json", "prune"], environment)
+                self.teller.log(f"prune failed: {ended.trouble}" if not ended.good else "pruned",
+                                "info" if ended.good else "error")  # fmt: skip
+        except TimeoutError:
+            self.teller.log("retention took too long; the next run tries again", "error")
+        return gone
+
+
+def worth_repeating(ended: Ended) -> bool:
+    """Whether another attempt may do what this one did not: not if a setting, a key or a full store is the reason."""
+    return ended.code < 0 or ended.code == ExitCode.FAILURE
+
+
+def context(job: PolicyJob, teller: Teller) -> dict[str, object]:
+    """What scripts are told."""
+    return {"job": job.name, "job_uuid": str(job.uuid), "run": str(teller.row.run), "paths": list(job.source_paths)}
+
+
+def tell_hook(teller: Teller, result: HookResult) -> None:
+    """What a script said, line by line, and whether it failed."""
+    for line in result.output.splitlines()[:HOOK_LINES]:
+        teller.log(f"{result.name}: {line}")
+    if result.trouble:
+        teller.log(result.trouble, "error")
+    teller.flush()

@@ -1,0 +1,1 @@
+"""Commands of ``lox-agent``, one a file."""

@@ -1,0 +1,73 @@
+"""``lox-agent backup``."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import click
+
+from agent.app import Settings
+from model.errors import UsageError
+from model.exits import ExitCode
+
+if TYPE_CHECKING:
+    from agent.state import RunRow, State
+
+LOOK_SECONDS = 0.2
+
+
+@click.command("backup")
+@click.argument("job")
+@click.option("--mode", type=click.Choice(["incremental", "full", "differential"]), help="Instead of the job's own.")
+@click.option("--no-wait", is_flag=True, help="Return at once; 'lox-agent status' shows what became of it.")
+@click.pass_obj
+def command(settings: Settings, job: str, mode: str | None, no_wait: bool) -> int:
+    """Run a job now.
+
+    JOB is the name or the id of a job of this agent. The running agent does it, as if the server had asked, and tells
+    the server. Exit code 3 means that some items could not be read.
+    """
+    config = settings.load()
+    from agent.jobs_here import find_job
+    from agent.state import RunRow, State
+    from agent.work_dir import WorkDir
+
+    work = WorkDir(config.work_dir)
+    work.prepare()
+    if (pid := work.running_pid()) is None:
+        raise UsageError("the agent does not run", hint="start it: lox-agent service start")
+    state = State(work.state)
+    found, _ = find_job(state, job)
+    row = RunRow(uuid4(), found.uuid, "backup", "waiting", {"trigger": "agent", "mode": mode, "attempt": 1})
+    state.put_run(row)
+    os.kill(pid, signal.SIGUSR1)
+    if no_wait:
+        _say(settings, row)
+        return ExitCode.OK
+    row = _wait(state, row)
+    _say(settings, row)
+    return {"success": ExitCode.OK, "partial": ExitCode.PARTIAL, "cancelled": ExitCode.INTERRUPTED}.get(
+        row.status or "", ExitCode.FAILURE
+    )
+
+
+def _wait(state: State, row: RunRow) -> RunRow:
+    while True:
+        time.sleep(LOOK_SECONDS)
+        found = next((one for one in state.runs("ended") if one.run == row.run), None)
+        if found is not None:
+            return found
+
+
+def _say(settings: Settings, row: RunRow) -> None:
+    fields = {"type": "run", "schema": 1, "run": str(row.run), "status": row.status or row.state}
+    why = row.body.get("why")
+    if settings.json:
+        click.echo(json.dumps(fields | ({"why": why} if why else {})))
+    else:
+        click.echo(f"run {row.run}: {row.status or row.state}" + (f": {why}" if why else ""))

@@ -1,0 +1,1 @@
+"""The layer under all routes: validation, permission, problems, idempotency, limits, and the OpenAPI document."""

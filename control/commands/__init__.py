@@ -1,0 +1,1 @@
+"""The commands of ``lox-server``, one a file."""

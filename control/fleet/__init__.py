@@ -1,0 +1,1 @@
+"""Agents: registration, enrolment, heartbeats, commands, and the streams they answer with."""

@@ -1,0 +1,1 @@
+"""The served installer: scripts, signed manifest, wheels."""

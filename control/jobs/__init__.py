@@ -1,0 +1,1 @@
+"""Jobs: what is backed up and when, as an operator defines it."""

@@ -1,0 +1,1 @@
+"""Repositories of a tenant: places without secrets."""

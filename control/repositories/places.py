@@ -1,0 +1,84 @@
+"""Repositories: which a job uses, and how agents are told where it lies."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control.api.problems import Invalid, Unknown
+from control.repositories.tables import RepositoryRow
+from control.services import Services
+from model.wire.policy import PolicyRepository
+from model.wire.repositories import Repository
+
+
+def vault_url(services: Services, uuid: UUID) -> str:
+    """Where agents find a repository of the server's own vault."""
+    return f"lox+https://{urlsplit(services.settings.url).netloc}/{uuid}"
+
+
+async def repository_row(session: AsyncSession, tenant: UUID, uuid: UUID) -> RepositoryRow:
+    """The repository. Raises Unknown, also for one of another tenant."""
+    row = await session.scalar(
+        select(RepositoryRow).where(RepositoryRow.tenant_id == tenant, RepositoryRow.uuid == uuid)
+    )
+    if row is None:
+        raise Unknown("repository")
+    return row
+
+
+async def chosen_repository(session: AsyncSession, tenant: UUID, uuid: UUID | None) -> RepositoryRow | None:
+    """That of a job: the one it names, or the tenant's default, None if there is none. Raises Invalid."""
+    if uuid is None:
+        return await default_repository(session, tenant)
+    try:
+        return await repository_row(session, tenant, uuid)
+    except Unknown:
+        raise Invalid("repository_uuid", "there is no such repository") from None
+
+
+async def default_repository(session: AsyncSession, tenant: UUID) -> RepositoryRow | None:
+    """The tenant's default."""
+    return await session.scalar(
+        select(RepositoryRow).where(RepositoryRow.tenant_id == tenant, RepositoryRow.default.is_(True))
+    )
+
+
+def url_of(services: Services, row: RepositoryRow) -> str:
+    """Where it lies."""
+    return vault_url(services, row.uuid) if row.vault else row.url
+
+
+def repository_of(services: Services, row: RepositoryRow, used: int | None = None) -> Repository:
+    """The repository as the API shows it."""
+    return Repository.model_validate(
+        {
+            "uuid": row.uuid,
+            "name": row.name,
+            "url": url_of(services, row),
+            "vault": row.vault,
+            "encryption": row.encryption,
+            "maintenance_agent_uuid": row.maintenance_agent_uuid,
+            "quota_bytes": row.quota_bytes,
+            "used_bytes": used,
+            "default": row.default,
+            "created_at": row.created_at,
+        }
+    )
+
+
+def policy_repository(services: Services, row: RepositoryRow, agent: UUID) -> PolicyRepository:
+    """The repository as `agent` is told of it."""
+    return PolicyRepository.model_validate(
+        {
+            "uuid": row.uuid,
+            "name": row.name,
+            "url": url_of(services, row),
+            "vault": row.vault,
+            "encryption": row.encryption,
+            "maintenance": row.maintenance_agent_uuid == agent,
+        }
+    )

@@ -1,0 +1,1 @@
+"""Restores, and looking into snapshots through an agent."""

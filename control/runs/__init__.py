@@ -1,0 +1,1 @@
+"""Runs: what agents report, kept, shown live and looked after."""
