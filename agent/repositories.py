@@ -1,6 +1,6 @@
 """Repositories as this host uses them: their keys, which never leave it, and what `lox` is told to find both.
 
-The key of a repository is made here at first use: 32 random bytes in a file that only the agent reads. With it goes a
+The key of a repository is made here at first use, a key file that only the agent reads. With it goes a
 recovery kit: a sheet to print, with a code that opens the repository when this host is lost. Hosts that are to share a
 repository are given the same key file by their operator.
 """
@@ -8,9 +8,7 @@ repository are given the same key file by their operator.
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
-import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
@@ -18,7 +16,7 @@ from uuid import UUID
 from agent.child import Ended, lox
 from agent.config import AgentConfig
 from agent.logs import log
-from agent.work_dir import WorkDir, write_private
+from agent.work_dir import WorkDir
 from model.errors import ConfigError, LoxError, NoRepository, RunFailed, WrongPassword
 from model.exits import ExitCode
 
@@ -78,7 +76,7 @@ class Repositories:
                 return None
             kit = None
             if not place.encrypted:
-                await self._init(place, ["--encryption", "none"], None)
+                await self._init(place, ["--encryption", "none"])
             elif not self.work.key(place.uuid).exists():
                 kit = await self._first_use(place)
             self._ready.add(place.uuid)
@@ -88,13 +86,10 @@ class Repositories:
         """With a key that counts once it opens the repository: killed anywhere, the next attempt goes on from here."""
         key = self.work.key(place.uuid)
         new = key.with_suffix(".key.new")
-        if not new.exists():
-            write_private(new, base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=") + b"\n")
-        made = await self._init(place, [], new)
-        if not made and not await self._opens(place, new):
-            new.unlink()
-            hint = f"copy it from a host that has it to {key}, mode 0600"
-            raise ConfigError("this host has no key of the repository", subject=str(place.uuid), hint=hint)
+        if not (new.exists() and await self._opens(place, new)):
+            new.unlink(missing_ok=True)
+            if not await self._init(place, ["--key-file", os.fspath(new)]):
+                self.require(place)
         kit = await self._kit(place, new)
         os.rename(new, key)
         folder = os.open(key.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -105,9 +100,9 @@ class Repositories:
         log().info("made the key of a repository", repository=str(place.uuid), file=str(key))
         return kit
 
-    async def _init(self, place: Place, arguments: list[str], key: Path | None) -> bool:
+    async def _init(self, place: Place, arguments: list[str]) -> bool:
         """Whether the repository was made now; False if there is one."""
-        ended = await lox(["--json", "init", *arguments], self._with_key(place, key), SECONDS)
+        ended = await lox(["--json", "init", *arguments], self._with_key(place, None), SECONDS)
         if ended.good:
             return True
         if ended.code == ExitCode.USAGE and "a repository here already" in ended.trouble:
@@ -115,8 +110,9 @@ class Repositories:
         raise trouble_of(ended, "cannot make the repository", place)
 
     async def _opens(self, place: Place, key: Path) -> bool:
+        """Whether the key of an attempt that was cut short opens what is there. If nothing whole is, it does not."""
         ended = await lox(["--json", "key", "list"], self._with_key(place, key), SECONDS)
-        if ended.good or ended.code == ExitCode.WRONG_PASSWORD:
+        if ended.good or ended.code in (ExitCode.WRONG_PASSWORD, ExitCode.NO_REPOSITORY, ExitCode.DAMAGE_FOUND):
             return ended.good
         raise trouble_of(ended, "cannot open the repository", place)
 
@@ -132,7 +128,9 @@ class Repositories:
         return path
 
     def _with_key(self, place: Place, key: Path | None) -> dict[str, str]:
-        return self.environment(place) | ({"LOX_PASSWORD_FILE": os.fspath(key)} if key is not None else {})
+        """The environment with another key than the repository's own, or none."""
+        found = {name: value for name, value in self.environment(place).items() if name != "LOX_PASSWORD_FILE"}
+        return found | ({"LOX_PASSWORD_FILE": os.fspath(key)} if key is not None else {})
 
 
 def trouble_of(ended: Ended, what: str, place: Place) -> LoxError:

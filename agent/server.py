@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from agent.config import AgentConfig
 from agent.redact import redact
 from model import __version__
-from model.errors import ConfigError, LoxError
+from model.errors import ConfigError, RefusedByServer, Unreachable
 from model.wire.agents import HeartbeatIn, HeartbeatOut, Registered, RegisterIn
 from model.wire.base import Answer
 from model.wire.commands import Command
@@ -32,7 +32,7 @@ ANSWER_MAX = 32 << 20  # bytes
 BACKOFF_FIRST, BACKOFF_MAX = 1.0, 60.0  # seconds
 
 
-class ServerAway(LoxError):
+class ServerAway(Unreachable):
     """The server cannot be reached, or cannot answer now: to be tried again. `retry_after`: seconds, if it said so."""
 
     def __init__(
@@ -42,11 +42,11 @@ class ServerAway(LoxError):
         self.retry_after = retry_after
 
 
-class ServerRefused(LoxError):
+class ServerRefused(RefusedByServer):
     """The server does not know this agent, or not any more."""
 
 
-class ServerRejected(LoxError):
+class ServerRejected(RefusedByServer):
     """The server says that a request makes no sense: it will not if it is repeated."""
 
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "reset-password": "Give a person a new password.",
     "backup-db": "Write a consistent copy of the database to a file.",
     "restore-db": "Put such a copy in the place of the database.",
+    "wheels": "Collect the packages that the installer of agents hands out.",
     "openapi": "Print the OpenAPI document of the API.",
     "version": "Print the version.",
 }

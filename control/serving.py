@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import asyncio.sslproto as sslproto
 import os
 import signal
 import ssl
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 
@@ -16,13 +18,15 @@ from aiohttp import web
 
 from control import logs, tls
 from control.api.layer import SERVICES
-from control.app import make_app
+from control.app import make_app, make_installer_app
 from control.db.migrate import migrate
 from control.settings import ServerSettings, address_of
 from model.errors import ConfigError
+from model.exits import ExitCode
 from model.systemd import notify
 
 BACKLOG = 1024
+TLS_BUFFER = 32 << 10  # bytes of each connection; asyncio takes 256 KiB, and two thousand agents wait on one each
 GRACE = 20.0  # seconds that requests under way have when the server stops
 RENEW_EVERY = timedelta(hours=12).total_seconds()
 RESTART_AFTER = 1.0  # seconds before a process that died is started again
@@ -31,6 +35,7 @@ RESTART_AFTER = 1.0  # seconds before a process that died is started again
 def serve(settings: ServerSettings) -> int:
     """Until SIGTERM or SIGINT. Returns the exit code. Raises ConfigError."""
     logs.set_up(settings.log_level, settings.log_format)
+    sslproto.SSLProtocol.max_size = TLS_BUFFER
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     asyncio.run(_prepare(settings))
     if settings.processes == 1:
@@ -56,7 +61,9 @@ async def _process(settings: ServerSettings, leader: bool) -> int:
     files = tls.certificates(settings)
     context = tls.server_context(files)
     app = make_app(settings, leader)
+    contexts = [context]
     runner = web.AppRunner(app, access_log=None, keepalive_timeout=75, shutdown_timeout=GRACE)
+    installer = web.AppRunner(make_installer_app(app[SERVICES]), access_log=None, shutdown_timeout=GRACE)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -64,8 +71,12 @@ async def _process(settings: ServerSettings, leader: bool) -> int:
     await runner.setup()
     try:
         host, port = address_of(settings.listen)
+        if settings.installer_listen is not None:
+            contexts.append(tls.server_context(files, old=True))
+            await installer.setup()
+            await _listen(installer, settings.installer_listen, contexts[1], settings.processes > 1)
         await _listen(runner, settings.listen, context, settings.processes > 1)
-        renewing = asyncio.create_task(_renew(settings, context))
+        renewing = asyncio.create_task(_renew(settings, contexts))
         log.info("listening", url=settings.url, host=host or "*", port=port, process=os.getpid())
         if leader:
             notify("READY=1")
@@ -76,6 +87,7 @@ async def _process(settings: ServerSettings, leader: bool) -> int:
         app[SERVICES].stopping.set()
         renewing.cancel()
     finally:
+        await installer.cleanup()
         await runner.cleanup()
     return 0
 
@@ -92,21 +104,22 @@ async def _listen(runner: web.AppRunner, listen: str, context: ssl.SSLContext, s
         raise ConfigError("cannot listen", subject=listen, why=why, hint="set listen to another port") from error
 
 
-async def _renew(settings: ServerSettings, context: ssl.SSLContext) -> None:
+async def _renew(settings: ServerSettings, contexts: Sequence[ssl.SSLContext]) -> None:
     """A certificate of our making is renewed in time; new connections get the new one."""
     while True:
         await asyncio.sleep(RENEW_EVERY)
         with suppress(ConfigError):
             files = tls.certificates(settings)
-            context.load_cert_chain(files.certificate, files.key)
+            for context in contexts:
+                context.load_cert_chain(files.certificate, files.key)
 
 
 def _supervise(settings: ServerSettings) -> int:
-    """Starts the processes, and again if one dies; the first is the leader."""
+    """Starts the processes, and again if one dies; the first is the leader. One that cannot be set up ends them all."""
     children: dict[int, bool] = {}
-    stopping = False
+    code, stopping = 0, False
 
-    def stop(number: int, frame: object) -> None:
+    def stop(number: int = 0, frame: object = None) -> None:
         nonlocal stopping
         stopping = True
         for child in children:
@@ -118,17 +131,19 @@ def _supervise(settings: ServerSettings) -> int:
     for number in range(settings.processes):
         children[_fork(settings, leader=number == 0)] = number == 0
     while children:
-        try:
-            child, status = os.wait()
-        except InterruptedError:
-            continue
+        child, status = os.wait()
         leader = children.pop(child)
+        if stopping:
+            continue
+        if os.waitstatus_to_exitcode(status) == ExitCode.INVALID_CONFIGURATION:
+            code = int(ExitCode.INVALID_CONFIGURATION)
+            stop()
+            continue
+        structlog.get_logger("control").error("process died", process=child, status=status)
+        time.sleep(RESTART_AFTER)
         if not stopping:
-            structlog.get_logger("control").error("process died", process=child, status=status)
-            time.sleep(RESTART_AFTER)
-            if not stopping:
-                children[_fork(settings, leader)] = leader
-    return 0
+            children[_fork(settings, leader)] = leader
+    return code
 
 
 def _fork(settings: ServerSettings, leader: bool) -> int:
@@ -140,6 +155,9 @@ def _fork(settings: ServerSettings, leader: bool) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         code = asyncio.run(_process(settings, leader))
+    except ConfigError as error:
+        structlog.get_logger("control").error(str(error), hint=error.hint)
+        code = int(error.exit_code)
     except BaseException:
         structlog.get_logger("control").exception("process failed")
     finally:

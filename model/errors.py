@@ -19,6 +19,9 @@
     │   ├── NewerFormat             a format or feature newer than this program          exit 17
     │   │   └── NoKey               sealed under keys newer than the one at hand         exit 12
     │   └── NotFound                no such snapshot, path or key
+    ├── ServerError
+    │   ├── RefusedByServer         it answered, and said no: the request is what to change  exit 13
+    │   └── Unreachable             no answer, or that it failed                         exit 14
     ├── RunFailed                   an executor gave up; names stage and lane
     └── Interrupted                 SIGINT or SIGTERM                                    exit 130
 
@@ -145,6 +148,27 @@ class NoKey(NewerFormat):
 
 class NotFound(RepositoryError):
     pass
+
+
+class ServerError(LoxError):
+    pass
+
+
+class RefusedByServer(ServerError):
+    """`status` is that of HTTP."""
+
+    exit_code = ExitCode.REFUSED
+
+    def __init__(self, what: str, *, subject: str = "", why: str = "", hint: str = "", status: int = 0) -> None:
+        super().__init__(what, subject=subject, why=why, hint=hint)
+        self.status = status
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (*super().__reduce__(), {"status": self.status})
+
+
+class Unreachable(ServerError):
+    exit_code = ExitCode.UNREACHABLE
 
 
 class RunFailed(LoxError):

@@ -14,6 +14,8 @@ class ExitCode(IntEnum):
     PARTIAL = 3
     NO_REPOSITORY = 10
     WRONG_PASSWORD = 12
+    REFUSED = 13
+    UNREACHABLE = 14
     DAMAGE_FOUND = 15
     STORE_FULL = 16
     NEWER_FORMAT = 17
@@ -32,6 +34,8 @@ _MEANINGS = {
     ExitCode.PARTIAL: "finished, but some items could not be read or written; they are listed",
     ExitCode.NO_REPOSITORY: "there is no repository at this place",
     ExitCode.WRONG_PASSWORD: "the password opens no key of this repository",
+    ExitCode.REFUSED: "the server refused what was asked",
+    ExitCode.UNREACHABLE: "the server cannot be reached, or failed",
     ExitCode.DAMAGE_FOUND: "stored bytes are damaged or missing",
     ExitCode.STORE_FULL: "the store has no room left",
     ExitCode.NEWER_FORMAT: "the repository was written by a newer version",

@@ -4,11 +4,14 @@ stage works alone, and packs put into a store by themselves.
 
 from __future__ import annotations
 
+import mmap
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from model.batches import BODY_MAX
 from pipelines.backup import BackupRequest
 from pipelines.draw import Sample
 from pipelines.options import EngineOptions
@@ -20,6 +23,7 @@ PASSES = 3  # of which the fastest counts, stage by stage; the first reads from 
 PATIENCE = 8.0  # seconds for the passes with one codec, after which no further one is begun
 OBJECT_BYTES = 16 << 20  # of what is put into a store
 PUT_SECONDS = 1.0
+HANDOVERS, HANDOVERS_KEPT = 32, 4  # batches that are handed over, and how many of them lie in a queue meanwhile
 INLINE = EngineOptions(executor="inline", lanes=1)
 COMMON = ("scan", "read", "chunk", "hash", "dedup", "commit")
 
@@ -33,6 +37,7 @@ class Bench:
         self._on_pass = on_pass
         self._costs: dict[str, Cost] = {}
         self._new = 1.0
+        self._reading = float("inf"), float("inf")  # seconds for a byte by the clock: first, and from memory
 
     def run(self, packings: Sequence[tuple[str, int]], name: str) -> Rates:
         """The rates of all stages, with each of these codecs and levels; they are kept under `name`."""
@@ -41,7 +46,15 @@ class Bench:
         with self._ground.store() as store:
             self._costs["upload"] = put_cost(store, usable_cores())
         return Rates(
-            name, self._sample.files, self._sample.size, self._new, self._costs, found, host_facts(), time.time()
+            name,
+            self._sample.files,
+            self._sample.size,
+            self._new,
+            self._costs,
+            handover_cost(),
+            found,
+            host_facts(),
+            time.time(),
         )
 
     def _packing(self, codec: str, level: int) -> Packing:
@@ -60,17 +73,18 @@ class Bench:
         return Packing(codec, level, Cost(compress, compress), Cost(encrypt, encrypt), stored)
 
     def _take_common(self, trial: Trial, cold: bool) -> None:
-        """Costs for a byte read. The first pass tells how long reading takes, later ones how much of it is work."""
+        """Costs for a byte read, of which the least counts. Reading is work, and the waiting that the first pass had
+        more of than those that read from memory: on a busy machine all of them wait for a processor."""
         read = max(trial.read, 1)
         self._new = trial.new / read
         for name in COMMON:
             cpu = _work(trial, name) / read
-            before = self._costs.get(name, Cost(cpu, cpu))
-            cpu = min(before.cpu, cpu)
-            wall = cpu
-            if name == "read":
-                wall = trial.trace.stage(name).busy / read if cold else max(before.wall, cpu)
-            self._costs[name] = Cost(wall, cpu)
+            cpu = min(self._costs.get(name, Cost(cpu, cpu)).cpu, cpu)
+            self._costs[name] = Cost(cpu, cpu)
+        clock, (first, warm) = trial.trace.stage("read").busy / read, self._reading
+        self._reading = first, warm = (clock, warm) if cold else (first, min(warm, clock))
+        cpu = self._costs["read"].cpu
+        self._costs["read"] = Cost(max(cpu, first if warm == float("inf") else cpu + first - warm), cpu)
 
 
 def _work(trial: Trial, stage: str) -> float:
@@ -81,13 +95,17 @@ def _work(trial: Trial, stage: str) -> float:
 
 
 def put_cost(store: Store, at_once: int) -> Cost:
-    """What a stored byte costs with this many objects under way, each of random bytes. Raises StoreError."""
-    data = os.urandom(OBJECT_BYTES)
+    """What a stored byte costs with this many objects under way, each of random bytes. Raises StoreError.
+
+    They begin at a page, as packs do: what does not is copied into the page cache, which costs 30 times as much.
+    """
+    data = mmap.mmap(-1, OBJECT_BYTES)
+    data[:] = os.urandom(OBJECT_BYTES)
     begin, cpu, done = time.perf_counter(), time.process_time(), 0
 
     def put(number: int) -> None:
         # Another length each, as a store may recognise an object it has.
-        store.put(f"bench/{number:04d}", [memoryview(data)[number:]])
+        store.put(f"bench/{number:04d}", [memoryview(data)[: OBJECT_BYTES - number]])
 
     with ThreadPoolExecutor(at_once) as pool:
         while done == 0 or time.perf_counter() - begin < PUT_SECONDS:
@@ -95,3 +113,14 @@ def put_cost(store: Store, at_once: int) -> Cost:
             done += at_once
     size = done * OBJECT_BYTES
     return Cost((time.perf_counter() - begin) / size, (time.process_time() - cpu) / size)
+
+
+def handover_cost() -> Cost:
+    """What it costs to hand a byte from one strand to the next: a copy into memory that is new each time."""
+    body, kept = memoryview(bytearray(BODY_MAX)), deque[bytes](maxlen=HANDOVERS_KEPT)
+    cpu = time.thread_time()
+    for _ in range(HANDOVERS):
+        kept.append(bytes(body))
+    size = HANDOVERS * BODY_MAX
+    used = (time.thread_time() - cpu) / size
+    return Cost(used, used)  # as of stages: what other programs take of the machine is no cost of ours

@@ -2,9 +2,10 @@
 
 The model. Whatever works on a backup takes some seconds for a byte that is read, and the slowest sets the pace:
 
-- each strand: the sum of its stages, divided by its lanes, as a lane does one stage after the other;
+- each strand: the sum of its stages and of copying what it hands to the next strand, divided by its lanes, as a lane
+  does one thing after the other;
 - the caller's thread: scan and commit;
-- the processor: what all stages take of it, divided by the cores;
+- the processor: what all stages and copies take of it, divided by the cores;
 - the store: what is stored, at the pace measured with as many packs under way as there are cores;
 - a limit of the upload, if there is one.
 
@@ -90,13 +91,14 @@ class Conditions:
 def predict(strands: Sequence[Strand], rates: Rates, packing: Packing, conditions: Conditions) -> Forecast:
     """What a backup with these strands will do on a host with these rates."""
     costs = _costs(rates, packing, conditions.new)
-    loads = _loads(strands, costs, packing, conditions)
+    handed = _handed(strands, rates, packing, conditions.new)
+    loads = _loads(strands, costs, handed, packing, conditions)
     slowest = max(loads, key=lambda load: load.seconds)
-    stage, after = _limiting(strands, costs, packing, conditions, slowest)
-    next_loads = _loads(strands, _halved(costs, stage), packing, conditions)
+    stage, after = _limiting(strands, costs, handed, packing, conditions, slowest)
+    next_loads = _loads(strands, _halved(costs, stage), handed, packing, conditions)
     next_slowest = max(next_loads, key=lambda load: load.seconds)
-    then, _ = _limiting(strands, _halved(costs, stage), packing, conditions, next_slowest)
-    cpu = sum(cost.cpu for cost in costs.values())
+    then, _ = _limiting(strands, _halved(costs, stage), handed, packing, conditions, next_slowest)
+    cpu = sum(cost.cpu for cost in [*costs.values(), *handed])
     return Forecast(
         rate=1.0 / max(slowest.seconds, 1e-15),
         limit=slowest.name,
@@ -119,19 +121,31 @@ def _costs(rates: Rates, packing: Packing, new: float) -> dict[str, Cost]:
     return costs
 
 
+def _handed(strands: Sequence[Strand], rates: Rates, packing: Packing, new: float) -> list[Cost]:
+    """Seconds for a byte read that each strand takes to hand over what it gives to the next."""
+    shares = {"compress": new, "encrypt": new * packing.stored, "upload": new * packing.stored}
+    given = [shares.get(strand.nodes[0].name, 1.0) for strand in strands[1:]]
+    return [*(_scaled(rates.handover, share) for share in given), NO_COST]
+
+
 def _loads(
-    strands: Sequence[Strand], costs: Mapping[str, Cost], packing: Packing, conditions: Conditions
+    strands: Sequence[Strand],
+    costs: Mapping[str, Cost],
+    handed: Sequence[Cost],
+    packing: Packing,
+    conditions: Conditions,
 ) -> tuple[Load, ...]:
     loads = []
-    for strand in strands:
+    for strand, copies in zip(strands, handed, strict=True):
         # Packs are sent by a thread beside the lane: that is the load of the store.
         parts = {node.name: costs.get(node.name, NO_COST).wall / strand.lanes for node in strand.nodes}
         parts.pop("upload", None)
-        loads.append(Load(strand.name, sum(parts.values()), parts))
+        loads.append(Load(strand.name, sum(parts.values()) + copies.wall / strand.lanes, parts))
     caller = {name: costs.get(name, NO_COST).wall for name in ("scan", "commit")}
     loads.append(Load(CALLER, sum(caller.values()), caller))
     cpu = {name: cost.cpu / conditions.cores for name, cost in costs.items()}
-    loads.append(Load(PROCESSOR, sum(cpu.values()), cpu))
+    copies_cpu = sum(cost.cpu for cost in handed) / conditions.cores
+    loads.append(Load(PROCESSOR, sum(cpu.values()) + copies_cpu, cpu))
     loads.append(Load(STORE, costs["upload"].wall, {"upload": costs["upload"].wall}))
     if conditions.upload:
         loads.append(Load(LIMIT, conditions.new * packing.stored / conditions.upload))
@@ -139,12 +153,17 @@ def _loads(
 
 
 def _limiting(
-    strands: Sequence[Strand], costs: Mapping[str, Cost], packing: Packing, conditions: Conditions, slowest: Load
+    strands: Sequence[Strand],
+    costs: Mapping[str, Cost],
+    handed: Sequence[Cost],
+    packing: Packing,
+    conditions: Conditions,
+    slowest: Load,
 ) -> tuple[str, float]:
     """The stage of which the run gains most if it is twice as fast, and the seconds for a byte then."""
     best, after = "", slowest.seconds
     for stage in slowest.stages:
-        loads = _loads(strands, _halved(costs, stage), packing, conditions)
+        loads = _loads(strands, _halved(costs, stage), handed, packing, conditions)
         seconds = max(load.seconds for load in loads)
         if not best or (seconds, -slowest.stages[stage]) < (after, -slowest.stages[best]):
             best, after = stage, seconds

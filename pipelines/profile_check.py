@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.profile_faults import Fault, Items, Pairs, Place, Scalar, Tree
-from pipelines.profile_keys import KEYS, VERSION, VERSION_KEY, Key
+from pipelines.profile_keys import ABOUT, KEYS, VERSION, VERSION_KEY, Key
 from pipelines.profile_kinds import AUTO, Given, Wrong, closest
 
 
@@ -49,6 +49,8 @@ def check_setting(text: str) -> tuple[Values, list[Fault]]:
         return {}, [Fault(place, "syntax", "no value", "write for example --set stages.compress.level=9")]
     if path not in KEYS:
         return {}, [Fault(place, "unknown-key", f"no such key: {path!r}", _closest_path(path))]
+    if path in ABOUT:  # what was merged already cannot be merged otherwise by a value that comes later
+        return {}, [Fault(place, "unknown-key", f"{path} can only stand in a file", "name the profile with --profile")]
     key = KEYS[path]
     node: Tree = Scalar(given.strip(), place)
     faults: list[Fault] = []

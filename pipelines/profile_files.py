@@ -57,7 +57,9 @@ def find(wanted: str, beside: str | None = None) -> ProfileFile:
     """
     if os.sep in wanted or wanted.endswith((SUFFIX, ".yml")):
         path = os.path.normpath(os.path.join(os.path.dirname(beside or ""), os.path.expanduser(wanted)))
-        if not os.path.isfile(path):
+        if os.path.isdir(path):
+            raise ConfigError("a profile is a file, this is a folder", subject=path)
+        if not os.path.exists(path):  # a pipe will do: a profile is read once
             raise ConfigError("no such profile", subject=path, hint="lox pipeline list shows those that have names")
         return ProfileFile(os.path.splitext(os.path.basename(path))[0], path, "file")
     for known in every():

@@ -59,7 +59,8 @@ class Whole:
         if not _WHOLE.match(given):
             raise Wrong("type", f"{given!r} is not a whole number", f"write one from {self.low} to {self.high}")
         if len(given) > 12 or not self.low <= int(given) <= self.high:
-            raise Wrong("range", f"{given} is out of range", f"write a number from {self.low} to {self.high}")
+            only = f"write {self.low}" if self.low == self.high else f"write a number from {self.low} to {self.high}"
+            raise Wrong("range", f"{given} is out of range", only)
         return int(given)
 
     def written(self, value: int) -> str:

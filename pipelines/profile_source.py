@@ -110,7 +110,9 @@ def _document(reading: _Reading) -> tuple[Pairs | None, list[Fault]]:
     except yaml.MarkedYAMLError as error:
         root, mark = None, error.problem_mark or error.context_mark
         place = reading.place(mark) if mark is not None else Place(reading.file)
-        reading.faults.append(Fault(place, "syntax", error.problem or error.context or "not YAML"))
+        problem = error.problem or error.context or "not YAML"
+        hint = "indent with spaces" if "'\\t'" in problem else ""
+        reading.faults.append(Fault(place, "syntax", problem, hint))
     return root, reading.faults
 
 

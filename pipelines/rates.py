@@ -27,7 +27,7 @@ from model.errors import ConfigError
 RATES_MAX = 1 << 20  # bytes of the file
 SAMPLES_KEPT = 64
 FRESH_DAYS = 90
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +67,15 @@ class HostFacts:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """The costs of one sample. `new`: how much of what was read was new. `measured`: seconds since 1970."""
+    """The costs of one sample. `new`: how much of what was read was new. `handover`: of a byte that goes from a
+    strand to the next. `measured`: seconds since 1970."""
 
     sample: str
     files: int
     size: int
     new: float
     stages: Mapping[str, Cost]
+    handover: Cost
     packings: tuple[Packing, ...]
     host: HostFacts
     measured: float
@@ -176,6 +178,7 @@ def _rates_of(fields: dict[str, Any]) -> Rates:
         int(fields["size"]),
         float(fields["new"]),
         {str(name): _cost_of(cost) for name, cost in fields["stages"].items()},
+        _cost_of(fields["handover"]),
         tuple(
             Packing(
                 str(one["codec"]),

@@ -8,6 +8,7 @@ intake of receipts. What comes of it are the parts of the manifest with its entr
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,8 +59,10 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class ShareMade:
-    """What a host has done. Paths of problems are those of the manifest."""
+    """What a host has done, since it `started` by its own clock, ns since the epoch. Paths of problems are those of the
+    manifest."""
 
+    started: int
     rows: HostRows
     scan: ScanStats
     counts: CommitCounts
@@ -79,6 +82,7 @@ class Share:
     wants_items: bool
 
     def __call__(self, services: Mapping[str, Any], stop: StopSignal, life: int) -> ShareMade:
+        started = time.time_ns()
         watch = HostWatch(services[TELLING], self.host, self.wants_items)
         request, claims = self.request, HostClaims(services["claims"], self.host, life)
         metadata = MetadataStore(self.access.repository, claims, request.dry_run)
@@ -97,7 +101,7 @@ class Share:
         finally:
             watch.send()
             services["requests"].add(REQUESTS.take())
-        return ShareMade(rows, _scan_of(self.host, scanner.stats), _counts_of(self.host, commit.counts), trace)
+        return ShareMade(started, rows, _scan_of(self.host, scanner.stats), _counts_of(self.host, commit.counts), trace)
 
     def _run(
         self,

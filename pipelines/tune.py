@@ -65,7 +65,8 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One race: `key` went from `before` to `after`. `time` and `stored` are ratios to the best point until then."""
+    """One race: `key` went from `before` to `after`. `time` and `stored` are ratios to the best point until then.
+    `why`: what makes it impossible."""
 
     key: str
     before: Value
@@ -73,6 +74,7 @@ class Step:
     verdict: Verdict | Literal["impossible"]
     time: Spread | None = None
     stored: float = 1.0
+    why: str = ""
 
 
 @dataclass(slots=True)
@@ -183,8 +185,8 @@ class Climber:
                 verdict = "no" if larger else judged(ratios, stored, self._noise(tuned.best))
                 if verdict == "more" and not self._time_for(2):
                     verdict = "no"
-        except (ConfigError, PlanError, UsageError):  # the engine does not run with it, say for lack of memory
-            return Step(key, tuned.best[key], candidate[key], "impossible"), ""
+        except (ConfigError, PlanError, UsageError) as error:  # the engine does not run with it
+            return Step(key, tuned.best[key], candidate[key], "impossible", why=error.why or error.what), ""
         return Step(key, tuned.best[key], candidate[key], verdict, spread_of(ratios), stored), limits
 
     def _last_race(self, tuned: Tuned) -> None:

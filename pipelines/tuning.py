@@ -85,7 +85,8 @@ class Workbench:
         profile = self._profile.with_values(point, "tune")
         engine = engine_of(profile)
         if _memory(engine) > self._memory:
-            raise PlanError("more lanes than memory", why=f"{_memory(engine) >> 20} MiB")
+            why = f"it takes {_memory(engine) >> 20} MiB, {self._memory >> 20} MiB is all it may"
+            raise PlanError("more lanes than memory", why=why)
         codec, level = profile.required(CODEC), profile[LEVEL]
         request = BackupRequest(self.sample.paths, mode="full", codec=codec, level=level)
         trial = self._ground.run(self.sample, request, engine, cold=self._cold)

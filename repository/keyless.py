@@ -15,6 +15,7 @@ from repository.epochs import COPY, EPOCH_MAX, EPOCHS_FOLDER, EpochDocument
 from repository.findings import CheckReport, Progress
 from repository.footer import PACK_MAX
 from repository.index import INDEX_PREFIX
+from repository.rereads import Rereads
 from repository.scrub import check_bytes
 from repository.seal import OBJECT_MAX, Envelope, ObjectKind
 from repository.slots import FOLDER as KEYS_PREFIX
@@ -32,23 +33,28 @@ _KINDS = {
 
 
 def check_keyless(
-    store: Store, subset: float | None = None, progress: Progress = lambda what, done, total: None
+    store: Store,
+    subset: float | None = None,
+    progress: Progress = lambda what, done, total: None,
+    rereads: Rereads | None = None,
 ) -> CheckReport:
-    """Compare every object with its checksum; of packs, a random share `subset` of all or all.
+    """Compare every object with its checksum; of packs, a random share `subset` of all or all. What came right when
+    it was read again counts in `rereads`.
 
     Raises UsageError for a share out of range, and what `progress` raises; for damage nothing.
     """
     if subset is not None and not 0 < subset <= 1:
         raise UsageError("the share of data to read is out of range", subject=str(subset), hint="up to 100 %")
-    return _Keyless(store, progress).run(subset)
+    return _Keyless(store, progress, rereads or Rereads()).run(subset)
 
 
 class _Keyless:
-    def __init__(self, store: Store, progress: Progress) -> None:
+    def __init__(self, store: Store, progress: Progress, rereads: Rereads) -> None:
         self._store = store
         self._progress = progress
         self._report = CheckReport("keyless")
         self._repo_id: bytes | None = None
+        self._rereads = rereads
 
     def run(self, subset: float | None) -> CheckReport:
         report, store = self._report, self._store
@@ -76,18 +82,21 @@ class _Keyless:
     def _object(self, name: str) -> None:
         kind = next((kind for prefix, kind in _KINDS.items() if name.startswith(prefix)), None)
         try:
-            if name.startswith(EPOCHS_FOLDER):
-                place = name.removeprefix(EPOCHS_FOLDER)
-                EpochDocument.decode(place.removesuffix(COPY), self._store.get(name, 0, EPOCH_MAX + 1))
-            elif name.startswith(WRITERS_FOLDER):
-                self._envelope(name, ObjectKind.MARK)
-            elif name.startswith(KEYS_PREFIX):
-                KeySlot.decode(name.removeprefix(KEYS_PREFIX), self._store.get(name, 0, SLOT_MAX + 1))
-            elif kind is not None:
-                self._envelope(name, kind)
+            self._rereads.read(name, lambda: self._read(name, kind))
         except LoxError as error:
             self._report.finding(name, str(error))
         self._report.snapshots += kind is ObjectKind.SNAPSHOT
+
+    def _read(self, name: str, kind: ObjectKind | None) -> None:
+        if name.startswith(EPOCHS_FOLDER):
+            place = name.removeprefix(EPOCHS_FOLDER)
+            EpochDocument.decode(place.removesuffix(COPY), self._store.get(name, 0, EPOCH_MAX + 1))
+        elif name.startswith(WRITERS_FOLDER):
+            self._envelope(name, ObjectKind.MARK)
+        elif name.startswith(KEYS_PREFIX):
+            KeySlot.decode(name.removeprefix(KEYS_PREFIX), self._store.get(name, 0, SLOT_MAX + 1))
+        elif kind is not None:
+            self._envelope(name, kind)
 
     def _envelope(self, name: str, kind: ObjectKind) -> None:
         envelope = Envelope.parse(self._store.get(name, 0, OBJECT_MAX + 1), name)
@@ -106,17 +115,25 @@ class _Keyless:
             self._report.notes.append(f"{name}: not an object of this repository")
             return
         try:
-            data = self._store.get(name, 0, PACK_MAX + 1)
+            size = self._rereads.read(name, lambda: self._read_pack(name, pack_id))
+        except Damaged as error:
+            self._report.finding(name, error.what)
+            size = int(error.why or 0)
         except LoxError as error:
             self._report.finding(name, str(error))
             return
         self._report.packs_read += 1
-        self._report.bytes_read += len(data)
+        self._report.bytes_read += size
+
+    def _read_pack(self, name: str, pack_id: bytes) -> int:
+        """Bytes of a sound pack. Raises Damaged, whose `why` is how many bytes of it were read; StoreError."""
+        data = self._store.get(name, 0, PACK_MAX + 1)
         trouble = check_bytes(pack_id, data)
         if not trouble and self._repo_id is not None and data[8:24] != self._repo_id:
             trouble = "it belongs to another repository"
         if trouble:
-            self._report.finding(name, trouble)
+            raise Damaged(trouble, subject=name, why=str(len(data)))
+        return len(data)
 
 
 def _share(packs: list[tuple[str, int]], subset: float | None) -> list[tuple[str, int]]:

@@ -112,7 +112,8 @@ class Repository:
         password given for a repository that is not encrypted is a UsageError: somebody with access to the store may
         have put an open one in the place of ours.
         """
-        envelope = read_config(store)
+        rereads = Rereads()
+        envelope = read_config(store, rereads)
         if envelope.cipher is CipherKind.NONE:
             if password is not None:
                 raise UsageError(
@@ -125,8 +126,10 @@ class Repository:
             raise WrongPassword("the repository is encrypted and no password was given", subject=store.url)
         if (writer := WriterKey.parse(password)) is not None:
             return cls._open_to_write(store, envelope, writer)
-        unlocked = unlock(store, envelope.repo_id, password)
-        return cls._opened(store, envelope, read_epochs(store, envelope.repo_id, unlocked).ring, unlocked)
+        unlocked = unlock(store, envelope.repo_id, password, rereads)
+        opened = cls._opened(store, envelope, read_epochs(store, envelope.repo_id, unlocked).ring, unlocked)
+        opened.rereads = rereads
+        return opened
 
     @classmethod
     def attach(cls, store: Store | str, credentials: Credentials) -> Repository:

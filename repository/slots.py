@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from functools import partial
 
 from model.errors import ConfigError, Damaged, LoxError, Missing, NewerFormat, NotFound, UsageError
 from repository.deleting import delete
@@ -30,6 +31,7 @@ from repository.keys import (
     stretch_password,
 )
 from repository.recipients import PUBLIC_SIZE, private_key_of, public_key_of
+from repository.rereads import Rereads
 from repository.store import Store
 
 FOLDER = "keys/"
@@ -203,8 +205,9 @@ def create_key_file_slot(store: Store, repo_id: bytes, epoch: Epoch, key: KeyFil
     return _create(store, repo_id, epoch, key, key.label, None)
 
 
-def read_slots(store: Store, repo_id: bytes) -> SlotListing:
+def read_slots(store: Store, repo_id: bytes, rereads: Rereads | None = None) -> SlotListing:
     """All slots of the repository `repo_id`, oldest first. Leftovers of another repository id are not its slots."""
+    rereads = rereads or Rereads()
     slots: list[KeySlot] = []
     problems: list[LoxError] = []
     foreign = 0
@@ -212,7 +215,7 @@ def read_slots(store: Store, repo_id: bytes) -> SlotListing:
         if count == SLOTS_MAX:
             raise Damaged("too many key slots", subject=FOLDER, why=f"at most {SLOTS_MAX} are allowed")
         try:
-            slot = KeySlot.decode(name.removeprefix(FOLDER), store.get(name, 0, SLOT_MAX + 1))
+            slot = rereads.read(name, partial(_read_slot, store, name))
         except Missing:  # removed since it was listed
             continue
         except (Damaged, NewerFormat) as problem:
@@ -237,6 +240,10 @@ def remove_slot(store: Store, repo_id: bytes, prefix: str) -> KeySlot:
         raise UsageError("this is the last key of the repository", subject=slot.id, hint="add another one first")
     delete(store, slot.name, "removing a key", _STILL_OPENS)
     return slot
+
+
+def _read_slot(store: Store, name: str) -> KeySlot:
+    return KeySlot.decode(name.removeprefix(FOLDER), store.get(name, 0, SLOT_MAX + 1))
 
 
 def _slot_names(store: Store) -> Iterator[str]:

@@ -7,13 +7,14 @@ from dataclasses import replace
 from model.errors import Damaged, LoxError, WrongPassword
 from repository.key_file import KeyFile
 from repository.keys import parse_recovery_code
+from repository.rereads import Rereads
 from repository.slots import FOLDER, KeySlot, Secret, SlotKind, SlotListing, Unlocked, kind_of, read_slots
 from repository.store import Store
 
 _CALLED = {SlotKind.PASSWORD: "password", SlotKind.RECOVERY: "recovery code", SlotKind.KEY_FILE: "key file"}
 
 
-def unlock(store: Store, repo_id: bytes, text: str) -> Unlocked:
+def unlock(store: Store, repo_id: bytes, text: str, rereads: Rereads | None = None) -> Unlocked:
     """What the slot gives that a password, recovery code or key file opens, as it was typed or stands in a file.
 
     Raises WrongPassword if readable slots exist and none opens, Damaged or NewerFormat if that may be because a slot
@@ -23,7 +24,7 @@ def unlock(store: Store, repo_id: bytes, text: str) -> Unlocked:
     if isinstance(secret, KeyFile) and secret.repo_id != repo_id:
         why = f"it opens {secret.repo_id.hex()[:8]}, this is {repo_id.hex()[:8]}"
         raise WrongPassword("the key file is of another repository", subject=store.url, why=why)
-    listing, kind = read_slots(store, repo_id), kind_of(secret)
+    listing, kind = read_slots(store, repo_id, rereads), kind_of(secret)
     # The cheapest first: a slot that somebody put there to cost hours is tried only where no other opens.
     candidates = sorted((slot for slot in listing.slots if slot.kind is kind), key=lambda slot: slot.cost)
     tampered: list[LoxError] = []

@@ -113,14 +113,13 @@ def predicted_wall(trace: Trace, speedups: Mapping[str, float]) -> float:
 
 
 def workers(trace: Trace) -> list[dict[str, float]]:
-    """The work of each worker: first the caller, then every lane."""
+    """The work of each worker: first the caller (of several hosts, one on each), then every lane."""
     if trace.executor == "inline":
         return [{line.name: line.busy for line in trace.stages}]
     strands: dict[str, list[StageTrace]] = {}
     for line in trace.stages:
-        if line.strand != CALLER:
-            strands.setdefault(line.strand, []).append(line)
-    works = [{line.name: line.busy for line in trace.stages if line.strand == CALLER}]
+        strands.setdefault(line.strand, []).append(line)
+    works = []
     for lines in strands.values():
         works += [{line.name: _of_lane(line, lane) for line in lines} for lane in range(lines[0].lanes)]
     return works

@@ -8,6 +8,7 @@ from itertools import pairwise
 from runtime.plan import Plan, Strand, fuse
 
 _LETTER, _ROW, _GAP, _PAD = 8, 34, 24, 12  # pixels: width of a letter, height of a stage, between boxes, inside them
+_SMALL, _LINE, _LABEL = 7, 14, 18  # pixels: a letter of a label, its line; letters that a line has room for at least
 _STYLE = (
     "text{font:13px ui-monospace,monospace;text-anchor:middle;dominant-baseline:central;fill:#1f2328}"
     ".strand{fill:#f6f8fa;stroke:#8c959f;stroke-dasharray:5 3}.stage{fill:#ddf4ff;stroke:#0969da}"
@@ -57,22 +58,26 @@ class _Picture:
         self._behind: list[str] = []
         self._before: list[str] = []
         self._boxes: list[tuple[int, int]] = []  # where each begins and ends
+        self._lines = 1  # of the longest label
 
     def strand(self, x: int, strand: Strand) -> int:
         """A dashed box from `x` on, with its stages; where it ends."""
-        at = x + _PAD
+        content = sum(_width(node.name) + _GAP for node in strand.nodes) - _GAP + 2 * _PAD
+        lines = _wrapped(strand.text(), max(content // _SMALL, _LABEL))
+        width = max(content, max(map(len, lines)) * _SMALL + _PAD)
+        at = x + (width - content) // 2 + _PAD
         for node in strand.nodes:
             at = self.box(at, node.name, "stage") + _GAP
-        label = strand.text()
-        end = max(at - _GAP + _PAD, x + len(label) * (_LETTER - 1) + _PAD)
         top, height = self.middle - _ROW // 2 - _PAD, _ROW + 2 * _PAD
-        self._behind.append(f'<rect class="strand" x="{x}" y="{top}" width="{end - x}" height="{height}" rx="8"/>')
-        self._text((x + end) // 2, top + height + 10, label, ' class="label"')
-        return end
+        self._behind.append(f'<rect class="strand" x="{x}" y="{top}" width="{width}" height="{height}" rx="8"/>')
+        for number, line in enumerate(lines):
+            self._text(x + width // 2, top + height + 10 + _LINE * number, line, ' class="label"')
+        self._lines = max(self._lines, len(lines))
+        return x + width
 
     def box(self, x: int, text: str, kind: str) -> int:
         """A box with a word in it; where it ends."""
-        width, corner = len(text) * _LETTER + 2 * _PAD, 17 if kind == "end" else 4
+        width, corner = _width(text), 17 if kind == "end" else 4
         place = f'x="{x}" y="{self.middle - _ROW // 2}" width="{width}" height="{_ROW}"'
         self._before.append(f'<rect class="{kind}" {place} rx="{corner}"/>')
         self._text(x + width // 2, self.middle, text)
@@ -81,7 +86,7 @@ class _Picture:
 
     def written(self, title: str, width: int) -> str:
         """The whole as text."""
-        height = 2 * self.middle + 8
+        height = 2 * self.middle + 8 + _LINE * (self._lines - 1)
         head = (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
             f'role="img"><title>{escape(title)}</title><style>{_STYLE}</style>{_TIP}'
@@ -94,6 +99,22 @@ class _Picture:
 
     def _text(self, x: int, y: int, text: str, more: str = "") -> None:
         self._before.append(f'<text{more} x="{x}" y="{y}">{escape(text)}</text>')
+
+
+def _width(text: str) -> int:
+    """Of a box around a word."""
+    return len(text) * _LETTER + 2 * _PAD
+
+
+def _wrapped(label: str, letters: int) -> list[str]:
+    """A label in lines of about so many letters, broken at commas."""
+    lines: list[str] = []
+    for part in label.split(", "):
+        if lines and len(lines[-1]) + len(part) + 2 <= letters:
+            lines[-1] += f", {part}"
+        else:
+            lines.append(part)
+    return lines
 
 
 def _quoted(text: str) -> str:

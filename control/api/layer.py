@@ -19,11 +19,13 @@ from control.api.problems import Forbidden, Problem, Unauthenticated, invalid, r
 from control.api.routes import NOBODY, Result, Route
 from control.auth.authenticate import principal_of, tenant_of
 from control.auth.roles import Principal
+from control.metrics.requests import Requests
 from control.services import Services
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
+REQUESTS: web.AppKey[Requests] = web.AppKey("requests", Requests)
 REQUEST_ID = "request_id"
-BODY_SECONDS = 30.0  # who sends a byte now and then does not hold a connection for ever
+SILENCE_SECONDS, BODY_SECONDS = 15.0, 600.0  # within a body, and for all of it: nobody holds a connection for ever
 SECURITY_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -85,14 +87,17 @@ async def _read(request: web.Request, limit: int) -> bytes:
         raise Problem(f"the body is larger than {limit} bytes", status=413, kind="too-large")
     pieces, size = [], 0
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        end = time.monotonic() + BODY_SECONDS
+        async with asyncio.timeout(SILENCE_SECONDS) as patience:
             async for piece in request.content.iter_any():
+                left = min(SILENCE_SECONDS, end - time.monotonic())
+                patience.reschedule(asyncio.get_running_loop().time() + left)
                 size += len(piece)
                 if size > limit:
                     raise Problem(f"the body is larger than {limit} bytes", status=413, kind="too-large")
                 pieces.append(piece)
     except TimeoutError:
-        raise Problem(f"the body did not come within {BODY_SECONDS:.0f} seconds", status=408, kind="slow") from None
+        raise Problem("the rest of the body did not come", status=408, kind="slow") from None
     return b"".join(pieces)
 
 
@@ -157,6 +162,8 @@ async def outermost(request: web.Request, handler: Any) -> web.StreamResponse:
         detail = "something went wrong at the server; its log has more under the id of this request"
         response = response_of(Problem(detail, status=500, kind="server-error"), request_id)
     seconds = time.monotonic() - begin
+    resource = request.match_info.route.resource
+    request.app[REQUESTS].count(request.method, resource.canonical if resource else "", response.status, seconds)
     log.debug("request", method=request.method, path=request.path, status=response.status, seconds=round(seconds, 4))
     return response
 

@@ -16,6 +16,9 @@ SCOPES: Final = {
     "restores:write": "restore and download from backups",
     "repositories:read": "see repositories",
     "repositories:write": "add, change and remove repositories",
+    "vault:get": "read what repositories in the vault hold",
+    "vault:put": "add to repositories in the vault",
+    "vault:delete": "delete from repositories in the vault",
     "alerts:read": "see alerts",
     "alerts:write": "acknowledge alerts, say whom to tell",
     "tokens:write": "make and revoke API tokens of one's own tenant",
@@ -34,6 +37,8 @@ ROLES: Final[dict[str, frozenset[str]]] = {
     "admin": frozenset(_ADMINISTER),
     "superadmin": frozenset(SCOPES),
 }
+AGENT_SCOPES: Final = frozenset({"vault:get", "vault:put", "vault:delete"})
+"""What an agent may besides the routes for agents; it deletes only where it is the maintenance agent."""
 TENANT_ROLES: Final = ("viewer", "operator", "admin")
 
 

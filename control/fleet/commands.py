@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control.db.base import new_id, now
 from control.db.engine import Sessions
+from control.fleet.known import KnownAgents
 from control.fleet.tables import AgentRow, CommandRow
 from model.wire.commands import Command, CommandBody, Commands, RefreshPolicy
 
@@ -29,12 +30,14 @@ RUN = timedelta(hours=24)
 class Wakes:
     """Who waits for commands in this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: KnownAgents) -> None:
+        self._known = known
         self._waiting: dict[UUID, set[asyncio.Event]] = {}
         self._taken: dict[UUID, int] = {}
 
     def wake(self, agent: UUID) -> None:
-        """There is something for `agent`. To be called after the commit."""
+        """Something about `agent` changed, or there is a command for it. To be called after the commit."""
+        self._known.forget(agent)
         for event in self._waiting.get(agent, ()):
             event.set()
 

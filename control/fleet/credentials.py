@@ -7,7 +7,6 @@ agent: both are revoked and an operator is told. Until a rotation is done the ol
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -18,6 +17,7 @@ from control.alerts.raising import raise_alert
 from control.api.problems import Conflict, Unauthenticated
 from control.auth.secrets import CREDENTIAL, Secret, make_secret
 from control.db.base import new_id, now
+from control.fleet.known import KnownAgent
 from control.fleet.tables import AgentRow, CredentialRow, RotationRow
 
 OVERLAP = timedelta(seconds=30)  # requests under way with the old credential when the new one was first used
@@ -27,14 +27,12 @@ TOO_LATE = "this credential was to be replaced and was not in time: reissue the 
 PENDING_KEPT = timedelta(minutes=10)  # a new credential whose delivery may have been lost
 
 
-@dataclass(frozen=True, slots=True)
-class KnownAgent:
-    """The agent that a credential belongs to, and what its requests need to know of it."""
+class Stolen(Unauthenticated):
+    """A credential that had been retired was used again; `agent` was revoked."""
 
-    uuid: UUID
-    tenant: UUID
-    policy_revision: int
-    rotation: bool
+    def __init__(self, agent: UUID) -> None:
+        super().__init__(NOT_VALID)
+        self.agent = agent
 
 
 async def make_credential(session: AsyncSession, tenant: UUID, agent: UUID, state: str) -> Secret:
@@ -79,7 +77,7 @@ async def known_agent(session: AsyncSession, secret: Secret, *, note: bool) -> K
         if not note:
             return None
         await _stolen(session, credential)
-        raise Unauthenticated(NOT_VALID)
+        raise Stolen(credential.agent_uuid)
     elif credential.state == "active" and grace is not None and now() > grace:
         raise Unauthenticated(
             "this credential was to be replaced and was not in time: reissue the agent's install command"

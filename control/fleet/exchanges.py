@@ -97,6 +97,7 @@ class Waiting:
             raise ExchangeFailed(f"the agent did not answer within {seconds:.0f} s") from error
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Somebody brings a stream; it is taken if it is the first one of the right agent."""
         self.writers.append(writer)
         with suppress(OSError, ValueError, KeyError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             said = json.loads(await reader.readuntil(b"\n"))

@@ -48,12 +48,16 @@ class Heartbeats:
         self._log = log
         self._beats: dict[UUID, Beat] = {}
         self._skewed: set[UUID] = set()
+        self._present: set[UUID] = set()
         self.count = 0  # since the process began
 
-    def beat(self, agent: UUID, tenant: UUID, said: HeartbeatIn) -> None:
-        """Note a heartbeat."""
+    def beat(self, agent: UUID, tenant: UUID, said: HeartbeatIn) -> bool:
+        """Note a heartbeat. Returns whether it is the first that this process had of the agent."""
         self._beats[agent] = Beat(tenant, now(), said)
         self.count += 1
+        first = agent not in self._present
+        self._present.add(agent)
+        return first
 
     def newest(self, agent: UUID) -> Beat | None:
         """What is not in the database yet."""
@@ -141,10 +145,10 @@ def status_of(row: AgentRow, beat: Beat | None = None) -> AgentStatus:
     """Whether an agent is there, by the newest heartbeat that is known."""
     if row.revoked:
         return "revoked"
-    if row.registered_at is None:
-        return "registered"
     last = beat.received if beat is not None else row.last_heartbeat_at
-    return "online" if last is not None and now() - last < OFFLINE else "offline"
+    if row.registered_at is None or last is None:
+        return "registered"
+    return "online" if now() - last < OFFLINE else "offline"
 
 
 async def note_offline(session: AsyncSession) -> list[UUID]:

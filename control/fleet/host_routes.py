@@ -11,16 +11,17 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control.api.call import Call
 from control.api.problems import Problem, Unauthenticated
 from control.api.routes import AGENTS, NOBODY, Routes
-from control.auth.roles import Principal
+from control.auth.roles import AGENT_SCOPES, Principal
 from control.auth.secrets import Secret
 from control.auth.tables import TenantRow
 from control.db.base import now
 from control.fleet.agents import rotating
 from control.fleet.commands import Wakes, commands_after, taken
-from control.fleet.credentials import KnownAgent, known_agent, next_credential
+from control.fleet.credentials import Stolen, known_agent, next_credential
 from control.fleet.enrolment import Enrolled, enrol
 from control.fleet.exchanges import ExchangeGone, Head, sending
 from control.fleet.heartbeats import Heartbeats
+from control.fleet.known import KnownAgent, KnownAgents
 from control.fleet.tables import AgentRow
 from control.jobs.policy import policy_of
 from control.runs.events import take_events
@@ -46,6 +47,10 @@ EXCHANGE_TYPES = frozenset(
 async def of_credential(services: Services, secret: Secret) -> Principal | None:
     """The agent that carries a credential. What was noted about it (first use, theft) is kept, valid or not."""
     refusal: Unauthenticated | None = None
+    lately = services.part(KnownAgents)
+    known = lately.get(secret)
+    if known is not None:
+        return _principal(known)
     async with services.sessions() as session:
         known = await known_agent(session, secret, note=False)
     if known is None:
@@ -54,9 +59,16 @@ async def of_credential(services: Services, secret: Secret) -> Principal | None:
                 known = await known_agent(session, secret, note=True)
             except Unauthenticated as error:
                 refusal = error
+    if isinstance(refusal, Stolen):
+        lately.forget(refusal.agent)
     if known is None:
-        raise refusal or Unauthenticated
-    return Principal("agent", known.uuid, str(known.uuid), known.tenant, frozenset())
+        raise refusal or Unauthenticated()
+    lately.put(secret, known)
+    return _principal(known)
+
+
+def _principal(known: KnownAgent) -> Principal:
+    return Principal("agent", known.uuid, str(known.uuid), known.tenant, AGENT_SCOPES)
 
 
 @routes.add(
@@ -81,6 +93,7 @@ async def register(call: Call) -> Registered:
             refusal = error
     if refusal is not None or enrolled is None:
         raise refusal or Unauthenticated()
+    call.services.part(KnownAgents).forget(enrolled.agent)
     async with call.reading() as session:
         tenant = await session.get(TenantRow, enrolled.tenant)
     return Registered(
@@ -97,24 +110,29 @@ async def register(call: Call) -> Registered:
 )  # fmt: skip
 async def heartbeat(call: Call) -> HeartbeatOut:
     """Tell that the agent lives, and how it is."""
-    beats, agent = call.services.part(Heartbeats), call.principal.uuid
+    beats, agent = call.services.part(Heartbeats), await _known(call)
     credential = None
-    async with call.reading() as session:
-        row, rotates = await _agent(session, agent), await rotating(session, agent)
-    if rotates:
-        known = KnownAgent(agent, call.tenant, row.policy_revision, True)
+    if agent.rotation:
         async with call.services.sessions.begin() as session:
-            credential = await next_credential(session, known)
-    was_there = beats.newest(agent) is not None or row.last_heartbeat_at is not None
-    beats.beat(agent, call.tenant, call.body(HeartbeatIn))
-    if not was_there or row.offline_since is not None:
+            credential = await next_credential(session, agent)
+    if beats.beat(agent.uuid, agent.tenant, call.body(HeartbeatIn)):
         await beats.flush()  # that an agent came is to be seen at once
     return HeartbeatOut(
         server_time=now(),
-        policy_revision=row.policy_revision,
+        policy_revision=agent.policy_revision,
         heartbeat_interval=HEARTBEAT_SECONDS,
         credential=credential,
     )
+
+
+async def _known(call: Call) -> KnownAgent:
+    """What was found when this request was let in; looked up again if it changed in this very moment."""
+    try:
+        return call.services.part(KnownAgents).of(call.principal.uuid)
+    except KeyError:
+        async with call.reading() as session:
+            row = await _agent(session, call.principal.uuid)
+            return KnownAgent(row.uuid, row.tenant_id, row.policy_revision, await rotating(session, row.uuid))
 
 
 async def _agent(session: AsyncSession, uuid: UUID) -> AgentRow:
@@ -180,10 +198,13 @@ async def _waiting(call: Call, agent: UUID, after: int) -> Commands:
 )  # fmt: skip
 async def events(call: Call) -> EventsOut:
     """Report what happened in a run."""
-    run = call.uuid("run_uuid")
-    async with call.services.sessions.begin() as session:
-        answer = await take_events(session, call.principal.uuid, call.tenant, run, call.body(EventsIn))
-    call.services.part(Live).changed(run)
+    run, live, body = call.uuid("run_uuid"), call.services.part(Live), call.body(EventsIn)
+    answer = live.only_progress(run, call.principal.uuid, body)
+    if answer is None:
+        async with call.services.sessions.begin() as session:
+            answer = await take_events(session, call.principal.uuid, call.tenant, run, body)
+        live.taken(run, call.principal.uuid, answer)
+    live.changed(run)
     return answer
 
 

@@ -12,6 +12,7 @@ from control.auth.secrets import CREDENTIAL
 from control.fleet import host_routes, routes
 from control.fleet.commands import Wakes
 from control.fleet.heartbeats import Heartbeats
+from control.fleet.known import KnownAgents
 from control.fleet.watching import watch
 from control.installer import routes as installer_routes
 from control.installer.command import Installer
@@ -39,8 +40,9 @@ async def _beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 @asynccontextmanager
 async def start(services: Services) -> AsyncIterator[None]:
     """In every process: heartbeats, who waits for commands, who watches runs."""
-    beats, wakes = Heartbeats(services.sessions, services.log), Wakes()
-    for part in (beats, wakes, Live(), Installer(services.settings)):
+    known = KnownAgents()
+    beats, wakes = Heartbeats(services.sessions, services.log), Wakes(known)
+    for part in (known, beats, wakes, Live(), Installer(services.settings)):
         services.keep(part)
     services.authenticators[CREDENTIAL] = host_routes.of_credential
     work = [beats.run(), _let_go(services, wakes)]

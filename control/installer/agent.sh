@@ -153,19 +153,19 @@ fetch_manifest() {
 
 # Of the wheels listed, those for this machine and this Python: as requirements with their hashes.
 choose_files() {
-    local word sum size name stem tags python abi platform total=0
+    local word sum size name stem rest total=0
     : >"$WORK/requirements.txt"
     FILES=()
     while read -r word sum size name; do
         [ "$word" = file ] || continue
         [[ $name =~ ^[A-Za-z0-9_.+-]+\.whl$ && $sum =~ ^[0-9a-f]{64}$ && $size =~ ^[0-9]+$ ]] || fail "the manifest is damaged: $name"
-        stem="${name%.whl}"
-        tags="$(printf '%s' "$stem" | awk -F- '{print $(NF-2), $(NF-1), $NF}')"
-        read -r python abi platform <<<"$tags"
-        fits "$python" "$abi" "$platform" || continue
+        stem="${name%.whl}" # NAME-VERSION[-BUILD]-PYTHON-ABI-PLATFORM
+        rest="${stem%-*-*}"
+        fits "${rest##*-}" "${stem#"$rest"-}" || continue
         FILES+=("$name")
         total=$((total + size))
-        printf '%s' "$stem" | awk -F- -v sum="$sum" '{print $1 "==" $2 " --hash=sha256:" sum}' >>"$WORK/requirements.txt"
+        rest="${stem#*-}"
+        printf '%s==%s --hash=sha256:%s\n' "${stem%%-*}" "${rest%%-*}" "$sum" >>"$WORK/requirements.txt"
     done <"$WORK/manifest.txt"
     [ ${#FILES[@]} -gt 0 ] || fail "the server has no packages for this machine ($KERNEL $MACHINE, $PYTHON_TAG)"
     grep -q '^lox_backup==' "$WORK/requirements.txt" || fail "the server has no lox-backup for this machine ($KERNEL $MACHINE, $PYTHON_TAG)"
@@ -173,7 +173,7 @@ choose_files() {
 }
 
 fits() {
-    local python="$1" abi="$2" platform="$3"
+    local python="$1" abi="${2%%-*}" platform="${2#*-}"
     # shellcheck disable=SC2254 # these are patterns
     case "$platform" in
         *musllinux*) return 1 ;;
@@ -190,7 +190,7 @@ fits() {
 check_room() {
     local place="$ROOT/opt" free
     while [ ! -d "$place" ]; do place="$(dirname "$place")"; done
-    free="$(df -Pk "$place" | awk 'NR == 2 {print $4}')"
+    free="$(df -Pk "$place" | { read -r _ && read -r _ _ _ free _ && printf '%s' "$free"; })"
     [ "$free" -gt $((KILOBYTES * 5)) ] || fail "$place has $free KiB free; $((KILOBYTES * 5)) are needed"
 }
 

@@ -19,6 +19,7 @@ from control.pages import ListQuery, page
 from control.repositories.places import repository_of, repository_row
 from control.repositories.tables import RepositoryRow
 from control.runs.tables import MachineBackupRow
+from control.vault.part import used
 from model.wire.base import Page
 from model.wire.repositories import Repository, RepositoryChange, RepositoryIn
 
@@ -31,7 +32,7 @@ EXAMPLE = {"name": "main", "vault": True, "default": True}
     example=EXAMPLE, audit="repository.add",
 )  # fmt: skip
 async def add(call: Call) -> Repository:
-    """Add a repository: a store by its URL, or one in the server's own vault."""
+    """Add a repository: a store by its URL, or one in the server's own vault. The first one is the default."""
     body = call.body(RepositoryIn)
     row = RepositoryRow(
         uuid=new_id(), tenant_id=call.tenant, name=body.name, url=body.url or "", vault=body.vault,
@@ -42,7 +43,9 @@ async def add(call: Call) -> Repository:
         await _check_agent(session, call.tenant, body.maintenance_agent_uuid)
         session.add(row)
         await session.flush()
-        agents = await _make_default(session, row) if body.default else []
+        others = (RepositoryRow.tenant_id == call.tenant) & (RepositoryRow.uuid != row.uuid)
+        first = await session.scalar(select(RepositoryRow.uuid).where(others).limit(1)) is None
+        agents = await _make_default(session, row) if body.default or first else []
         for agent in agents:
             await policy_changed(session, agent)
     _wake(call, agents)
@@ -64,7 +67,7 @@ async def show(call: Call) -> Repository:
     """Show a repository."""
     async with call.reading() as session:
         row = await repository_row(session, call.tenant, call.uuid("repository_uuid"))
-    return repository_of(call.services, row)
+    return repository_of(call.services, row, await used(call.services, row) if row.vault else None)
 
 
 @routes.add(

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control.api.problems import Unknown
 from control.runs.tables import MachineBackupRow, RunLineRow, RunRow
 from model.wire.restores import Restore
-from model.wire.runs import MachineBackup, Run, RunLogLine, RunProblem
+from model.wire.runs import MachineBackup, Progress, Run, RunLogLine, RunProblem
 
 LINES_MAX = 10_000  # of the log of one run, and as many problems; more are only counted
 FINAL = frozenset({"success", "partial", "failed", "cancelled", "skipped"})
@@ -43,9 +43,10 @@ def run_fields(row: RunRow) -> dict[str, Any]:
     return {name: getattr(row, name) for name in Run.model_fields}
 
 
-def run_of(row: RunRow) -> Run:
-    """The run as the API shows it."""
-    return Run.model_validate(run_fields(row))
+def run_of(row: RunRow, progress: Progress | None = None) -> Run:
+    """The run as the API shows it. `progress` is newer than what was written."""
+    shown = run_fields(row)
+    return Run.model_validate(shown if progress is None else {**shown, "progress": progress})
 
 
 def restore_of(row: RunRow) -> Restore:

@@ -71,7 +71,8 @@ async def list_runs(call: Call) -> Page[Run]:
 async def show(call: Call) -> Run:
     """Show a run, with its newest progress."""
     async with call.reading() as session:
-        return run_of(await run_row(session, call.tenant, call.uuid("run_uuid")))
+        row = await run_row(session, call.tenant, call.uuid("run_uuid"))
+    return run_of(row, call.services.part(Live).progress(row.uuid, row.sequence))
 
 
 @routes.add("GET", "/api/v1/runs/{run_uuid}/log", scope="runs:read", query=LinesQuery, returns={200: Page[RunLogLine]})
@@ -113,6 +114,7 @@ async def cancel(call: Call) -> Run:
             row.status, row.finished_at = "cancelled", now()
         await enqueue(session, row.agent_uuid, CancelRun(run_uuid=row.uuid), RUN)
     call.services.part(Wakes).wake(row.agent_uuid)
+    call.services.part(Live).forget(row.uuid)
     call.services.part(Live).changed(row.uuid)
     return run_of(row)
 

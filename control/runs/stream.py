@@ -55,7 +55,7 @@ async def _send(
         async with call.reading() as session:
             row = await run_row(session, call.tenant, run)
             lines, more = await _lines(session, row, last)
-        now = run_of(row).model_dump_json()
+        now = run_of(row, live.progress(run, row.sequence)).model_dump_json()
         text = "".join(map(_line_text, lines))
         if lines:
             last = lines[-1].sequence

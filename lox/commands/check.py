@@ -11,7 +11,7 @@ import click
 from lox.contents import ID_SHOWN
 from lox.escape import path_fields, safe, shown_path
 from lox.metrics import Metering, metered
-from lox.opening import open_repository, store_of
+from lox.opening import open_repository, store_of, tell_rereads
 from lox.output import Output, output_of
 from lox.settings import command as command_of
 from lox.settings import option, settings_of
@@ -103,11 +103,14 @@ def _keyless(ctx: click.Context, output: Output, subset: float | None, meter: Me
     from lox.recording import recorded_steps
     from repository.finding import read_config
     from repository.keyless import check_keyless
+    from repository.rereads import Rereads
 
-    reporter, repository_id = Reporter(output), read_config(store).repo_id
+    rereads = Rereads()
+    ctx.call_on_close(lambda: tell_rereads(output, store.url, rereads.count))
+    reporter, repository_id = Reporter(output), read_config(store, rereads).repo_id
     with recorded_steps(output, "check", store, repository_id, reporter, level="keyless", subset=subset) as record:
         with reporter, stopping(reporter.stop, quiet=output.json):
-            report = check_keyless(store, subset, record.stepping(meter.stepping(reporter)))
+            report = check_keyless(store, subset, record.stepping(meter.stepping(reporter)), rereads)
         record.of_check(report)
         return record.ended(_finish(output, report, meter))
 

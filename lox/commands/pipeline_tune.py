@@ -115,10 +115,11 @@ def _show_step(output: Output, step: Step) -> None:
         high=spread and round(spread.high, 4),
         pairs=spread.pairs if spread else 0,
         stored=round(step.stored, 4),
+        why=step.why,
     )
     what = f"{step.key}: {_written(step.key, step.before)} → {_written(step.key, step.after)}"
     if spread is None:
-        output.line(f"  {what:<48} not possible with this memory")
+        output.line(f"  {what:<48} not possible: {safe(step.why)}")
         return
     pairs = plural(spread.pairs, "pair")
     stored = "" if 0.995 < step.stored < 1.005 else f", stored × {step.stored:.2f}"

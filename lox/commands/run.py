@@ -1,4 +1,4 @@
-"""``lox run``: one run in detail, or two compared."""
+"""``lox run``: one run in detail, or two compared; and runs that a server knows."""
 
 from __future__ import annotations
 
@@ -6,26 +6,37 @@ import click
 
 from lox.escape import safe
 from lox.output import output_of
-from lox.settings import Group
+from lox.remote.asking import UUID, client_of, event_fields, found, local_time, server_option, show_list, show_one
+from lox.settings import Group, option
+
+COLUMNS = (
+    ("UUID", "uuid"), ("KIND", "kind"), ("JOB", "job_name"), ("STATUS", "status"), ("STARTED", "started_at"),
+    ("FINISHED", "finished_at"), ("PROBLEMS", "problems"),
+)  # fmt: skip
 
 
 @click.group("run", cls=Group, subcommand_metavar="COMMAND [ARGS]...")
 def command() -> None:
     """Show what one run did, or how two differ.
 
-    'lox runs' lists them. A run is named by its id, the beginning of one, or 'last'.
+    'lox runs' lists those of this host: they are named by their id, the beginning of one, or 'last'. 'lox run list'
+    lists those that a server knows of: they are named by their UUID, and a UUID is always asked of the server.
     """
 
 
 @command.command("show")
 @click.argument("run", default="last")
+@server_option
 @click.pass_context
-def show(ctx: click.Context, /, run: str) -> None:
+def show(ctx: click.Context, /, run: str, server: str | None) -> None:
     """Show one run: what was asked, what each stage did when, what limited it.
 
     SPEED is of one lane while it is busy. A stage is starved while it has nothing to do, and blocked while it may not
     go on; in a strand it is so while the other stages work.
     """
+    if UUID.fullmatch(run):
+        show_one(ctx, "run", client_of(server).get("runs", run))
+        return
     from lox.run_rows import Stages, busy_lines, facts, run_fields, stage_fields, stage_table
     from lox.units import format_seconds
     from pipelines.run_records import RunStore
@@ -74,3 +85,57 @@ def compare_runs(ctx: click.Context, /, a: str, b: str) -> None:
         cause=found.cause,
     )  # fmt: skip
     output.lines(compare_lines(found))
+
+
+@command.command("list")
+@option("--job", metavar="JOB", help="Only those of this job.")
+@option("--agent", metavar="AGENT", help="Only those of this agent.")
+@option("--status", metavar="TEXT", help="Only these: running, success, partial, failed, ...")
+@option("--last", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="How many.")
+@server_option
+@click.pass_context
+def list_runs(
+    ctx: click.Context, /, job: str | None, agent: str | None, status: str | None, last: int, server: str | None
+) -> None:
+    """List what ran on the agents of a server, the newest first."""
+    client = client_of(server)
+    of_job = found(client, "backup-jobs", job)["uuid"] if job else None
+    of_agent = found(client, "agents", agent, ("name", "hostname"))["uuid"] if agent else None
+    runs = client.pages("runs", most=last, job=of_job, agent=of_agent, status=status)
+    show_list(ctx, "run", runs, COLUMNS, "No runs.")
+
+
+@command.command("watch")
+@click.argument("run", metavar="UUID")
+@server_option
+@click.pass_context
+def watch(ctx: click.Context, /, run: str, server: str | None) -> int:
+    """Follow a run at a server to its end, and exit as it did."""
+    from lox.remote import waiting
+
+    return waiting.watch(client_of(server), output_of(ctx), run)
+
+
+@command.command("cancel")
+@click.argument("run", metavar="UUID")
+@server_option
+@click.pass_context
+def cancel(ctx: click.Context, /, run: str, server: str | None) -> None:
+    """Ask the agent to end a run."""
+    output = output_of(ctx)
+    output.event("run", **event_fields(client_of(server).post("runs", run, "cancel")))
+    output.line(f"asked to cancel run {safe(run)}")
+
+
+@command.command("log")
+@click.argument("run", metavar="UUID")
+@option("--problems", is_flag=True, help="The files that could not be read or written, instead.")
+@server_option
+@click.pass_context
+def log(ctx: click.Context, /, run: str, problems: bool, server: str | None) -> None:
+    """Show the log of a run at a server."""
+    output, kind = output_of(ctx), "problems" if problems else "log"
+    for line in client_of(server).pages("runs", run, kind):
+        output.event("problem" if problems else "log", **event_fields(line))
+        told = f"{line['path']}: {line['text']}" if problems else f"{local_time(line['time'])}  {line['text']}"
+        output.line(safe(told))

@@ -45,7 +45,7 @@ class LocalStore(Store):
         self._durable: set[str] = set()  # folders whose entry in their parent this process has synced
 
     def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
-        with _translated(name):
+        with translated(name):
             fd = self._open(name)
             try:
                 room = max(0, os.fstat(fd).st_size - offset)
@@ -58,7 +58,7 @@ class LocalStore(Store):
         folder = os.path.dirname(final)
         if os.path.lexists(final):
             raise Exists("object exists already", subject=name)
-        with _translated(name, writing=True):
+        with translated(name, writing=True):
             self._make_durable(folder)
             temporary = os.path.join(folder, f"{TEMPORARY}{os.urandom(8).hex()}")
             try:
@@ -69,13 +69,27 @@ class LocalStore(Store):
                     os.unlink(temporary)
             _sync_folder(folder)
 
+    def adopt(self, name: str, path: str) -> None:
+        """As `put` of the synced file `path` of the same file system, which keeps that name, too."""
+        final = self._path(name)
+        folder = os.path.dirname(final)
+        with translated(name, writing=True):
+            self._make_durable(folder)
+            try:
+                os.link(path, final, follow_symlinks=False)
+            except FileNotFoundError:  # the folder was removed under us; make it again
+                self._durable.clear()
+                self._make_durable(folder)
+                os.link(path, final, follow_symlinks=False)
+            _sync_folder(folder)
+
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         folder = prefix.rpartition("/")[0]
-        with _translated(prefix or "/"):
+        with translated(prefix or "/"):
             yield from self._walk(folder, prefix)
 
     def size(self, name: str) -> int:
-        with _translated(name):
+        with translated(name):
             status = os.stat(self._path(name), follow_symlinks=False)
         if not stat.S_ISREG(status.st_mode):
             raise StoreError("not a file", subject=name)
@@ -84,7 +98,7 @@ class LocalStore(Store):
     def delete(self, name: str) -> None:
         path = self._path(name)
         folder = os.path.dirname(path)
-        with _translated(name):
+        with translated(name):
             status = os.stat(path, follow_symlinks=False)
             os.unlink(path)
             if status.st_nlink > 1:
@@ -99,15 +113,15 @@ class LocalStore(Store):
                 self._durable.discard(folder)
 
     def written(self, name: str) -> int | None:
-        with _translated(name):
+        with translated(name):
             return os.stat(self._path(name), follow_symlinks=False).st_mtime_ns
 
     def leftovers(self) -> Iterator[Leftover]:
-        with _translated("/"):
+        with translated("/"):
             yield from self._leftovers_below("")
 
     def remove_leftover(self, leftover: Leftover) -> None:
-        with _translated(leftover.path), contextlib.suppress(FileNotFoundError):
+        with translated(leftover.path), contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(self.url, leftover.path))
 
     def _leftovers_below(self, folder: str) -> Iterator[Leftover]:
@@ -296,7 +310,7 @@ def _sync_folder(folder: str) -> None:
 
 
 @contextlib.contextmanager
-def _translated(name: str, writing: bool = False) -> Iterator[None]:
+def translated(name: str, writing: bool = False) -> Iterator[None]:
     """Turn OSError into our errors; what is missing on the way of a `writing` call is not a Missing object."""
     try:
         yield

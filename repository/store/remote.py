@@ -19,6 +19,7 @@ from repository.store.base import Store, is_part
 
 OBJECT_SCHEMES = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
 SFTP_SCHEMES = ("sftp", "ssh")
+VAULT_SCHEME = "lox+https"
 PACKAGE = "lox-backup"
 
 
@@ -48,6 +49,10 @@ def open_remote(url: str) -> Store:
         from repository.store.sftp import SftpStore
 
         return SftpStore(place)
+    if place.scheme == VAULT_SCHEME:
+        from repository.store.vault import VaultStore
+
+        return VaultStore(place)
     from repository.store.filesystems import FilesystemStore
 
     return FilesystemStore(place)

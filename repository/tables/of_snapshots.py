@@ -31,6 +31,7 @@ def _row(snapshot: Snapshot, state: Annotation, now: int) -> dict[str, object]:
         "mode": snapshot.mode,
         "parent": snapshot.parent,
         "paths": snapshot.paths,
+        "hosts": snapshot.hosts,
         "tags": sorted(state.tags),
         "comment": state.comment,
         "pinned": bool(state.protections(now)),

@@ -33,6 +33,9 @@ SNAPSHOTS = _schema(
     _field("mode", pa.string(), "incremental, differential or full"),
     _field("parent", pa.string(), "the snapshot whose unchanged entries were taken over", nullable=True),
     _field("paths", pa.list_(pa.binary()), "what was asked to be backed up"),
+    _field(
+        "hosts", pa.list_(pa.string()), "hosts that each backed up these paths; in entries below a folder of each name"
+    ),
     _field("tags", pa.list_(pa.string()), "as they are now, notes included"),
     _field("comment", pa.string(), "as it is now"),
     _field("pinned", pa.bool_(), "pinned, held, or with a note that cannot be read: no policy forgets it"),

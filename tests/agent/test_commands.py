@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -123,7 +126,7 @@ def test_a_host_without_the_key_is_told_where_to_put_it(host: AgentHost, server:
     host.ended(host.run_job(job))
     (key,) = (host.work / "keys").iterdir()
     kept = key.read_bytes()
-    assert key.stat().st_mode & 0o777 == 0o600 and len(kept) == 44
+    assert key.stat().st_mode & 0o777 == 0o600 and kept.startswith(b"lox-key-file-1:")
     (kit,) = (host.work / "recovery-kits").iterdir()
     assert kit.stat().st_mode & 0o777 == 0o600 and "Recovery code" in kit.read_text()
     host.stop()
@@ -138,3 +141,27 @@ def test_a_host_without_the_key_is_told_where_to_put_it(host: AgentHost, server:
     assert kept.decode().strip() not in spoken
     code = next(line.strip() for line in kit.read_text().splitlines() if line.startswith("    ") and "-" in line)
     assert code not in spoken
+
+
+@pytest.mark.slow
+def test_a_first_use_that_was_cut_short_is_taken_up(host: AgentHost, server: SmallServer) -> None:
+    """The agent was killed when the repository was there and its key had not been found good; or before."""
+    job = host.add_job()
+    place = server.repositories[0]
+    (host.work / "keys").mkdir(parents=True, mode=0o700)
+    host.work.chmod(0o700)
+    new = host.work / "keys" / f"{place['uuid']}.key.new"
+    for url in (str(host.folder / "other"), place["url"]):  # what another one's key opens not, ours does
+        new.unlink(missing_ok=True)
+        line = [sys.executable, "-m", "lox", "--repo", url, "init", "--key-file", str(new)]
+        subprocess.run(line, check=True, capture_output=True)
+        if url != place["url"]:
+            host.start()
+            assert host.ended(host.run_job(job)).status == "success"
+            host.stop()
+            shutil.rmtree(place["url"])
+            shutil.rmtree(host.work / "cache")
+            (host.work / "keys" / f"{place['uuid']}.key").unlink()
+    host.start()
+    assert host.ended(host.run_job(job)).status == "success"
+    assert [path.suffix for path in (host.work / "keys").iterdir()] == [".key"]

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.schedule import Mark, Schedule, Wanted
@@ -125,6 +125,7 @@ steps = st.lists(
 )
 
 
+@settings(max_examples=40)
 @given(steps=steps, slots=st.integers(1, 3), overlap=st.sampled_from(["skip", "queue"]),
        missed=st.sampled_from(["run_once", "skip"]), jitter=st.sampled_from([0, 300, 5000]))  # fmt: skip
 def test_whatever_happens(steps: list[tuple[str, int]], slots: int, overlap: str, missed: str, jitter: int) -> None:

@@ -30,6 +30,7 @@ from tests.control.servers import Tenant, make_tenant, running
 
 HEARTBEAT_SECONDS = 60.0
 POLL_SECONDS = 50
+RAMP_SECONDS = 20.0  # in which agents come; calls are measured after it
 STAGES = ("scan", "read", "chunk", "hash", "dedup", "compress", "encrypt", "upload", "commit")
 
 
@@ -52,7 +53,8 @@ class Tally:
 class Fleet:
     """Agents of one tenant, as far as the server can tell."""
 
-    def __init__(self, tenant: Tenant, session: aiohttp.ClientSession, *, beat: float = HEARTBEAT_SECONDS) -> None:
+    def __init__(self, tenant: Tenant, session: aiohttp.ClientSession, *, beat: float, ramp: float) -> None:
+        self.ramp_seconds = ramp
         self.server, self.session, self.tally, self.beat_seconds = tenant.api.server, session, Tally(), beat
         self.operator = {"Authorization": f"Bearer {tenant.api.token}"}
 
@@ -93,7 +95,7 @@ class Fleet:
         await asyncio.gather(*work)
 
     async def _beats(self, headers: dict[str, str]) -> None:
-        await asyncio.sleep(random.uniform(0, self.beat_seconds))
+        await asyncio.sleep(random.uniform(0, self.beat_seconds))  # so that they do not come together
         sequence = 0
         while True:
             sequence += 1
@@ -108,7 +110,7 @@ class Fleet:
             await asyncio.sleep(max(0.0, self.beat_seconds - (time.monotonic() - begin)))
 
     async def _polls(self, headers: dict[str, str]) -> None:
-        await asyncio.sleep(random.uniform(0, 5))
+        await asyncio.sleep(random.uniform(0, self.ramp_seconds))
         path = f"{self.server.url}/api/v1/agent/commands?after=0&wait={POLL_SECONDS}"
         while True:
             try:
@@ -153,12 +155,19 @@ class Fleet:
             await asyncio.sleep(every)
 
 
-async def drive(tenant: Tenant, agents: int, streams: int, seconds: float, beat: float = HEARTBEAT_SECONDS) -> Fleet:
+async def drive(
+    tenant: Tenant,
+    agents: int,
+    streams: int,
+    seconds: float,
+    beat: float = HEARTBEAT_SECONDS,
+    ramp: float = RAMP_SECONDS,
+) -> Fleet:
     """Have `agents` live for `seconds` after all have enrolled."""
     connector = aiohttp.TCPConnector(limit=0, ssl=tenant.api.server.context(), keepalive_timeout=70)
     timeout = aiohttp.ClientTimeout(total=POLL_SECONDS + 30)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-        fleet = Fleet(tenant, session, beat=beat)
+        fleet = Fleet(tenant, session, beat=beat, ramp=ramp)
         known: list[dict[str, str]] = []
         for first in range(0, agents, 20):
             some = await asyncio.gather(*(fleet.enrol(number) for number in range(first, min(first + 20, agents))))
@@ -166,6 +175,8 @@ async def drive(tenant: Tenant, agents: int, streams: int, seconds: float, beat:
         fleet.tally.seconds.clear()
         work = [asyncio.create_task(fleet.agent(headers, number < streams)) for number, headers in enumerate(known)]
         work += [asyncio.create_task(fleet.operator_looks()), asyncio.create_task(fleet.memory(max(1.0, seconds / 60)))]
+        await asyncio.sleep(ramp + 5)
+        fleet.tally.seconds.clear()
         await asyncio.sleep(seconds)
         for task in work:
             task.cancel()

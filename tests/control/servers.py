@@ -72,6 +72,11 @@ class RunningServer:
         environment = {**os.environ, "LOX_SERVER_RATE_LIMITS": "false", "LOX_SERVER_LOG_LEVEL": "debug"}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stderr=log, stdout=log, env=environment | self.environment)
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Returns when it takes connections."""
+        assert self.process is not None
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end:
             assert self.process.poll() is None, self.log.read_text()[-3000:]
@@ -182,6 +187,7 @@ class Tenant:
 
     uuid: UUID
     name: str
+    email: str
     admin: Client
     api: Client
 
@@ -200,4 +206,4 @@ def make_tenant(server: RunningServer, name: str) -> Tenant:
     admin = log_in(server, email)
     scopes = admin.ok("GET", "/api/v1/auth/me")["scopes"]
     token = admin.ok("POST", "/api/v1/api-tokens", {"name": "everything", "scopes": scopes})["token"]
-    return Tenant(UUID(uuid), name, admin, Client(server, token))
+    return Tenant(UUID(uuid), name, email, admin, Client(server, token))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.control.servers import PASSWORD, Client, RunningServer, Tenant, log_in, make_tenant, running
 
 
 def test_a_person_logs_in_and_out(server: RunningServer, tenant: Tenant) -> None:
-    person = log_in(server, "alpha@example.org")
-    assert person.ok("GET", "/api/v1/auth/me")["name"] == "alpha@example.org"
+    person = log_in(server, tenant.email)
+    assert person.ok("GET", "/api/v1/auth/me")["name"] == tenant.email
     person.ok("POST", "/api/v1/auth/logout")
     assert person("GET", "/api/v1/auth/me").status == 401
 
@@ -18,7 +20,7 @@ def test_a_person_logs_in_and_out(server: RunningServer, tenant: Tenant) -> None
 def test_a_wrong_password_and_an_unknown_person_look_the_same(server: RunningServer, tenant: Tenant) -> None:
     answers = [
         Client(server)("POST", "/api/v1/auth/login", {"email": email, "password": "not this one, no"})
-        for email in ("alpha@example.org", "nobody@example.org")
+        for email in (tenant.email, "nobody@example.org")
     ]
     assert [answer.status for answer in answers] == [401, 401]
     assert answers[0].body["detail"] == answers[1].body["detail"] == "wrong address or password"
@@ -77,6 +79,7 @@ def test_secrets_are_nowhere_in_data_or_log(server: RunningServer, tenant: Tenan
         assert secret not in file.read_bytes() and PASSWORD.encode() not in file.read_bytes(), file
 
 
+@pytest.mark.slow
 def test_a_server_that_was_killed_comes_back_with_what_it_had(tmp_path: Path) -> None:
     with running(tmp_path / "server") as server:
         tenant = make_tenant(server, "Gamma")

@@ -121,7 +121,7 @@ def test_every_scope_is_needed_where_it_is_said(server: RunningServer, world: Wo
 
     async def refused(ask: Ask, route: Route) -> None:
         answer = await expect(ask, route, tokens[str(route.scope)], dict(world.ids), [403], "one without the scope")
-        assert answer["detail"] == f"this needs the scope {route.scope}"
+        assert route.method == "HEAD" or answer["detail"] == f"this needs the scope {route.scope}"
 
     asked(server, lambda ask: [refused(ask, route) for route in GUARDED if route.scope in tokens])
     asked(

@@ -30,7 +30,7 @@ def test_nor_takes_one_over_by_a_new_password(tenant: Tenant) -> None:
     assert weak("PATCH", f"/api/v1/users/{admin}", {"password": MORE}).status == 403
     assert weak("PATCH", f"/api/v1/users/{admin}", {"role": "viewer"}).status == 403
     assert weak("DELETE", f"/api/v1/users/{admin}").status == 403
-    assert log_in(tenant.admin.server, "second@alpha.example.org").ok("GET", "/api/v1/auth/me")["name"]
+    assert log_in(tenant.admin.server, f"second@{tenant.name.lower()}.example.org").ok("GET", "/api/v1/auth/me")["name"]
 
 
 def test_administrators_who_remove_each_other_at_once_leave_one(server: RunningServer) -> None:

@@ -200,7 +200,7 @@ def test_a_run_nobody_knows_of_is_lost_until_it_is_heard_of(tenant: Tenant, host
     assert tenant.api.ok("GET", f"/api/v1/runs/{gone}")["status"] == "lost"
     assert tenant.api.ok("GET", f"/api/v1/runs/{busy}")["status"] == "running", "its agent says that it goes on"
     assert tenant.api.ok("GET", f"/api/v1/alerts?agent={host.uuid}&kind=lost")["items"]
-    host.tell(gone, progress(1))
+    host.tell(gone, progress(1), {"event": "log", "text": "still there"})
     assert tenant.api.ok("GET", f"/api/v1/runs/{gone}")["status"] == "running"
     host.tell(gone, FINISHED)
     assert tenant.api.ok("GET", f"/api/v1/runs/{gone}")["status"] == "success"

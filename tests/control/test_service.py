@@ -110,6 +110,7 @@ def test_lists_come_in_parts(tenant: Tenant) -> None:
     assert found == everything and len(found) == len(set(found)) >= 6
 
 
+@pytest.mark.slow
 def test_who_guesses_is_slowed_down(tmp_path: Path) -> None:
     with running(tmp_path, LOX_SERVER_RATE_LIMITS="true") as server:
         body = {"email": "nobody@example.org", "password": "guess"}
@@ -165,12 +166,13 @@ def test_the_document_of_the_api_is_as_committed(server: RunningServer) -> None:
 def test_the_audit_log_tells_what_was_done(tenant: Tenant) -> None:
     tenant.admin.ok("POST", "/api/v1/api-tokens", {"name": "audited", "scopes": ["runs:read"]})
     newest = tenant.admin.ok("GET", "/api/v1/audit?limit=1")["items"][0]
-    assert (newest["action"], newest["actor_name"]) == ("token.create", "alpha@example.org")
+    assert (newest["action"], newest["actor_name"]) == ("token.create", tenant.email)
     assert newest["details"] == {"name": "audited", "scopes": ["runs:read"]} and newest["remote"] == "127.0.0.1"
     verdict = tenant.admin.ok("GET", "/api/v1/audit/verify")
     assert verdict["intact"] and verdict["rows"] == newest["sequence"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", ["UPDATE audit SET actor_name = 'x'", "DELETE FROM audit"])
 def test_a_changed_audit_log_is_found(tmp_path: Path, harm: str) -> None:
     with running(tmp_path) as server:
@@ -187,6 +189,7 @@ def test_a_changed_audit_log_is_found(tmp_path: Path, harm: str) -> None:
         assert tenant.admin.ok("GET", "/api/v1/audit/verify")["broken_at"] == 2
 
 
+@pytest.mark.slow
 def test_a_copy_of_the_database_brings_it_back(tmp_path: Path) -> None:
     with running(tmp_path / "server") as server:
         tenant = make_tenant(server, "Alpha")
@@ -210,3 +213,15 @@ def test_help_is_fast_and_names_every_command() -> None:
     assert all(name in text for name in COMMANDS)
     found = {path.stem.replace("_", "-") for path in (project.ROOT / "control" / "commands").glob("*.py")}
     assert found - {"--init--"} == set(COMMANDS)
+
+
+def test_the_first_administrator_may_have_a_token(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        told = lox_server(tmp_path, "--json", "create-admin", "first@example.org", "--token")
+        made = json.loads(told)
+        bearer = Client(server, made["token"])
+        assert bearer.ok("GET", "/api/v1/auth/me")["kind"] == "token"
+        first = bearer.ok("POST", "/api/v1/repositories", {"name": "one", "vault": True})
+        second = bearer.ok("POST", "/api/v1/repositories", {"name": "two", "vault": True})
+        assert (first["default"], second["default"]) == (True, False)
+        assert bearer.ok("GET", "/api/v1/audit/verify")["intact"]

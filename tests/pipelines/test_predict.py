@@ -18,7 +18,7 @@ STAGES = ("read", "chunk", "hash", "dedup", "compress", "encrypt", "upload")
 def rates(**wall: float) -> Rates:
     """Costs in ns for a byte; a stage that is not named costs next to nothing."""
     costs = {name: Cost(wall.get(name, 0.01) * NS, wall.get(name, 0.01) * NS) for name in ("scan", *STAGES, "commit")}
-    return Rates("made up", 1, 1, 1.0, costs, (), host_facts(), 0.0)
+    return Rates("made up", 1, 1, 1.0, costs, Cost(0.0, 0.0), (), host_facts(), 0.0)
 
 
 def packing(compress: float = 0.01, stored: float = 0.5) -> Packing:
@@ -77,3 +77,15 @@ def test_what_is_not_new_is_not_compressed() -> None:
     conditions = Conditions(cores=8, new=0.1)
     forecast = predict(strands(1, STAGES), rates(read=1.0), packing(10.0), conditions)
     assert forecast.rate == pytest.approx(1 / (2 * NS), rel=0.05)
+
+
+def test_what_goes_from_strand_to_strand_is_copied_and_only_as_much_as_is_left_of_it() -> None:
+    whole = replace(rates(read=1.0, hash=1.0), handover=Cost(2 * NS, 2 * NS))
+    conditions = Conditions(cores=1, new=0.5)
+    fused = predict(strands(1, STAGES), whole, packing(stored=0.1), conditions)
+    one_cut = predict(strands(1, STAGES[:2], STAGES[2:]), whole, packing(stored=0.1), conditions)
+    late = predict(strands(1, STAGES[:6], STAGES[6:]), whole, packing(stored=0.1), conditions)
+    assert 1 / one_cut.rate - 1 / fused.rate == pytest.approx(2 * NS)
+    assert 1 / late.rate - 1 / fused.rate == pytest.approx(2 * NS * 0.5 * 0.1)  # what is stored of what is new
+    busy = predict(strands(1, STAGES[:2], STAGES[2:]), whole, packing(), Conditions(cores=8))
+    assert busy.limit == "read+chunk" and 1 / busy.rate == pytest.approx(3 * NS, rel=0.02)  # who gives copies

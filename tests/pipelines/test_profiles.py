@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import threading
 from pathlib import Path
 
 import jsonschema
@@ -63,7 +65,8 @@ BAD = [
     ("version: 1\nstrands: {cut: [uplaod]}", 2, 16, "choice", "did you mean 'upload'"),
     ("version: 1\nchunker: {average: 100KiB}", 2, 20, "range", "power of two"),
     ("version: 1\nplacement: {read: {disk: 'a b'}}", 2, 19, "type", "not a label"),
-    ("version: 2", 1, 10, "range", "1 to 1"),
+    ("version: 2", 1, 10, "range", "write 1"),
+    ("version: 1\nexecutor:\n\tlanes: 1", 3, 1, "syntax", "indent with spaces"),
     ("executor: {lanes: 1}", 1, 1, "missing", "version: 1"),
     ("version: 1\nexecutor: &x {lanes: 1}", 2, 11, "alias", "anchors"),
     ("version: 1\nexecutor: *x", 2, 11, "alias", "aliases"),
@@ -180,10 +183,20 @@ def test_a_profile_that_is_not_there_is_told_with_the_nearest_name(mine: Path) -
     assert "slow-wan" in caught.value.hint
     with pytest.raises(ConfigError, match="no such profile"):
         load(str(mine / "nowhere.yaml"))
+    with pytest.raises(ConfigError, match="this is a folder"):
+        load(f"{mine}/")
     path = write(mine, "top", "version: 1\nextends: nobody")
     with pytest.raises(InvalidProfile) as wrong:
         load("top")
     assert wrong.value.subject == f"{path}:2:10"
+
+
+def test_a_profile_may_come_out_of_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=("version: 1\nexecutor: {lanes: 3}",))
+    writer.start()
+    assert load(str(tmp_path / "pipe")).required(keys.LANES) == 3
+    writer.join()
 
 
 @pytest.mark.parametrize(
@@ -195,6 +208,7 @@ def test_a_profile_that_is_not_there_is_told_with_the_nearest_name(mine: Path) -
         ("stages.compress.level=99", "out of range"),
         ("executor.memory=512", "no unit"),
         ("strands.cut=[uplaod]", "upload"),
+        ("extends=low-memory", "--profile"),
     ],
 )
 def test_settings_that_make_no_sense_are_told(text: str, says: str) -> None:

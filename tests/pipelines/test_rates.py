@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from pipelines.bench import put_cost
 from pipelines.rates import FRESH_DAYS, SAMPLES_KEPT, Cost, Packing, RateBook, Rates, host_facts
+from repository.store.base import Bytes
+from repository.store.local import LocalStore
 
 COST = Cost(2e-9, 1e-9)
 PACKING = Packing("zstd", 3, COST, COST, 0.4)
-RATES = Rates("/data", 10, 10_000, 0.9, {"read": COST, "upload": COST}, (PACKING,), host_facts(), 1000.0)
+RATES = Rates("/data", 10, 10_000, 0.9, {"read": COST, "upload": COST}, COST, (PACKING,), host_facts(), 1000.0)
 
 
 def test_what_is_kept_is_found_again(tmp_path: Path) -> None:
@@ -50,3 +55,19 @@ def test_stale_rates_say_why() -> None:
     assert "kernels" in RATES.stale(replace(now, kernels="other"), 2000.0)
     assert "zstandard" in RATES.stale(replace(now, versions={**now.versions, "zstandard": "99"}), 2000.0)
     assert "days ago" in RATES.stale(now, 1000.0 + (FRESH_DAYS + 1) * 86400)
+
+
+def test_the_store_is_measured_with_objects_that_lie_in_memory_as_packs_do(tmp_path: Path) -> None:
+    """Whoever writes what does not begin at a page pays for a copy that no backup makes."""
+    addresses, sizes = list[int](), set[int]()
+
+    class Watched(LocalStore):
+        def put(self, name: str, parts: Sequence[Bytes]) -> None:
+            views = [np.frombuffer(part, np.uint8) for part in parts]
+            addresses.extend(view.ctypes.data for view in views)
+            sizes.add(sum(view.size for view in views))
+            super().put(name, parts)
+
+    cost = put_cost(Watched(str(tmp_path)), 2)
+    assert cost.wall > 0 and len(sizes) == len(addresses) >= 2  # no two are alike
+    assert [address % 4096 for address in addresses] == [0] * len(addresses)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,23 @@ def test_what_was_left_out_is_known_for_each_host(tree: Path, tmp_path: Path) ->
     assert left_out(snapshot, b"a/" + left, False) == "it was excluded"
     assert left_out(snapshot, left, False) == "it is not below the paths that were backed up"
     assert left_out(of_host(snapshot, "a"), left, False) == "it was excluded"
+
+
+class Behind(Here):
+    """The clock of b is an hour behind."""
+
+    def run_errands(self, errands: Mapping[str, Errand], control: ErrandControl) -> tuple[dict[str, Any], int]:
+        done, deaths = super().run_errands(errands, control)
+        return done | {"b": replace(done["b"], started=done["b"].started - 3600 * 10**9)}, deaths
+
+
+def test_the_clock_that_is_most_behind_says_what_to_trust(tree: Path, tmp_path: Path) -> None:
+    place = Place(tmp_path / "repository")
+    time.sleep(0.1)  # or they are too young to be trusted unread
+    first, second = backup_both(place, tree, Behind()), backup_both(place, tree)
+    assert first.time - first.started > 3599 * 10**9
+    assert second.stats["files_unchanged"] == 0, "what b changed in that hour may have the time of change it had before"
+    assert backup_both(place, tree).stats["files_unchanged"] == 60
 
 
 class KilledOnTheWay(Here):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from model.errors import PlanError
-from pipelines.tune import Climber, Knob, Measured, Point, Tuned, Value, judged
+from pipelines.tune import Climber, Knob, Measured, Point, Step, Tuned, Value, judged
 
 READ = Knob("stages.read.lanes", "read", (1, 2, 4, 8, 16), ends=True)
 COMPRESS = Knob("stages.compress.lanes", "compress", (1, 2, 4, 8))
@@ -128,12 +128,29 @@ def test_no_point_beyond_the_values_is_measured() -> None:
 def test_what_the_engine_refuses_is_left_out() -> None:
     def seconds(point: Point) -> float:
         if number(point[READ.key]) > 8:
-            raise PlanError("too little memory")
+            raise PlanError("too little memory", why="it takes 900 MiB")
         return spinning_disk(point)
 
     tuned = World(seconds).climb()
     assert tuned.best[READ.key] == 1
-    assert all(step.after == 16 for step in tuned.steps if step.verdict == "impossible")
+    refused = [step for step in World(seconds).climb(seconds=500.0, start={**START, READ.key: 8}).steps if step.why]
+    assert [(step.after, step.verdict, step.why) for step in refused] == [(16, "impossible", "it takes 900 MiB")]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_every_change_that_is_told_in_the_end_was_told_when_it_was_taken(seed: int) -> None:
+    def seconds(point: Point) -> float:
+        return spinning_disk(point) * 2.0 / number(point[COMPRESS.key])
+
+    told: list[Step] = []
+    world = World(seconds, lambda point: 1.0 - 0.03 * number(point[LEVEL.key]), 0.1, seed)
+    tuned = Climber((READ, COMPRESS, LEVEL), world.measure, lambda: world.now, 0.02, told.append).climb(START, 120.0)
+    at = dict(START)
+    for step in told:
+        assert step.before == at[step.key]
+        if step.verdict in ("faster", "smaller"):
+            at[step.key] = step.after
+    assert at == tuned.best and tuned.changes
 
 
 def test_a_race_ends_as_soon_as_it_is_decided() -> None:

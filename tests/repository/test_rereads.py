@@ -11,10 +11,12 @@ from model.errors import Damaged
 from repository.check import check
 from repository.fetch import ChunkFetcher
 from repository.index import ChunkIndex
+from repository.keyless import check_keyless
 from repository.mirror import sync
 from repository.prune import prune
 from repository.repair import repair
 from repository.repository import Repository
+from repository.rereads import Rereads
 from repository.snapshot import load_all
 from repository.store import MemoryStore, Store
 from repository.store.wrappers import Fault, FaultyStore
@@ -97,6 +99,33 @@ def test_each_read_goes_wrong_once(filled: dict[str, bytes], work: str, wrong: s
                 break
             told += repository.rereads.count
     assert told > 3
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_opening_over_a_bad_line(filled: dict[str, bytes], wrong: str) -> None:
+    sound = flaky(filled, Fault("get", "none/"))
+    sound.rotate()
+    for prefix, least in (("config", 1), ("keys/", 2)):
+        told = 0
+        for skip in range(20):
+            fault = Fault("get", prefix, change=WRONG[wrong], skip=skip, times=1)
+            repository = Repository.open(FaultyStore(sound.store, [fault]), "secret")
+            assert repository.keys.epoch == 1 and not repository.keys.doubt
+            if fault.times:
+                break
+            told += repository.rereads.count
+        assert told >= least
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_check_without_keys_over_a_bad_line(filled: dict[str, bytes], wrong: str) -> None:
+    sound, told = flaky(filled, Fault("get", "none/")).store, 0
+    for skip in range(len(filled)):
+        store, rereads = FaultyStore(sound, [Fault("get", "", change=WRONG[wrong], skip=skip, times=1)]), Rereads()
+        assert check_keyless(store, rereads=rereads).sound
+        told += rereads.count
+    assert told > len(filled) / 2
+    assert not check_keyless(FaultyStore(sound, [Fault("get", "packs/", change=WRONG[wrong])])).sound
 
 
 def test_what_is_wrong_twice_is_damage(filled: dict[str, bytes]) -> None:

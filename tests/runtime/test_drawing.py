@@ -55,4 +55,18 @@ def test_strands_say_what_may_wait_before_them_and_where_they_run() -> None:
         cuts=made.cuts,
     )
     assert "1 lane, at most 3 waiting, at most 4 MiB before it, disk=ssd" in bounded.text()
-    assert "at most 4 MiB before it, disk=ssd" in svg(bounded) and "disk=ssd" in dot(bounded)
+    assert "at most 4 MiB before it, disk=ssd" in dot(bounded)
+    space = "{http://www.w3.org/2000/svg}"
+    root = ElementTree.fromstring(svg(bounded))
+    texts = {text.text: text for text in root.iter(f"{space}text")}
+    labels = [
+        "1 lane",
+        "at most 3 waiting",
+        "at most 4 MiB before it",
+        "disk=ssd",
+    ]  # below each other: boxes stay small
+    heights = [int(texts[label].get("y", "0")) for label in labels]
+    assert heights == sorted(set(heights)) and heights[-1] < int(root.get("height", "0"))
+    (box,) = [rect for rect in root.iter(f"{space}rect") if rect.get("class") == "strand"][1:]
+    middle = int(box.get("x", "0")) + int(box.get("width", "0")) // 2
+    assert abs(int(texts["two"].get("x", "0")) - middle) <= 1  # a stage stands in the middle of its strand

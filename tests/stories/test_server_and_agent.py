@@ -52,13 +52,13 @@ class Site:
         return str(self.api.ok("POST", "/api/v1/backup-jobs", fields)["uuid"])
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
+@pytest.fixture(params=["vault", "folder"])
+def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
     (tmp_path / "host").mkdir()
     with running(tmp_path / "server") as server:
         api = make_tenant(server, "Alpha").api
-        place = {"name": "main", "url": str(tmp_path / "repository"), "default": True}
-        api.ok("POST", "/api/v1/repositories", place)
+        where = {"vault": True} if request.param == "vault" else {"url": str(tmp_path / "repository")}
+        api.ok("POST", "/api/v1/repositories", {"name": "main", "default": True, **where})
         made = api.ok("POST", "/api/v1/agents", {"hostname": "web-1", "os": "linux"})
         host = AgentProcess(
             tmp_path / "host", api_url=server.url, agent_uuid=made["uuid"], ca_file=str(server.ca),
@@ -111,6 +111,7 @@ def test_from_registration_to_restore(site: Site, tmp_path: Path) -> None:
     assert (ended["status"], ended["error"]["what"]) == ("failed", "this host lets nobody restore there")
 
 
+@pytest.mark.parametrize("site", ["folder"], indirect=True)
 def test_both_are_killed_in_mid_run(site: Site) -> None:
     """The server first: the run goes on and is told later. Then the agent: the run has failed, and another follows."""
     (site.host.data / "big").write_bytes(os.urandom(12 << 20))
@@ -139,6 +140,7 @@ def test_both_are_killed_in_mid_run(site: Site) -> None:
     assert len(site.api.ok("GET", "/api/v1/machine-backups")["items"]) == 2
 
 
+@pytest.mark.parametrize("site", ["vault"], indirect=True)
 def test_a_credential_is_rotated(site: Site) -> None:
     before = (site.host.work / "credential").read_text()
     site.api.ok("POST", f"/api/v1/agents/{site.agent}/rotate-token")

@@ -1,0 +1,1 @@
+"""What `lox` asks of a server: agents, jobs, runs and restores of many hosts."""
