@@ -85,7 +85,12 @@ def _blames(summary: RunSummary, slow: Stages, fast: Stages) -> list[Blame]:
     blames = []
     for line in slow.lines:
         other = others.get(line.name)
-        if other is None or other.busy <= 0 or line.busy <= 0:
+        if line.busy <= 0:
+            continue
+        if other is None or other.busy <= 0:  # only one of the two had anything of the kind to do
+            wall = predicted_wall(trace, {line.name: float("inf")})
+            if slow.wall - wall >= BLAME * difference > 0:
+                blames.append(Blame(line.name, wall, float("inf"), 1.0, 1.0))
             continue
         factor = (line.busy / line.lanes) / (other.busy / other.lanes)
         wall = predicted_wall(trace, {line.name: factor})

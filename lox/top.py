@@ -109,10 +109,11 @@ def _head(status: RunStatus, now: float) -> list[str]:
         parts.append(f"{plural(status.trace.fed - status.trace.acked, 'item')} in flight")
     if now - status.written > QUIET:
         parts.append(f"no news for {format_clock(now - status.written)}")
-    where = f"{paths_text(summary)} → {safe(summary.repository)}"
+    paths = paths_text(summary)
+    where = f"{paths} → {safe(summary.repository)}" if paths else safe(summary.repository)
     return [
         f"{summary.kind} {summary.id}, {format_clock(_elapsed(status, now))}, pid {status.pid}: {where}",
-        ", ".join(parts),
+        ", ".join(parts) or safe(status.phase) or "nothing done yet",
     ]
 
 

@@ -66,11 +66,14 @@ for kind, color in (("gear", "steelblue"), ("fixed", "darkorange")):
     for axis, name, scale in ((axes[0], "unique", 1e6), (axes[1], "chunks", 1)):
         bars = [(some[name] - some[f"{name}_low"]) / scale, (some[f"{name}_high"] - some[name]) / scale]
         axis.errorbar(x, some[name] / scale, bars, marker="o", capsize=3, color=color, label=kind)
+axes[0].set_title("what is left after deduplication")
+axes[1].set_title("what has to be indexed")
 axes[0].set_ylabel("unique MB")
 axes[1].set_ylabel("chunks")
 axes[1].set_yscale("log")
 for axis in axes:
     axis.set_xscale("log", base=2)
+    axis.set_xticks(averages, map(str, averages))
     axis.set_xlabel("KiB on average")
 axes[0].legend(title="cut by content / all equal")
 figure.tight_layout()

@@ -12,6 +12,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from showcase import small_company
 
+from lox.analysis import groups
 from lox.analysis.space import space, total_stored
 
 case = small_company(days=10)
@@ -29,7 +30,7 @@ files[["files", "logical", "unique", "stored_exclusive", "stored_shared", "store
 # %%
 largest = files.head(8)[::-1]
 largest[["stored_exclusive", "stored_shared"]].div(1e6).plot.barh(
-    stacked=True, color=["steelblue", "lightsteelblue"], figsize=(7, 3)
+    title="the folders that take most", stacked=True, color=["steelblue", "lightsteelblue"], figsize=(7, 3)
 )
 plt.xlabel("MB in the store")
 plt.ylabel("")
@@ -60,11 +61,15 @@ assert rows == on_disk
 # ## By type and by age
 
 # %%
+AGES = ["older than 5 years", *(name for _, name in reversed(groups.AGES))]
 figure, axes = plt.subplots(1, 2, figsize=(9, 3))
 for axis, way in zip(axes, ("ext", "age"), strict=True):
     found = space(view, by=way, now=view.snapshots[-1].time).to_pandas()
-    found = found[found["kind"] == "files"].set_index("name")["stored"].head(6)[::-1]
-    found.div(1e6).plot.barh(ax=axis, color="steelblue", title=f"by {way}")
+    found = found[found["kind"] == "files"].set_index("name")["stored"]
+    found = found.head(6)[::-1] if way == "ext" else found.reindex([name for name in AGES if name in found.index])
+    found.div(1e6).plot.barh(
+        ax=axis, color="steelblue", title={"ext": "by extension", "age": "by time since the last change"}[way]
+    )
     axis.set_xlabel("MB in the store")
     axis.set_ylabel("")
 figure.tight_layout()

@@ -55,6 +55,7 @@ axis = (
     .div(1e6)[::-1]
     .plot.barh(color=["steelblue", "lightsteelblue"], figsize=(7, 3))
 )
+axis.set_title("where content comes and goes")
 axis.set_xlabel("logical MB in a week")
 axis.set_ylabel("")
 axis.legend(["added", "removed"])

@@ -45,7 +45,9 @@ sums.round(2)
 
 # %%
 sums[::-1].plot.barh(stacked=True, color=["steelblue", "lightgrey", "salmon"], figsize=(7, 3))
+plt.title("what the lanes of each stage did")
 plt.xlabel("seconds of all lanes")
+plt.legend(loc="upper left", bbox_to_anchor=(1, 1))
 plt.ylabel("")
 plt.tight_layout()
 
@@ -63,8 +65,9 @@ figure, axis = plt.subplots(figsize=(7, 3))
 image = axis.imshow(grid, aspect="auto", cmap="Blues", vmin=0, vmax=1)
 axis.set_yticks(range(len(grid)), grid.index)
 axis.set_xticks(range(grid.shape[1]), [f"{begin:.0f}" for begin in grid.columns])
-axis.set_xlabel("second")
-figure.colorbar(image, label="busy")
+axis.set_title("how busy each stage was")
+axis.set_xlabel("second of the run")
+figure.colorbar(image, label="share of the time busy")
 figure.tight_layout()
 
 # %% [markdown]
@@ -80,7 +83,8 @@ roof = (bytes_in / sums["busy"] * lanes)[worked & (bytes_in > 0)] / 1e6
 rate = run["bytes_read"] / run["wall"] / 1e6
 roof[::-1].plot.barh(logx=True, color="lightsteelblue", figsize=(7, 3))
 plt.axvline(rate, color="firebrick", label=f"the run: {rate:.0f} MB/s")
-plt.xlabel("MB/s of input, all lanes")
+plt.title("what each stage could do alone, and what the run did")
+plt.xlabel("MB/s of input, all lanes (each step ten times more)")
 plt.ylabel("")
 plt.legend()
 plt.tight_layout()

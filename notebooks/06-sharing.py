@@ -58,7 +58,7 @@ for row, column in np.ndindex(share.shape):
         color="white" if share[row, column] > 0.6 else "black",
     )
 axis.set_title("of the row's content, the column has")
-figure.colorbar(image)
+figure.colorbar(image, label="share of unique bytes")
 figure.tight_layout()
 
 # %%

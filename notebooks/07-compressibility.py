@@ -49,6 +49,7 @@ ratios.round(3)
 # %%
 types = ratios.drop("(all)").sort_values("zstd:2")
 axis = types[["lz4:0", "zstd:2", "zstd:9"]].plot.bar(color=["lightsteelblue", "steelblue", "darkblue"], figsize=(7, 3))
+axis.set_title("what is left of each type (1: nothing gained)")
 axis.set_ylabel("compressed / logical")
 axis.set_xlabel("")
 plt.xticks(rotation=0)
@@ -62,13 +63,14 @@ plt.tight_layout()
 both = table[table["group"] == "(all)"]
 plt.figure(figsize=(7, 3))
 plt.scatter(both["cpu_seconds_per_gb"], both["compressed_per_logical"], color="steelblue")
-for _, row in both.iterrows():
+for number, (_, row) in enumerate(both.iterrows()):
     plt.annotate(
         row["how"],
         (row["cpu_seconds_per_gb"], row["compressed_per_logical"]),
-        xytext=(4, 4),
+        xytext=(4, 6 if number % 2 else -12),  # neighbours do not lie on each other
         textcoords="offset points",
     )
+plt.title("what a level gains, and what it costs")
 plt.xlabel("CPU seconds for 10^9 bytes")
 plt.ylabel("compressed / logical")
 plt.tight_layout()

@@ -92,12 +92,18 @@ strange = signals.apply(strangeness)
 alarm = strange.index[(strange > 4).all(axis=1)]
 
 # %%
+UNITS = {
+    "changed": "changed\nof all files",
+    "noise": "stored\nper unique byte",
+    "fresh": "unique added\nper byte there",
+}
 figure, axes = plt.subplots(3, 1, figsize=(7, 4.5), sharex=True)
 for axis, name in zip(axes, signals.columns, strict=True):
     axis.bar(
         signals.index, signals[name], color=["firebrick" if day in alarm else "steelblue" for day in signals.index]
     )
-    axis.set_ylabel(name)
+    axis.set_ylabel(UNITS[name])
+axes[0].set_title("three signals of each day; red: all three are far out of the ordinary")
 axes[-1].set_xlabel("day")
 figure.tight_layout()
 

@@ -215,6 +215,7 @@ def note(receipt: Receipt, reliance: Reliance, session: Session | None) -> None:
 
 
 def saved(snapshot: Snapshot, repository: Repository) -> tuple[Snapshot, str]:
+    """The snapshot as it is stored now, and its name. Raises StoreError."""
     saved = snapshot.save(repository)
     return saved, saved.name
 
@@ -227,6 +228,7 @@ def snapshot_of(
     scan: ScanStats,
     counts: CommitCounts,
 ) -> Snapshot:
+    """The snapshot to be stored; `started` in nanoseconds since 1970."""
     return Snapshot(
         time=started,
         started=started,
@@ -270,6 +272,7 @@ def report_of(
     seconds: float,
     hosts: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
 ) -> BackupReport:
+    """What the caller is told; `seconds` it took, `hosts` what each of several hosts did."""
     return BackupReport(
         snapshot=snapshot,
         problems=problems_of(scan, counts),

@@ -134,3 +134,5 @@ class RunRecorder:
             work()
         except Exception as error:  # of whatever kind: a backup must not fail because of its record
             self.trouble = str(error) or type(error).__name__
+            if isinstance(error, OSError) and error.strerror:
+                self.trouble = f"{error.filename or self.summary.id}: {error.strerror.lower()}"

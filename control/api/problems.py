@@ -40,6 +40,8 @@ class Problem(Exception):
 
 
 class Unauthenticated(Problem):
+    """Nobody known asks; says how one makes oneself known."""
+
     status, kind = HTTPStatus.UNAUTHORIZED, "unauthenticated"
 
     def __init__(self, detail: str = "this needs a valid token or session") -> None:
@@ -73,6 +75,8 @@ class Invalid(Problem):
 
 
 class TooMany(Problem):
+    """Too often; says how many seconds to wait."""
+
     status, kind = HTTPStatus.TOO_MANY_REQUESTS, "too-many-requests"
 
     def __init__(self, seconds: float) -> None:

@@ -20,8 +20,10 @@ from lox.types import BytesType, SecondsType, UpToType
 from lox.units import format_rate, format_seconds, format_size, plural
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pipelines.profile import Profile
-    from pipelines.tune import Step, Tuned
+    from pipelines.tune import Knob, Step, Tuned
     from pipelines.tuning import Workbench
 
 TIME_LEAST = 10.0  # seconds
@@ -69,7 +71,7 @@ def command(
         bench = Workbench(ground, place, start, cold=not warm)
         bench.prepare(point, seconds)
         knobs, point = knobs_of(start, usable_cores(), bench.batches)
-        _show_sample(output, bench, len(knobs))
+        _show_sample(output, bench, knobs)
         climber = Climber(knobs, bench.measure, time.monotonic, allow_larger, lambda step: _show_step(output, step))
         tuned = climber.climb(point, seconds - (time.monotonic() - begin))
     _show_result(output, start, tuned, time.monotonic() - begin)
@@ -93,13 +95,15 @@ def _write(output: Output, path: str, start: Profile, tuned: Tuned) -> None:
     output.line(f"written to {safe(path)}")
 
 
-def _show_sample(output: Output, bench: Workbench, knobs: int) -> None:
+def _show_sample(output: Output, bench: Workbench, knobs: Sequence[Knob]) -> None:
     sample = bench.sample
-    output.event("sample", files=sample.files, bytes=sample.size, whole=sample.whole, knobs=knobs)
+    output.event("sample", files=sample.files, bytes=sample.size, whole=sample.whole, knobs=len(knobs))
     what = "all of" if sample.whole else "a sample of"
     output.note(
         f"measuring with {what} {safe(sample.origin)}: {plural(sample.files, 'file')}, {format_size(sample.size)}"
     )
+    if len(knobs[0].values) == 1:  # lanes of all stages
+        output.note("note: too few files to tell what other numbers of lanes are worth; they are not tried")
 
 
 def _show_step(output: Output, step: Step) -> None:
@@ -122,11 +126,10 @@ def _show_step(output: Output, step: Step) -> None:
         output.line(f"  {what:<48} not possible: {safe(step.why)}")
         return
     pairs = plural(spread.pairs, "pair")
+    ranged = f"{spread.low:.2f} to {spread.high:.2f}, {pairs}" if spread.pairs > 1 else f"{pairs}, given up"
     stored = "" if 0.995 < step.stored < 1.005 else f", stored × {step.stored:.2f}"
     taken = "taken: " if step.verdict in ("faster", "smaller") else ""
-    output.line(
-        f"  {what:<48} {taken}time × {spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f}, {pairs}){stored}"
-    )
+    output.line(f"  {what:<48} {taken}time × {spread.median:.2f} ({ranged}){stored}")
 
 
 def _show_result(output: Output, start: Profile, tuned: Tuned, seconds: float) -> None:

@@ -78,7 +78,8 @@ def compare_runs(ctx: click.Context, /, a: str, b: str) -> None:
         stages=[[stage_fields(line) for line in stages.lines] for stages in found.stages],
         settings={name: [left, right] for name, left, right in found.settings},
         blames=[
-            {"stage": blame.stage, "wall_without": round(blame.wall, 3), "data": round(blame.data, 4),
+            {"stage": blame.stage, "wall_without": round(blame.wall, 3),
+             "data": round(blame.data, 4) if blame.data < float("inf") else None,  # None: all of it
              "speed": round(blame.speed, 4), "lanes": round(blame.lanes, 4)}
             for blame in found.blames
         ],

@@ -73,7 +73,7 @@ def show_one(ctx: click.Context, kind: str, item: Fields) -> None:
 
 def event_fields(item: Fields) -> Fields:
     """The fields of an answer as those of a JSON line, whose own names they must not take."""
-    return {f"{name}_" if name in ("type", "schema", "kind") else name: value for name, value in item.items()}
+    return {f"{name}_" if name in ("type", "schema") else name: value for name, value in item.items()}
 
 
 def cell(value: Any) -> str:

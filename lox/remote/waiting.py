@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lox.escape import safe
 from lox.remote.asking import event_fields, local_time
-from lox.units import format_count, format_seconds, format_size
+from lox.units import format_seconds, format_size, plural
 from model.exits import ExitCode
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _progress(fields: Fields) -> str:
     done, total, left = fields.get("bytes_done") or 0, fields.get("bytes_total"), fields.get("seconds_left")
     of = f" of {format_size(total)}" if total else ""
     end = f", {format_seconds(left)} left" if left else ""
-    return f"{format_count(fields.get('files_done') or 0)} files, {format_size(done)}{of}{end}"
+    return f"{plural(fields.get('files_done') or 0, 'file')}, {format_size(done)}{of}{end}"
 
 
 def end_lines(run: Fields) -> list[str]:
@@ -75,8 +75,10 @@ def end_lines(run: Fields) -> list[str]:
     lines = [f"{run.get('kind', 'run')} {run['uuid']}: {run['status']}"]
     summary: Any = run.get("summary")
     if summary:
-        size, stored = format_size(summary.get("bytes") or 0), format_size(summary.get("bytes_stored") or 0)
-        lines.append(f"{format_count(summary.get('files') or 0)} files, {size}, {stored} stored")
+        told = [plural(summary.get("files") or 0, "file"), format_size(summary.get("bytes") or 0)]
+        if run.get("kind") == "backup":
+            told.append(f"{format_size(summary.get('bytes_stored') or 0)} stored")
+        lines.append(", ".join(told))
     error: Any = run.get("error")
     if error:
         parts = [error.get("what"), error.get("subject"), error.get("why"), error.get("hint")]

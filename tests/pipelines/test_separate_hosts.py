@@ -129,6 +129,6 @@ def test_each_host_backs_up_its_own_files(two: Hosts, tmp_path: Path) -> None:
     code, _, err = backup(two, place, own, "--hosts", "nas1,nas3")
     assert code == 1
     assert "a host is not in the cluster: nas3: those that are there: nas1, nas2" in err
-    code, _, err = backup(two, Place(two.folder / "hidden" / "repository"), own, *options)
+    code, _, err = backup(two, Place(two.folder / "hidden" / "another"), own, *options)
     assert code == 1
     assert "a host does not see the repository: nas2: " in err
