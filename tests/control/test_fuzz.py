@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from itertools import count
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis.errors import Unsatisfiable
 
 from control.api.openapi import document
@@ -16,6 +17,7 @@ from tests.control.servers import Client, RunningServer, Tenant
 from tests.control.world import World, make_world
 
 EXAMPLES = 8  # of each operation, valid, and as many broken
+LINE_MAX = 6_000  # longer request lines are refused by the HTTP parser, which knows no routes
 SECONDS = 30  # of one request
 ASKS_AN_AGENT = ("/files", "/download", "/estimate")  # which is not there, and would be waited for
 
@@ -58,18 +60,16 @@ def test_no_request_makes_the_server_fail(server: RunningServer, tenant: Tenant)
             if not (keep or asks) and next(sent) % 3:
                 real = {name: value for name, value in world.ids.items() if name in (case.path_parameters or {})}
                 case.path_parameters = {**(case.path_parameters or {}), **real}
-            if mode is schemathesis.GenerationMode.POSITIVE and "wait" in (case.query or {}):
+            if isinstance((case.query or {}).get("wait"), int | float):
                 case.query = {**case.query, "wait": 0}  # a long poll is meant to take long
             given_headers = {**dict(case.headers or {}), **headers}
             given_headers.pop("Lox-Tenant", None)
             case.headers = given_headers
+            assume(len(urlencode(case.query or {}, doseq=True)) < LINE_MAX)
             answer = case.call(base_url=server.url, session=session, timeout=SECONDS, verify=str(server.ca))
             text = f"{route.method} {answer.request.url} {str(answer.request.body)[:300]}: {answer.status_code} "
             assert answer.status_code < 500, text + answer.text[:300]
-            refused_unread = (
-                answer.status_code == 400 and "lox-request" not in answer.headers
-            )  # a line too long for HTTP
-            if answer.status_code >= 400 and not refused_unread:
+            if answer.status_code >= 400:
                 assert "application/problem+json" in str(answer.headers.get("content-type")), text
 
         try:
