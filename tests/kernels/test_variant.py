@@ -58,6 +58,7 @@ def test_an_unknown_variant_is_an_error() -> None:
     assert "LOX_KERNELS" in result.stderr or "fast" in result.stderr
 
 
+@pytest.mark.slow
 def test_without_openat2(tmp_path: Path) -> None:
     pytest.importorskip("kernels._native", exc_type=ImportError)
     tests = [str(Path(__file__).parent / name) for name in ("test_tree.py", "test_tree_files.py")]

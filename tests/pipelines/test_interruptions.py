@@ -52,7 +52,7 @@ def stored_ids(place: Place) -> np.ndarray:
 
 def test_a_stopped_backup_commits_nothing_and_wastes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitting, "PACK_MAX", 4 * MIB)
-    tree = noise(tmp_path / "tree", 120, 600 * KIB)
+    tree = noise(tmp_path / "tree", 120, 2 * MIB)
     place = Place(tmp_path / "repository")
     with pytest.raises(Interrupted):
         place.backup(tree, watch=StopAfter(1))
@@ -62,7 +62,7 @@ def test_a_stopped_backup_commits_nothing_and_wastes_nothing(tmp_path: Path, mon
     report = place.backup(tree)
     ids = stored_ids(place)
     assert len(np.unique(ids, axis=0)) == len(ids), "no chunk was stored twice"
-    assert report.bytes_new < 120 * 600 * KIB
+    assert report.bytes_new < 240 * MIB
     assert report.snapshot is not None
     place.restore(report.snapshot, tmp_path / "out")
     assert differences(tree, tmp_path / "out" / os.fspath(tree)[1:]) == ""

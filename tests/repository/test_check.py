@@ -105,6 +105,7 @@ def assert_every_flip_found(repository: Repository, every: bool) -> None:
     assert check(repository, "data").sound
 
 
+@pytest.mark.slow
 def test_a_flipped_byte_anywhere_is_found(repository: Repository) -> None:
     assert_every_flip_found(repository, every=False)
 

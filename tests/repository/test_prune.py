@@ -241,6 +241,7 @@ def test_a_pack_that_does_not_open_stays_and_the_others_are_rewritten(part: str)
     home.verify_lean()
 
 
+@pytest.mark.slow
 def test_many_runs_do_not_leave_many_objects() -> None:
     home = Home(encrypted=False)
     last = home.keep(a=bytes_of(1000, 3))

@@ -250,6 +250,7 @@ def none(value: object) -> None:
     """Say no more about it."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dead", [False, True])
 def test_a_backup_that_relies_on_garbage(dead: bool) -> None:
     """At any moment of the backup all of the prune, and at any moment of the prune all of the backup."""
