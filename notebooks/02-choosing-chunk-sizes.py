@@ -97,7 +97,8 @@ print(f"Chunks of equal length would store {fixed['unique'] / default['unique']:
 
 # %% [markdown]
 # ## Was it true?
-# A repository with the default size, really backed up.
+# A repository with the default size, really backed up. Where it cuts depends on its secret, and so does a prediction on
+# the one it is made with: ten of those are tried, and nearly all of their intervals should hold the truth.
 
 # %%
 from repository.query import stats
@@ -106,10 +107,12 @@ for host in ("database", "files"):
     case.back_up(host, 0)
 view = case.open().view
 truth = stats(view.repository, view.index, [view.manifest(one) for one in view.snapshots]).unique
-error = default["unique"] / truth - 1
-inside = default["unique_low"] <= truth <= default["unique_high"]
+only = [one for one in parameters if (one.kind, one.average) == ("gear", 64 * KIB)]
+samples = [what_if(lot, files, read_files, only, seed=seed).table.to_pylist()[0] for seed in range(1, 11)]
+inside = [one["unique_low"] <= truth <= one["unique_high"] for one in samples]
+errors = [one["unique"] / truth - 1 for one in samples]
 print(
-    f"Predicted {default['unique'] / 1e6:.2f} MB unique, in truth {truth / 1e6:.2f} MB: {error:+.1%}, "
-    f"{'within' if inside else 'outside of'} the interval."
+    f"In truth {truth / 1e6:.2f} MB are unique. Ten predictions were {min(errors):+.1%} to {max(errors):+.1%} off; "
+    f"{sum(inside)} of their 10 intervals hold the truth."
 )
-assert inside
+assert sum(inside) >= 7

@@ -14,8 +14,9 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control.alerts.raising import raise_alert
-from control.api.problems import Conflict, Unauthenticated
+from control.api.problems import Conflict, Forbidden, Unauthenticated
 from control.auth.secrets import CREDENTIAL, Secret, make_secret
+from control.auth.tables import TenantRow
 from control.db.base import new_id, now
 from control.fleet.known import KnownAgent
 from control.fleet.tables import AgentRow, CredentialRow, RotationRow
@@ -50,11 +51,14 @@ async def make_credential(session: AsyncSession, tenant: UUID, agent: UUID, stat
 async def known_agent(session: AsyncSession, secret: Secret, *, note: bool) -> KnownAgent | None:
     """Who `secret` belongs to; None if there is something to note first (a first use, a theft), which needs `note`.
 
-    Raises Unauthenticated; what was noted is to be kept.
+    Raises Unauthenticated, or Forbidden if its tenant is suspended; what was noted is to be kept.
     """
     found = (
         await session.execute(
-            select(CredentialRow, AgentRow.policy_revision, AgentRow.revoked, RotationRow.grace_until)
+            select(
+                CredentialRow, AgentRow.policy_revision, AgentRow.revoked, RotationRow.grace_until, TenantRow.suspended
+            )
+            .join(TenantRow, TenantRow.uuid == CredentialRow.tenant_id)
             .join(AgentRow, AgentRow.uuid == CredentialRow.agent_uuid)
             .outerjoin(RotationRow, RotationRow.agent_uuid == CredentialRow.agent_uuid)
             .where(CredentialRow.uuid == secret.uuid)
@@ -64,6 +68,8 @@ async def known_agent(session: AsyncSession, secret: Secret, *, note: bool) -> K
         raise Unauthenticated(NOT_VALID)
     credential, revision, revoked = found[:3]
     grace: datetime | None = found[3]
+    if found[4]:
+        raise Forbidden("the tenant of this agent is suspended")
     if revoked:
         raise Unauthenticated("this agent was revoked: reissue its install command to let it in again")
     if credential.state == "pending":
@@ -79,9 +85,7 @@ async def known_agent(session: AsyncSession, secret: Secret, *, note: bool) -> K
         await _stolen(session, credential)
         raise Stolen(credential.agent_uuid)
     elif credential.state == "active" and grace is not None and now() > grace:
-        raise Unauthenticated(
-            "this credential was to be replaced and was not in time: reissue the agent's install command"
-        )
+        raise Unauthenticated(TOO_LATE)
     return KnownAgent(credential.agent_uuid, credential.tenant_id, revision, grace is not None)
 
 

@@ -137,3 +137,17 @@ def test_an_agent_that_is_ahead_of_a_restored_database_gets_what_is_new(tenant: 
     assert host.commands() == []
     tenant.api.ok("POST", f"/api/v1/agents/{host.uuid}/rotate-token")
     assert [one["sequence"] for one in host.commands()] == [41]
+
+
+def test_agents_of_a_suspended_tenant_are_told_to_wait_and_go_on_later(server: RunningServer) -> None:
+    tenant = make_tenant(server, "Paused")
+    host = enrolled(tenant, "paused-1")
+    path = f"/api/v1/tenants/{tenant.uuid}"
+    server.root().ok("PATCH", path, {"suspended": True})
+    deadline = time.monotonic() + 10  # what is known of agents lives for some seconds
+    while (answer := host.beat()).status == 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    assert (answer.status, answer.body["detail"]) == (403, "the tenant of this agent is suspended")
+    server.root().ok("PATCH", path, {"suspended": False})
+    assert host.beat().status == 200
