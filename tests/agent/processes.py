@@ -42,6 +42,7 @@ class AgentProcess:
             "bandwidth_limit_mbps": None, **settings,
         }  # fmt: skip
         self.daemon: subprocess.Popen[bytes] | None = None
+        self.inside: list[str] = []  # what runs a command in the network of this host
 
     def configure(self, **settings: Any) -> None:
         """Write the configuration, with these settings as well."""
@@ -58,7 +59,7 @@ class AgentProcess:
         """Begin as the service does."""
         self.configure()
         with (self.folder / "stderr").open("ab") as log:
-            line = [sys.executable, "-m", "agent", "--config", str(self.config), "run"]
+            line = [*self.inside, sys.executable, "-m", "agent", "--config", str(self.config), "run"]
             self.daemon = subprocess.Popen(line, stderr=log, start_new_session=True)
 
     def kill(self) -> None:

@@ -51,10 +51,11 @@ class RunningServer:
     environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     superadmin: Client | None = None
+    address: str = "127.0.0.1"
 
     @property
     def url(self) -> str:
-        return f"https://127.0.0.1:{self.port}"
+        return f"https://{self.address}:{self.port}"
 
     @property
     def ca(self) -> Path:
@@ -68,7 +69,7 @@ class RunningServer:
         """Starts it, and waits until it is ready."""
         command = [sys.executable, "-m", "control", "--data-dir", str(self.data_dir)]
         command += ["--database-url", self.database] if self.database else []
-        command += ["run", "--listen", f"127.0.0.1:{self.port}", "--public-url", self.url, *self.options]
+        command += ["run", "--listen", f"{self.address}:{self.port}", "--public-url", self.url, *self.options]
         environment = {**os.environ, "LOX_SERVER_RATE_LIMITS": "false", "LOX_SERVER_LOG_LEVEL": "debug"}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stderr=log, stdout=log, env=environment | self.environment)
@@ -80,7 +81,7 @@ class RunningServer:
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end:
             assert self.process.poll() is None, self.log.read_text()[-3000:]
-            if self.ca.exists() and _answers(self.port):
+            if self.ca.exists() and _answers(self.address, self.port):
                 return
             time.sleep(0.05)
         raise AssertionError(f"the server does not start: {self.log.read_text()[-3000:]}")
@@ -104,10 +105,10 @@ class RunningServer:
         return ssl.create_default_context(cafile=str(self.ca))
 
 
-def _answers(port: int) -> bool:
+def _answers(address: str, port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((address, port)) == 0
 
 
 @dataclass(frozen=True)
@@ -160,10 +161,12 @@ class Client:
 
 
 @contextmanager
-def running(data_dir: Path, *options: str, database: str | None = None, **environment: str) -> Iterator[RunningServer]:
+def running(
+    data_dir: Path, *options: str, database: str | None = None, address: str = "127.0.0.1", **environment: str
+) -> Iterator[RunningServer]:
     """A server as long as the context is open."""
     data_dir.mkdir(parents=True, exist_ok=True)
-    server = RunningServer(data_dir, free_port(), database, options, environment)
+    server = RunningServer(data_dir, free_port(), database, options, environment, address=address)
     try:
         server.start()
         yield server
