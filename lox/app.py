@@ -43,6 +43,7 @@ COMMANDS = {
     "whoami": "Show who you are to a server, and what you may do there.",
     "agent": "List, add, install and remove agents of a server.",
     "job": "List, make, change, delete and run jobs of a server.",
+    "repository": "List, add, change and remove repositories of a server.",
     "restores": "Let agents of a server restore, and look at how it went.",
     "debug": "Tools for drills and tests.",
     "help": "Explain a topic.",

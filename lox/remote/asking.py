@@ -47,7 +47,8 @@ def found(client: Client, kind: str, name: str, keys: Sequence[str] = ("name",))
         uuids = ", ".join([item["uuid"] for item in same[:5]])
         raise UsageError("several have this name", subject=name, hint=f"name one by its UUID: {uuids}")
     if not same:
-        raise NotFound(f"the server has no such {kind.rstrip('s').replace('-', ' ')}", subject=name)
+        noun = kind.replace("-", " ").removesuffix("s").replace("repositorie", "repository")
+        raise NotFound(f"the server has no such {noun}", subject=name)
     return same[0]
 
 

@@ -51,10 +51,10 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
     monkeypatch.setenv("LOX_CONFIG_DIR", str(tmp_path / "config"))
     with running(tmp_path / "server") as server:
         tenant = make_tenant(server, "Alpha")
-        tenant.api.ok("POST", "/api/v1/repositories", {"name": "main", "vault": True, "default": True})
         lox = Shell(tmp_path / "none", monkeypatch, capfd)
         (tmp_path / "token").write_text(f"{tenant.api.token}\n")
         lox("login", server.url, "--token-file", tmp_path / "token", "--ca-file", server.ca).ok()
+        lox("repository", "add", "main", "--vault").ok()
         yield Site(server, tenant, lox, tmp_path)
 
 
@@ -177,3 +177,20 @@ def test_a_new_credential_and_a_server_that_is_killed_in_the_middle_of_a_run(sit
     (backup,) = lox.json("restores", "backups", "--job", "slow")
     assert backup["complete"] and backup["files"] == 17
     assert site.tenant.api.ok("GET", "/api/v1/alerts")["items"] == []
+
+
+def test_repositories_of_the_server(site: Site) -> None:
+    lox = site.lox
+    (main,) = lox.json("repository", "list")
+    assert (main["name"], main["vault"], main["default"]) == ("main", True, True)
+    lox("repository", "add", "second", "--url", "s3://bucket/folder", "--default").ok()
+    assert {one["name"]: one["default"] for one in lox.json("repository", "list")} == {"main": False, "second": True}
+    lox("repository", "change", "main", "--quota", "5GiB", "--default").ok()
+    (main,) = lox.json("repository", "show", "main")
+    assert (main["quota_bytes"], main["default"], main["used_bytes"]) == (5 << 30, True, 0)
+    lox("repository", "change", "main", "--quota", "none").ok()
+    assert lox.json("repository", "show", "main")[0]["quota_bytes"] is None
+    assert "give --url URL, or --vault" in lox("repository", "add", "third").ok(2).err
+    assert "no such repository" in lox("repository", "show", "third").ok(1).err
+    lox("repository", "delete", "second").ok()
+    assert [one["name"] for one in lox.json("repository", "list")] == ["main"]
