@@ -161,7 +161,7 @@ def test_a_new_credential_and_a_server_that_is_killed_in_the_middle_of_a_run(sit
     begun: Any = lox.json("job", "run", "slow")[0]
     assert lox.json("agent", "rotate-token", "web-1")[0]["rotation_pending"]
     eventually(lambda: not lox.json("agent", "show", "web-1")[0]["rotation_pending"])
-    assert lox.json("run", "show", begun["uuid"])[0]["status"] == "running"
+    eventually(lambda: lox.json("run", "show", begun["uuid"])[0]["status"] == "running")
 
     def kill() -> None:
         time.sleep(1)
