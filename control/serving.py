@@ -29,6 +29,7 @@ BACKLOG = 1024
 TLS_BUFFER = 32 << 10  # bytes of each connection; asyncio takes 256 KiB, and two thousand agents wait on one each
 GRACE = 20.0  # seconds that requests under way have when the server stops
 RENEW_EVERY = timedelta(hours=12).total_seconds()
+LOOK_EVERY = 0.5  # seconds
 RESTART_AFTER = 1.0  # seconds before a process that died is started again
 
 
@@ -56,7 +57,7 @@ async def _prepare(settings: ServerSettings) -> None:
     tls.certificates(settings)
 
 
-async def _process(settings: ServerSettings, leader: bool) -> int:
+async def _process(settings: ServerSettings, leader: bool, supervisor: int | None = None) -> int:
     log = structlog.get_logger("control")
     files = tls.certificates(settings)
     context = tls.server_context(files)
@@ -76,7 +77,9 @@ async def _process(settings: ServerSettings, leader: bool) -> int:
             await installer.setup()
             await _listen(installer, settings.installer_listen, contexts[1], settings.processes > 1)
         await _listen(runner, settings.listen, context, settings.processes > 1)
-        renewing = asyncio.create_task(_renew(settings, contexts))
+        beside = [asyncio.create_task(_renew(settings, contexts))]
+        if supervisor is not None:
+            beside.append(asyncio.create_task(_outlive_nobody(supervisor, stop)))
         log.info("listening", url=settings.url, host=host or "*", port=port, process=os.getpid())
         if leader:
             notify("READY=1")
@@ -85,7 +88,8 @@ async def _process(settings: ServerSettings, leader: bool) -> int:
             notify("STOPPING=1")
         log.info("stopping", process=os.getpid())
         app[SERVICES].stopping.set()
-        renewing.cancel()
+        for task in beside:
+            task.cancel()
     finally:
         await installer.cleanup()
         await runner.cleanup()
@@ -112,6 +116,13 @@ async def _renew(settings: ServerSettings, contexts: Sequence[ssl.SSLContext]) -
             files = tls.certificates(settings)
             for context in contexts:
                 context.load_cert_chain(files.certificate, files.key)
+
+
+async def _outlive_nobody(supervisor: int, stop: asyncio.Event) -> None:
+    """Ends this process after one that was killed, whose port it would keep from the next server."""
+    while os.getppid() == supervisor:
+        await asyncio.sleep(LOOK_EVERY)
+    stop.set()
 
 
 def _supervise(settings: ServerSettings) -> int:
@@ -147,6 +158,7 @@ def _supervise(settings: ServerSettings) -> int:
 
 
 def _fork(settings: ServerSettings, leader: bool) -> int:
+    supervisor = os.getpid()
     child = os.fork()
     if child:
         return child
@@ -154,7 +166,7 @@ def _fork(settings: ServerSettings, leader: bool) -> int:
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        code = asyncio.run(_process(settings, leader))
+        code = asyncio.run(_process(settings, leader, supervisor))
     except ConfigError as error:
         structlog.get_logger("control").error(str(error), hint=error.hint)
         code = int(error.exit_code)

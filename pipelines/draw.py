@@ -191,5 +191,7 @@ def make_up(folder: str, total: int = SAMPLE_BYTES) -> Sample:
         content = rng.randbytes(length) if files % 3 == 2 else text[begin : begin + length]
         with open(os.path.join(folder, f"file{files:05d}"), "wb") as file:
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # what is not on the disk yet cannot be forgotten, and would be read from memory
         files, size = files + 1, size + length
     return Sample((os.fsencode(folder),), files, size, "made-up files", whole=True)

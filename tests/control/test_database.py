@@ -203,6 +203,17 @@ def test_several_processes_stop_together(postgres: Cluster, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+def test_processes_end_when_their_supervisor_was_killed(postgres: Cluster, tmp_path: Path) -> None:
+    with running(tmp_path, "--processes", "2", database=postgres.database()) as server:
+        assert server.process is not None
+        children = psutil.Process(server.process.pid).children()
+        server.stop(signal.SIGKILL)
+        assert psutil.wait_procs(children, 10)[1] == []
+        server.start()
+        server.stop()
+
+
+@pytest.mark.slow
 def test_a_copy_of_postgresql_brings_it_back(postgres: Cluster, tmp_path: Path) -> None:
     database = postgres.database()
     with running(tmp_path / "server", database=database) as server:

@@ -35,7 +35,7 @@ PLANS = {
 PACKINGS = [("zstd", 2), ("zstd", 9), ("lz4", 0), ("none", 0)]
 # Small packs: sending the last of them, beside which nothing goes on, is not to be a large part of such short runs.
 PACKS = "stages.encrypt.pack_size=8MiB"
-CLOSE = 1.6  # times too fast or too slow, if nothing else runs
+CLOSE = 2.2  # times too fast or too slow, if nothing else runs; the disk is the uncertain part
 CLOSE_CPU = 1.6  # the same for processor time, whatever else runs
 APART = 1.15  # times as busy as any other is the stage that limits, if there is no doubt about it
 ROUNDS = 3
@@ -144,7 +144,8 @@ def test_backups_are_about_as_fast_as_predicted(
     assert {name: found for name, found in cpu_ratio.items() if not 1 / CLOSE_CPU < found < CLOSE_CPU} == {}
     named = {name: (what.stage, costliest(runs[name])) for name, what in forecasts.items()}
     if not busy:
-        assert {name: pair for name, pair in named.items() if pair[1] not in ("", pair[0])} == {}
+        # A disk that several lanes read from is not read as many times as fast: that is not foretold (decision 024).
+        assert {name: pair for name, pair in named.items() if pair[1] not in ("", "read", pair[0])} == {}
         assert {name: found for name, found in ratio.items() if not 1 / CLOSE < found < CLOSE} == {}
 
 
