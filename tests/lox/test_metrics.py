@@ -164,9 +164,10 @@ def test_metrics_are_served_while_a_command_runs_and_survive_it_in_the_file(
         assert process.stdout is not None
         url = json.loads(process.stdout.readline())["url"]
         during = scrape(fetch(url))
-        while one(during, "running", job="slow", operation="backup") and not _read_bytes(during):
+        while not _read_bytes(during):  # the port is open before the run began
             time.sleep(0.05)
             during = scrape(fetch(url))
+        assert one(during, "running", job="slow", operation="backup") == 1
         on_disk = read(file)
         summary = json.loads(process.stdout.readlines()[-1])
     assert process.returncode == 0
