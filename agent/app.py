@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from model import __version__
+from model.command_line import LazyGroup
 
 if TYPE_CHECKING:
     from agent.config import AgentConfig
@@ -33,6 +32,9 @@ COMMANDS = {
 }
 
 
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
 @dataclass(slots=True)
 class Settings:
     """What the options before the command say."""
@@ -48,27 +50,7 @@ class Settings:
         return load(self.config)
 
 
-class LazyGroup(click.Group):
-    """Commands by name and what the help says of each."""
-
-    known: Mapping[str, str] = COMMANDS
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.known)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.known:
-            return None
-        found = import_module(f"agent.commands.{cmd_name.replace('-', '_')}").command
-        assert isinstance(found, click.Command)
-        return found
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(self.known.items()))
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=LazyGroup, known=COMMANDS, prefix="agent.commands.", context_settings=CONTEXT)
 @click.option("--config", type=click.Path(path_type=Path), help="The configuration. [env: LOX_AGENT_CONFIG]")
 @click.option("--json", is_flag=True, help="Print JSON instead of text.")
 @click.option("--debug", is_flag=True, help="Show tracebacks of errors.")

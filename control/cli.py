@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from model import __version__
+from model.command_line import LazyGroup
 
 if TYPE_CHECKING:
     from control.settings import ServerSettings
@@ -28,6 +28,9 @@ COMMANDS = {
     "openapi": "Print the OpenAPI document of the API.",
     "version": "Print the version.",
 }
+
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 @dataclass(slots=True)
@@ -50,25 +53,7 @@ class Options:
         click.echo(json.dumps({"type": "result", "schema": 1, **fields}, default=str) if self.json else text)
 
 
-class Commands(click.Group):
-    """The root: imports a command when it is used."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        found = import_module(f"control.commands.{cmd_name.replace('-', '_')}").command
-        assert isinstance(found, click.Command)
-        return found
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=LazyGroup, known=COMMANDS, prefix="control.commands.", context_settings=CONTEXT)
 @click.option("--config", type=click.Path(path_type=Path), help="Settings. [default: /etc/lox-server/config.yaml]")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where the server keeps what it has.")
 @click.option("--database-url", help="sqlite:///FILE or postgresql://... [default: SQLite in the data folder]")

@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import ssl
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -225,3 +226,12 @@ def test_the_first_administrator_may_have_a_token(tmp_path: Path) -> None:
         second = bearer.ok("POST", "/api/v1/repositories", {"name": "two", "vault": True})
         assert (first["default"], second["default"]) == (True, False)
         assert bearer.ok("GET", "/api/v1/audit/verify")["intact"]
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    command = [sys.executable, "-m", "control", "openapi"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1

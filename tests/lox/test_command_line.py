@@ -19,7 +19,16 @@ from model.exits import ExitCode
 from tests.lox.running import ROOT, Shell, spawn
 
 # All that these commands may import beside the standard library and click.
-LIGHT = ("lox", "model", "model.errors", "model.exits", "model.chunking", "model.names", "model.sizes")
+LIGHT = (
+    "lox",
+    "model",
+    "model.command_line",
+    "model.errors",
+    "model.exits",
+    "model.chunking",
+    "model.names",
+    "model.sizes",
+)
 REPORT = """
 import sys
 before = set(sys.modules)
