@@ -26,6 +26,7 @@ from agent.logs import log
 from agent.runner import Runner
 from agent.sender import Sender
 from agent.server import Backoff, Server, ServerAway, ServerRefused, ServerRejected
+from agent.state import StateUnwritable
 from agent.work_dir import write_private
 from model.errors import LoxError
 from model.systemd import notify, watchdog_seconds
@@ -48,6 +49,7 @@ class Daemon:
         self.stopping = asyncio.Event()
         self._beat_now = asyncio.Event()
         self._skew: float | None = None
+        self._unwritable = ""
         self._fetching = asyncio.Lock()
 
     async def run(self) -> None:
@@ -92,9 +94,12 @@ class Daemon:
             try:
                 await enrol.register(self.config, self.host.work, self.host.state, self.server)
                 break
-            except (ServerAway, ServerRejected) as error:
+            except (ServerAway, ServerRejected, StateUnwritable) as error:
                 log().warning("cannot register yet", why=str(error), hint=error.hint)
                 await asyncio.sleep(backoff.seconds(getattr(error, "retry_after", 0.0)))
+            except OSError as error:  # the credential cannot be written down: it is asked for again
+                log().warning("cannot register yet", why=str(error))
+                await asyncio.sleep(backoff.seconds())
         async with asyncio.TaskGroup() as group:
             group.create_task(self._heartbeats())
             group.create_task(self.channel.serve())
@@ -129,7 +134,8 @@ class Daemon:
                 wait = max(wait, REFUSED_SECONDS)
             except ServerRejected as error:
                 log().error("a heartbeat was rejected; are agent and server of one version?", why=str(error))
-            self.host.state.trim()
+            except (StateUnwritable, OSError) as error:
+                log().warning("what the server said cannot be written down", why=str(error))
             try:
                 async with asyncio.timeout(wait * random.uniform(0.95, 1.0)):
                     await self._beat_now.wait()
@@ -140,8 +146,7 @@ class Daemon:
         """One heartbeat, and what its answer asks for. Returns seconds until the next. Raises ServerAway and so on."""
         interval = self.config.heartbeat_interval
         self.host.metrics.beat(interval)
-        sequence = int(self.host.state.note("heartbeat") or 0) + 1
-        self.host.state.put_note("heartbeat", sequence)
+        sequence = self._next_beat()
         begun = time.time()
         answer = await self.server.heartbeat(self._heartbeat(sequence))
         self._skew = (begun + time.time()) / 2 - answer.server_time.timestamp()
@@ -154,6 +159,19 @@ class Daemon:
             await self.fetch_policy()
         return float(min(interval, answer.heartbeat_interval))
 
+    def _next_beat(self) -> int:
+        """Its number. It must never go back, so where it cannot be written down, it stays. Lets go of old rows, too."""
+        state = self.host.state
+        sequence = int(state.note("heartbeat") or 0)
+        try:
+            state.put_note("heartbeat", sequence + 1)
+            state.trim()
+        except StateUnwritable as error:
+            self._unwritable = str(error)
+            return max(sequence, 1)
+        self._unwritable = ""
+        return sequence + 1
+
     def _heartbeat(self, sequence: int) -> HeartbeatIn:
         now, policy = time.time(), self.runner.policy
         return HeartbeatIn(
@@ -165,7 +183,7 @@ class Daemon:
                 skew=self._skew,
                 spooled=self.host.state.spooled(),
                 revision=0 if policy is None else policy.revision,
-                warnings=[self.host.metrics.warning, self.sender.warning],
+                warnings=[self._unwritable, self.host.metrics.warning, self.sender.warning],
             ),
             running=self.runner.running[:256],
             metrics_port=self.host.metrics.port,

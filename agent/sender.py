@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from agent.host import Host
 from agent.logs import log
 from agent.server import Backoff, Server, ServerAway, ServerRefused, ServerRejected
+from agent.state import UNWRITABLE_SECONDS, StateUnwritable
 from model.wire.runs import EventsIn, RunEvent
 
 TOGETHER = 500  # events of one request
@@ -37,6 +38,8 @@ class Sender:
                 await self._host.sending.wait()
             except ServerAway as error:
                 await asyncio.sleep(backoff.seconds(error.retry_after))
+            except StateUnwritable:  # what was sent will be sent again; the server knows it by its number
+                await asyncio.sleep(UNWRITABLE_SECONDS)
             except ServerRefused:
                 await asyncio.sleep(60.0)
 
@@ -46,7 +49,7 @@ class Sender:
             async with asyncio.timeout(LAST_SECONDS):
                 while await self._send():
                     pass
-        except (TimeoutError, ServerAway, ServerRefused):
+        except (TimeoutError, ServerAway, ServerRefused, StateUnwritable):
             pass
 
     async def _send(self) -> bool:
