@@ -33,13 +33,14 @@ BACKOFF_FIRST, BACKOFF_MAX = 1.0, 60.0  # seconds
 
 
 class ServerAway(Unreachable):
-    """The server cannot be reached, or cannot answer now: to be tried again. `retry_after`: seconds, if it said so."""
+    """The server cannot be reached, or cannot answer now: to be tried again. `retry_after`: seconds, if it said so;
+    `status` is that of HTTP, 0 without an answer."""
 
     def __init__(
-        self, what: str, *, subject: str = "", why: str = "", hint: str = "", retry_after: float = 0.0
+        self, what: str, *, subject: str = "", why: str = "", hint: str = "", retry_after: float = 0.0, status: int = 0
     ) -> None:
         super().__init__(what, subject=subject, why=why, hint=hint)
-        self.retry_after = retry_after
+        self.retry_after, self.status = retry_after, status
 
 
 class ServerRefused(RefusedByServer):
@@ -209,7 +210,8 @@ def _check(status: int, headers: Mapping[str, str], data: bytes, url: str) -> No
         hint = "let the dashboard reissue the install command, then run lox-agent register"
         raise ServerRefused("the server refuses this agent", subject=url, why=why, hint=hint)
     if status == 429 or status >= 500 or status == 408:
-        raise ServerAway("the server cannot answer now", subject=url, why=why, retry_after=_retry_after(headers))
+        wait = _retry_after(headers)
+        raise ServerAway("the server cannot answer now", subject=url, why=why, retry_after=wait, status=status)
     raise ServerRejected("the server rejects a request", subject=url, why=why)
 
 

@@ -9,7 +9,7 @@ import errno
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,19 +206,23 @@ class State:
                 self._db.execute("INSERT INTO events VALUES (?, ?, ?, ?)", place)
             self._db.execute("UPDATE runs SET told=? WHERE run=?", (sequence, str(run)))
 
-    def untold(self, most: int) -> tuple[UUID, list[tuple[int, str, dict[str, Any]]]] | None:
-        """Events of one run that the server does not have yet, in order; None if there are none."""
+    def untold(
+        self, most: int, aside: Collection[UUID] = ()
+    ) -> tuple[UUID, list[tuple[int, str, dict[str, Any]]]] | None:
+        """Events of one run that the server does not have yet, in order; None if there are none but of runs `aside`."""
         with self._lock:
-            first = self._db.execute(
+            found = self._db.execute(
                 "SELECT runs.run FROM runs WHERE EXISTS (SELECT 1 FROM events WHERE events.run = runs.run)"
-                " ORDER BY runs.rowid LIMIT 1"
-            ).fetchone()
+                " ORDER BY runs.rowid LIMIT ?",
+                (1 + len(aside),),
+            ).fetchall()
+            first = next((run for (run,) in found if UUID(run) not in aside), None)
             if first is None:
                 return None
             rows = self._db.execute(
-                "SELECT sequence, kind, body FROM events WHERE run=? ORDER BY sequence LIMIT ?", (first[0], most)
+                "SELECT sequence, kind, body FROM events WHERE run=? ORDER BY sequence LIMIT ?", (first, most)
             ).fetchall()
-        return UUID(first[0]), [(sequence, kind, json.loads(body)) for sequence, kind, body in rows]
+        return UUID(first), [(sequence, kind, json.loads(body)) for sequence, kind, body in rows]
 
     def spooled(self) -> int:
         """How many events the server does not have yet."""

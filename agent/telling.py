@@ -111,8 +111,8 @@ class Teller:
 
 
 def clipped(text: str) -> str:
-    """`text` as it may be sent: no secrets, not too long, nothing that UTF-8 does not hold."""
-    safe = redact(text).encode("utf-8", "backslashreplace").decode()
+    """`text` as it may be sent: no secrets, not too long, nothing that UTF-8 or a database does not hold."""
+    safe = redact(text).encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
     return safe if len(safe) <= TEXT_MAX else safe[: TEXT_MAX - 1] + "…"
 
 

@@ -72,6 +72,7 @@ class SmallServer:
         self.jobs: list[dict[str, Any]] = []
         self.repositories: list[dict[str, Any]] = []
         self.paused, self.revision = False, 1
+        self.fails_at: set[UUID] = set()  # runs whose events it cannot take
         self.drop_answers = 0  # of registrations: the connection is cut instead
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken: asyncio.Event | None = None
@@ -187,6 +188,8 @@ class SmallServer:
     async def _events(self, request: web.Request) -> web.Response:
         self._known(request)
         body = EventsIn.model_validate_json(await request.read())
+        if UUID(request.match_info["run"]) in self.fails_at:
+            return web.json_response({"title": "a mistake of the server", "status": 500}, status=500)
         known = self.events.setdefault(UUID(request.match_info["run"]), {})
         for event in body.events:
             known.setdefault(event.sequence, event)

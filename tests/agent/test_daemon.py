@@ -112,6 +112,18 @@ def test_killed_while_the_server_is_away(host: AgentHost, server: SmallServer) -
     eventually(lambda: host.status()["untold_events"] == 0)
 
 
+@pytest.mark.slow
+def test_a_run_at_which_the_server_fails_keeps_no_other_from_being_told(host: AgentHost, server: SmallServer) -> None:
+    job = host.add_job()
+    host.start()
+    run, after = host.run_job(job), host.run_job(job)
+    server.fails_at.add(run)
+    assert host.ended(after).status == "success"
+    assert run not in server.events
+    eventually(lambda: any(f"of run {run}" in str(beat.health.warnings) for beat in server.heartbeats))
+    assert host.status()["untold_events"] > 0, "what the server could not take is kept for it"
+
+
 def test_killed_while_registering(host: AgentHost, server: SmallServer) -> None:
     """The answer is lost with the agent: the next one repeats the same request, and gets its credential."""
     server.drop_answers = 1
