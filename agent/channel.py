@@ -96,7 +96,7 @@ class Channel:
             case RefreshPolicy():
                 await self._refresh()
             case RotateCredential():
-                self._daemon.beat_soon()
+                self._daemon.expect_credential()
             case BrowseCommand() | DownloadCommand() | EstimateCommand():
                 task = asyncio.create_task(self._answer(body))
                 self._answering.add(task)

@@ -33,6 +33,7 @@ from model.systemd import notify, watchdog_seconds
 from model.wire.agents import HeartbeatIn
 from model.wire.policy import Policy
 
+EXPECTING_SECONDS, EXPECTED_BEATS = 6.0, 4  # another process of the server may learn of a rotation 5 s later
 REFUSED_SECONDS = 60.0  # before a server that does not know the agent is asked again
 
 
@@ -49,6 +50,7 @@ class Daemon:
         self.stopping = asyncio.Event()
         self._beat_now = asyncio.Event()
         self._skew: float | None = None
+        self._expecting = 0
         self._unwritable = ""
         self._fetching = asyncio.Lock()
 
@@ -151,13 +153,24 @@ class Daemon:
         answer = await self.server.heartbeat(self._heartbeat(sequence))
         self._skew = (begun + time.time()) / 2 - answer.server_time.timestamp()
         self.host.state.put_note("heard", time.time())
+        self._expecting = 0 if answer.credential is not None else max(0, self._expecting - 1)
         if answer.credential is not None:
             write_private(self.host.work.credential, answer.credential.encode() + b"\n")
             log().info("the server gave this agent a new credential")
             self._beat_now.set()  # its first use makes the old one invalid
         if self.runner.policy is None or answer.policy_revision != self.runner.policy.revision:
             await self.fetch_policy()
-        return float(min(interval, answer.heartbeat_interval))
+        return float(min(interval, answer.heartbeat_interval, EXPECTING_SECONDS if self._expecting else interval))
+
+    async def beat_until_credential(self) -> None:
+        """Heartbeats of a command, while no agent runs: whoever calls holds the lock. As few as bring a credential."""
+        self._expecting = EXPECTED_BEATS
+        async with self.server:
+            await self.beat()
+            while self._expecting:
+                await asyncio.sleep(EXPECTING_SECONDS)
+                await self.beat()
+        self.host.state.close()
 
     def _next_beat(self) -> int:
         """Its number. It must never go back, so where it cannot be written down, it stays. Lets go of old rows, too."""
@@ -192,8 +205,9 @@ class Daemon:
             },
         )
 
-    def beat_soon(self) -> None:
-        """Do not wait for the next heartbeat."""
+    def expect_credential(self) -> None:
+        """A heartbeat now is to bring a new credential; if not that one, one of the next."""
+        self._expecting = EXPECTED_BEATS
         self._beat_now.set()
 
     # ---- the policy

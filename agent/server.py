@@ -19,7 +19,7 @@ from agent.config import AgentConfig
 from agent.redact import redact
 from model import __version__
 from model.errors import ConfigError, RefusedByServer, Unreachable
-from model.wire.agents import HeartbeatIn, HeartbeatOut, Registered, RegisterIn
+from model.wire.agents import HeartbeatIn, HeartbeatOut, Registered, RegisterIn, Rotation
 from model.wire.base import Answer
 from model.wire.commands import Command
 from model.wire.policy import Policy
@@ -123,6 +123,11 @@ class Server:
     async def heartbeat(self, body: HeartbeatIn) -> HeartbeatOut:
         """Tell that the agent lives."""
         return await self._post("/api/v1/agent/heartbeat", body, HeartbeatOut)
+
+    async def rotate(self) -> Rotation:
+        """Ask for a new credential; it comes with a heartbeat."""
+        _, found = await self._request("POST", "/api/v1/agent/rotate-token")
+        return _read(Rotation, found)
 
     async def policy(self, revision: int | None) -> Policy | None:
         """The policy, None if it is of that `revision` still."""

@@ -21,7 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from model.wire.agents import HeartbeatIn, HeartbeatOut, Registered, RegisterIn
+from model.wire.agents import HeartbeatIn, HeartbeatOut, Registered, RegisterIn, Rotation
 from model.wire.commands import Commands
 from model.wire.policy import Policy
 from model.wire.runs import EventsIn, EventsOut
@@ -119,6 +119,7 @@ class SmallServer:
         app = web.Application(client_max_size=1 << 24)
         app.router.add_post("/api/v1/agent/register", self._register)
         app.router.add_post("/api/v1/agent/heartbeat", self._heartbeat)
+        app.router.add_post("/api/v1/agent/rotate-token", self._rotate)
         app.router.add_get("/api/v1/agent/policy", self._policy)
         app.router.add_get("/api/v1/agent/commands", self._commands)
         app.router.add_post("/api/v1/agent/runs/{run}/events", self._events)
@@ -163,6 +164,13 @@ class SmallServer:
             server_time=dt.datetime.now(dt.UTC), policy_revision=self.revision, heartbeat_interval=60, credential=new
         )
         return web.Response(text=answer.model_dump_json(), content_type="application/json")
+
+    async def _rotate(self, request: web.Request) -> web.Response:
+        self._known(request)
+        self.credentials.append(f"lox_cred_{uuid4().hex}")
+        grace = dt.datetime.now(dt.UTC) + dt.timedelta(days=7)
+        answer = Rotation(uuid=self.agent, rotation_pending=True, grace_until=grace)
+        return web.Response(text=answer.model_dump_json(), status=202, content_type="application/json")
 
     async def _policy(self, request: web.Request) -> web.Response:
         self._known(request)
