@@ -30,6 +30,7 @@ from tests.control.servers import Tenant, make_tenant, running
 
 HEARTBEAT_SECONDS = 60.0
 POLL_SECONDS = 50
+LOST_SECONDS = 60  # a heartbeat without an answer for so long is lost
 RAMP_SECONDS = 20.0  # in which agents come; calls are measured after it
 STAGES = ("scan", "read", "chunk", "hash", "dedup", "compress", "encrypt", "upload", "commit")
 
@@ -55,7 +56,7 @@ class Fleet:
     """Agents of one tenant, as far as the server can tell."""
 
     def __init__(self, tenant: Tenant, session: aiohttp.ClientSession, *, beat: float, ramp: float) -> None:
-        self.ramp_seconds = ramp
+        self.ramp_seconds, self.over = ramp, asyncio.Event()
         self.server, self.session, self.tally, self.beat_seconds = tenant.api.server, session, Tally(), beat
         self.operator = {"Authorization": f"Bearer {tenant.api.token}"}
 
@@ -96,7 +97,7 @@ class Fleet:
         await asyncio.gather(*work)
 
     async def _beats(self, headers: dict[str, str]) -> None:
-        await asyncio.sleep(random.uniform(0, self.beat_seconds))  # so that they do not come together
+        await self._rest(random.uniform(0, self.beat_seconds))  # so that they do not come together
         sequence = 0
         while True:
             sequence += 1
@@ -108,7 +109,21 @@ class Fleet:
             self.tally.beats_sent += 1
             answer = await self.call("heartbeat", "POST", "/api/v1/agent/heartbeat", headers, body)
             self.tally.beats_answered += answer is not None
-            await asyncio.sleep(max(0.0, self.beat_seconds - (time.monotonic() - begin)))
+            await self._rest(self.beat_seconds - (time.monotonic() - begin))
+
+    async def _rest(self, seconds: float) -> None:
+        """Until the next call; for good once the end was called."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.over.wait(), max(0.0, seconds))
+        if self.over.is_set():
+            await asyncio.Event().wait()
+
+    async def answered(self) -> None:
+        """Wait for heartbeats under way, until they count as lost."""
+        for _ in range(LOST_SECONDS):
+            if self.tally.beats_answered == self.tally.beats_sent:
+                return
+            await asyncio.sleep(1)
 
     async def _polls(self, headers: dict[str, str]) -> None:
         await asyncio.sleep(random.uniform(0, self.ramp_seconds))
@@ -181,6 +196,8 @@ async def drive(
         fleet.tally.seconds.clear()
         fleet.tally.processor.clear()
         await asyncio.sleep(seconds)
+        fleet.over.set()
+        await fleet.answered()  # what is under way is not lost
         for task in work:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
