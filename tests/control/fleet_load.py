@@ -31,7 +31,7 @@ from tests.control.servers import Tenant, make_tenant, running
 HEARTBEAT_SECONDS = 60.0
 POLL_SECONDS = 50
 LOST_SECONDS = 60  # a heartbeat without an answer for so long is lost
-RAMP_SECONDS = 20.0  # in which agents come; calls are measured after it
+RAMP_SECONDS = 60.0  # in which agents come; calls are measured after it
 STAGES = ("scan", "read", "chunk", "hash", "dedup", "compress", "encrypt", "upload", "commit")
 
 
