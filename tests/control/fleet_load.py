@@ -140,6 +140,7 @@ class Fleet:
                 await asyncio.sleep(1)
 
     async def _run(self, headers: dict[str, str]) -> None:
+        await asyncio.sleep(random.uniform(0, 1))
         path, sequence = f"/api/v1/agent/runs/{uuid4()}/events", 0
         events: list[dict[str, Any]] = [{"event": "started", "kind": "backup"}]
         while True:
