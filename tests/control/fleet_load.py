@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ from uuid import uuid4
 import aiohttp
 import psutil
 
+from tests.control.postgres import programs, running_cluster
 from tests.control.servers import Tenant, make_tenant, running
 
 HEARTBEAT_SECONDS = 60.0
@@ -245,15 +246,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--agents", type=int, default=2000)
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--database", help="URL of a PostgreSQL database; by default SQLite")
+    parser.add_argument("--postgresql", action="store_true", help="start one and use it; by default SQLite")
     parser.add_argument("--processes", type=int, default=1)
     given = parser.parse_args(arguments)
     options = () if given.processes == 1 else ("--processes", str(given.processes))
     quiet = {"LOX_SERVER_LOG_LEVEL": "info"}
-    with (
-        tempfile.TemporaryDirectory() as name,
-        running(Path(name), *options, database=given.database, **quiet) as server,
-    ):
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        database = None
+        if given.postgresql:
+            found = programs()
+            if found is None:
+                parser.error("PostgreSQL is not here")
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            database = stack.enter_context(running_cluster(place, found)).database()
+        server = stack.enter_context(running(folder / "server", *options, database=database, **quiet))
         tenant = make_tenant(server, "Load")
         fleet = asyncio.run(drive(tenant, given.agents, given.runs, given.minutes * 60))
         print(report(fleet))
