@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +10,19 @@ import pytest
 
 from model.batches import Segment
 from model.entries import U8
+from model.errors import Damaged
 from repository.codecs import Codec
 from repository.fetch import ChunkFetcher
-from repository.index import ReadingIndex, save_index
+from repository.index import ChunkIndex, ReadingIndex, save_index
 from repository.pack import PackKind, PackWriter, pack_name
 from repository.prune import prune
+from repository.repair import repair
 from repository.repository import Repository
 from repository.snapshot import Snapshot
 from repository.trash import forget
+from repository.verified import VerifiedLog
 from stages.access import RepositoryAccess
-from tests.repository.prunes import ALL, bytes_of
+from tests.repository.prunes import ALL, bytes_of, flipped
 from tests.repository.samples import CHUNK, back_up, chunks_of_content, new_repository
 
 
@@ -79,6 +83,26 @@ def test_rubbish_of_one_machine_does_not_take_the_place_of_what_another_stored(r
     for pack in rubbish:
         repository.store.delete(pack_name(pack))
     assert read(repository, content) == content
+
+
+def test_what_a_damaged_pack_still_has_is_salvaged_whoever_says_that_he_has_it_too(repository: Repository) -> None:
+    content, fine = bytes_of(1, 30), bytes_of(1, 30)[: 10 * CHUNK]
+    ours(repository, content)
+    index = ChunkIndex.load(repository, None)
+    name = pack_name(index.packs[index.pack_table["kind"].tolist().index(PackKind.DATA)])
+    for number in range(12):
+        store(machine(repository, str(number)), content, bytes_of(100 + number, 30))
+    data = repository.store.get(name)
+    repository.store.delete(name)
+    repository.store.put(name, [flipped(data, 25 * CHUNK)])  # in the last of three segments
+    log = VerifiedLog(None)
+    log.record(bytes.fromhex(name.rpartition("/")[2]), sound=False)  # so that of all packs this one is read
+    report = repair(repository, apply=True, verified=log)
+    assert report.chunks_salvaged == 20 and len(report.condemned) == 1
+    for _ in range(2):
+        with suppress(Damaged):  # what was damaged is missed
+            prune(repository, ALL)
+    assert read(repository, fine) == fine
 
 
 def test_what_others_have_too_stays_in_the_packs_of_the_machine_that_knows_no_other_copy(
