@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pipelines.predict import CALLER, LIMIT, PROCESSOR, STORE, Conditions, predict
-from pipelines.rates import Cost, Packing, Rates, host_facts
+from pipelines.rates import Cost, Crowding, Packing, Rates, host_facts
 from runtime.plan import Node, Strand
 from runtime.stage import Stage
 
@@ -18,7 +18,7 @@ STAGES = ("read", "chunk", "hash", "dedup", "compress", "encrypt", "upload")
 def rates(**wall: float) -> Rates:
     """Costs in ns for a byte; a stage that is not named costs next to nothing."""
     costs = {name: Cost(wall.get(name, 0.01) * NS, wall.get(name, 0.01) * NS) for name in ("scan", *STAGES, "commit")}
-    return Rates("made up", 1, 1, 1.0, costs, Cost(0.0, 0.0), (), host_facts(), 0.0)
+    return Rates("made up", 1, 1, 1.0, costs, Cost(0.0, 0.0), Crowding(), (), host_facts(), 0.0)
 
 
 def packing(compress: float = 0.01, stored: float = 0.5) -> Packing:
