@@ -1,7 +1,7 @@
 """What changes when several threads are at work, and when files come from the disk: backups of one sample in rounds.
 
-A round is the sample backed up in one thread, by one lane and by several, from memory and from where the files lie, one
-after the other; what counts are differences and ratios within a round, for what else the machine does hurts all of it.
+A round is the sample backed up in one thread, by one lane and by several, from where the files lie and from memory. Of
+each the least counts that was seen in any round, for what else the machine does only ever makes it more.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import tempfile
 import time
 from dataclasses import dataclass, replace
-from statistics import median
 
 from model.batches import BODY_MAX
 from pipelines.backup import BackupRequest
@@ -35,22 +34,6 @@ class Compared:
     waiting: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Round:
-    """Processor seconds for a byte, and seconds by the clock in which a lane reads it."""
-
-    cpu: dict[str, float]
-    reading: dict[str, float]
-
-    def more(self, way: str) -> float:
-        """How many times the processor time of one thread."""
-        return self.cpu[way] / max(self.cpu["thread"], 1e-15)
-
-    def waited(self, way: str) -> float:
-        """How much longer a byte from the disk took to read than one from memory, by the clock."""
-        return self.reading[f"{way}, cold"] - self.reading[way]
-
-
 def compare(ground: TrialGround, sample: Sample, request: BackupRequest) -> Compared:
     """Backs up `sample` in rounds, as `request` says. Raises what a backup raises."""
     several = _several(sample)
@@ -59,37 +42,38 @@ def compare(ground: TrialGround, sample: Sample, request: BackupRequest) -> Comp
         "lane": EngineOptions(executor="threads", lanes=1),
         "lanes": EngineOptions(executor="threads", lanes=several),
     }
-    rounds, begin = list[_Round](), time.perf_counter()
+    least, begin = _Least({}, {}), time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="few-", dir=ground.scratch) as folder:
         few = make_up(folder, FEW_BYTES)
-        while len(rounds) < ROUNDS and (not rounds or time.perf_counter() - begin < PATIENCE):
-            rounds.append(_round(ground, sample, few, request, ways))
-    one, more = (max(1.0, median(each.more(way) for each in rounds)) for way in ("lane", "lanes"))
-    alone, crowded = (median(each.waited(way) for each in rounds) for way in ("thread", "lanes"))
-    fetching = median(each.cpu["thread, cold"] - each.cpu["thread"] for each in rounds)
-    queueing = max(0.0, crowded - max(0.0, alone)) / (several - 1)
-    return Compared(Crowding(several, one, max(one, more), queueing), max(0.0, fetching), max(0.0, alone))
+        for number in range(ROUNDS):
+            if number and time.perf_counter() - begin > PATIENCE:
+                break
+            for way, engine in ways.items():
+                price = ground.run(few, replace(request, paths=few.paths), engine, cold=False)
+                for cold in (True, False):
+                    least.take(way, cold, price, ground.run(sample, request, engine, cold=cold))
+    one, more = (max(1.0, least.cpu[way, False] / max(least.cpu["thread", False], 1e-15)) for way in ("lane", "lanes"))
+    alone, crowded = (max(0.0, least.reading[way, True] - least.reading[way, False]) for way in ("thread", "lanes"))
+    fetching = max(0.0, least.cpu["thread", True] - least.cpu["thread", False])
+    return Compared(Crowding(several, one, max(one, more), max(0.0, crowded - alone) / (several - 1)), fetching, alone)
+
+
+@dataclass(frozen=True, slots=True)
+class _Least:
+    """By way, and whether the files were read from where they lie: processor seconds for a byte, without what it takes
+    to begin and to end; and seconds by the clock in which a lane reads it."""
+
+    cpu: dict[tuple[str, bool], float]
+    reading: dict[tuple[str, bool], float]
+
+    def take(self, way: str, cold: bool, price: Trial, trial: Trial) -> None:
+        """One more trial, and one of next to nothing made in the same way."""
+        cpu = max(trial.cpu - price.cpu, 0.0) / max(trial.read - price.read, 1)
+        reading = trial.trace.stage("read").busy / max(trial.read, 1)
+        self.cpu[way, cold] = min(self.cpu.get((way, cold), cpu), cpu)
+        self.reading[way, cold] = min(self.reading.get((way, cold), reading), reading)
 
 
 def _several(sample: Sample) -> int:
     """Lanes for which there is enough to do, on two cores or more all that work at once."""
     return max(2, min(usable_cores(), LANES_MAX, sample.size // BODY_MAX // 2))
-
-
-def _round(
-    ground: TrialGround, sample: Sample, few: Sample, request: BackupRequest, ways: dict[str, EngineOptions]
-) -> _Round:
-    cpu, reading = dict[str, float](), dict[str, float]()
-    for way, engine in ways.items():
-        price = ground.run(few, replace(request, paths=few.paths), engine, cold=False)
-        for name, cold in ((f"{way}, cold", True), (way, False)):
-            trial = ground.run(sample, request, engine, cold=cold)
-            cpu[name] = _beyond(price, trial)
-            reading[name] = trial.trace.stage("read").busy / max(trial.read, 1)
-    return _Round(cpu, reading)
-
-
-def _beyond(price: Trial, trial: Trial) -> float:
-    """Processor seconds for each byte, without what it takes to begin and to end."""
-    return max(trial.cpu - price.cpu, 0.0) / max(trial.read - price.read, 1)
-

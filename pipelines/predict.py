@@ -12,13 +12,18 @@ The model. Whatever works on a backup takes some seconds for a byte that is read
 Costs are measured in one thread. With more at work each takes more processor time, and with more lanes that read each
 waits longer for the disk; how much was measured as well (`rates.Crowding`).
 
-So more lanes than cores help only as far as lanes wait for something else than a processor. What the model leaves out
+So more lanes than cores help only as far as lanes wait for something else than a processor. And even then a core is
+idle now and then, because all lanes happen to wait: lanes are taken for workers that need one of the cores for a while,
+then wait for a while, both of random length (the machine-repair model), which tells what part of the pace is left.
+
+What the model leaves out
 (start and end of a run, the interpreter's lock, caches that lanes share) makes real runs slower: how much is told in
 docs/decisions/024-prediction-and-tuning.md.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -157,21 +162,39 @@ def _loads(
     packing: Packing,
     conditions: Conditions,
 ) -> tuple[Load, ...]:
+    work = [cost for name, cost in costs.items() if name != "upload"] + list(handed)
+    cpu, waiting = sum(cost.cpu for cost in work), sum(cost.wall - cost.cpu for cost in work)
+    left = pace_left(sum(strand.lanes for strand in strands), conditions.cores, cpu, waiting)
     loads = []
     for strand, copies in zip(strands, handed, strict=True):
         # Packs are sent by a thread beside the lane: that is the load of the store.
         parts = {node.name: costs.get(node.name, NO_COST).wall / strand.lanes for node in strand.nodes}
         parts.pop("upload", None)
-        loads.append(Load(strand.name, sum(parts.values()) + copies.wall / strand.lanes, parts))
+        loads.append(Load(strand.name, (sum(parts.values()) + copies.wall / strand.lanes) / left, parts))
     caller = {name: costs.get(name, NO_COST).wall for name in ("scan", "commit")}
     loads.append(Load(CALLER, sum(caller.values()), caller))
-    cpu = {name: cost.cpu / conditions.cores for name, cost in costs.items()}
+    shares = {name: cost.cpu / conditions.cores for name, cost in costs.items()}
     copies_cpu = sum(cost.cpu for cost in handed) / conditions.cores
-    loads.append(Load(PROCESSOR, sum(cpu.values()) + copies_cpu, cpu))
+    loads.append(Load(PROCESSOR, (sum(shares.values()) + copies_cpu) / left, shares))
     loads.append(Load(STORE, costs["upload"].wall, {"upload": costs["upload"].wall}))
     if conditions.upload:
         loads.append(Load(LIMIT, conditions.new * packing.stored / conditions.upload))
     return tuple(loads)
+
+
+def pace_left(lanes: int, cores: int, work: float, waiting: float) -> float:
+    """The part of the pace that is left because lanes that need a core wait for one while at other times a core has no
+    lane: 1 with no more lanes than cores, or if lanes do not wait. `work` and `waiting` in seconds for the same bytes.
+    """
+    if lanes <= cores or waiting <= 0 or work <= 0:
+        return 1.0
+    # How likely it is that so many lanes are at work or want to be, as logarithms: there may be very many lanes.
+    logs = [0.0]
+    for number in range(1, lanes + 1):
+        logs.append(logs[-1] + math.log((lanes - number + 1) * work / waiting / min(number, cores)))
+    chances = [math.exp(one - max(logs)) for one in logs]
+    busy = sum(min(number, cores) * chance for number, chance in enumerate(chances)) / sum(chances)
+    return min(1.0, busy / min(cores, lanes * work / (work + waiting)))
 
 
 def _limiting(
