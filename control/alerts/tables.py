@@ -38,6 +38,7 @@ class AlertEventRow(Base):
     """An alert opened or was resolved: written with it, taken away when each target has a notice of it."""
 
     __tablename__ = "alert_events"
+    __table_args__ = ({"sqlite_autoincrement": True},)  # a number is not used again when its row is gone
 
     sequence: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.uuid", ondelete="CASCADE"))

@@ -25,6 +25,7 @@ def upgrade() -> None:
             ["tenant_id"], ["tenants.uuid"], name=op.f("fk_alert_events_tenant_id_tenants"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("sequence", name=op.f("pk_alert_events")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "alert_targets",
