@@ -34,6 +34,7 @@ class Watch:
         self.allowed = [network(text) for text in asked["allowed"]]
         self.own = {address(text) for text in asked["own"]}
         self.server = str(asked["server"])
+        self.plain = bool(asked["plain"])  # without TLS: only where the operator allows it
         self.own |= _addresses(self.server)
         self.folders = [os.path.realpath(one) for one in {*sysconfig.get_paths().values(), *sys.path} if one != "/"]
         self.refused = ""
@@ -66,7 +67,7 @@ class Watch:
             one = address(where[0])
         except (ValueError, TypeError, IndexError, AttributeError):
             return False
-        return is_within(one, self.allowed) or (is_public(one) and one not in self.own)
+        return is_within(one, self.allowed) or (is_public(one) and one not in self.own and not self.plain)
 
 
 def _addresses(host: str) -> set[Address]:

@@ -30,6 +30,8 @@ SCHEMES = frozenset(
         "twilio", "victorops", "webex", "workflow", "workflows", "wxteams", "zoom", "zulip",
     }
 )  # fmt: skip
+# Of these, what goes over HTTP and not HTTPS.
+PLAIN = frozenset({"bark", "goalert", "gotify", "matrix", "mmost", "nctalk", "ntfy", "rocket"})
 _TURNS = asyncio.Semaphore(2)  # each takes a second of a processor, and 60 MiB
 
 
@@ -53,10 +55,13 @@ async def send(guard: Guard, kept: dict[str, Any], content: dict[str, Any]) -> s
 async def _child(guard: Guard, asked: dict[str, Any]) -> None:
     if not is_there():
         raise NotSent(f"this server has no apprise: {INSTALL}")
-    if asked["url"].partition(":")[0] not in SCHEMES:
-        raise NotSent(f"{asked['url'].partition(':')[0]} is none of the services that a target may have")
+    scheme = asked["url"].partition(":")[0]
+    if scheme not in SCHEMES:
+        raise NotSent(f"{scheme} is none of the services that a target may have")
     allowed, own = [str(one) for one in guard.allowed], [str(one) for one in own_addresses()]
-    question = json.dumps({**asked, "allowed": allowed, "own": own, "server": guard.server}).encode()
+    question = json.dumps(
+        {**asked, "allowed": allowed, "own": own, "server": guard.server, "plain": scheme in PLAIN}
+    ).encode()
     async with _TURNS:
         child = await asyncio.create_subprocess_exec(
             sys.executable, "-P", "-B", "-m", "control.alerts.apprise_child",

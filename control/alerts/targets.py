@@ -122,6 +122,8 @@ async def check_way(services: Services, way: Way | None) -> None:
         scheme = way.url.partition(":")[0]
         if scheme not in chat.SCHEMES:
             raise Invalid("apprise/url", f"{scheme} is none of the services there are", ", ".join(sorted(chat.SCHEMES)))
+        if scheme in chat.PLAIN and not guard.allowed:
+            raise Invalid("apprise/url", "this is not encrypted", f"use {scheme}s, or allow a network: alert_networks")
         try:
             await chat.check(guard, way.url)
         except NotSent as error:
