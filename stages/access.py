@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from model.errors import LoxError, StoreError
 from repository.cache_dir import default_cache_dir
 from repository.condemned import condemned_packs
+from repository.config import CONFIG_NAME
 from repository.credentials import Credentials
 from repository.index import ChunkIndex
 from repository.repository import Repository
-from repository.store import open_store
+from repository.seal import OBJECT_MAX
+from repository.store import Store, open_store
 from repository.store.measured import REQUESTS
 from repository.store.mirrored import Mirror, MirroredStore
 from repository.verified import VerifiedLog
@@ -119,9 +122,21 @@ def _attach(url: str, mirrors: tuple[str, ...], secret: Secret) -> Repository:
         if key not in _opened:
             repository = Repository.attach(url, Credentials.decode(secret.value))
             if mirrors:
-                repository.store = MirroredStore(repository.store, [Mirror(open_store(one)) for one in mirrors])
+                store = repository.store
+                repository.store = MirroredStore(store, [_mirror_here(store, one) for one in mirrors])
             _opened[key] = repository
         return _opened[key]
+
+
+def _mirror_here(primary: Store, url: str) -> Mirror:
+    """A mirror that the host which started the run has looked at. If something else lies at its place here, or nothing,
+    it is in trouble: what was sent to it would be lost in a folder of that name."""
+    store = open_store(url)
+    try:
+        same = store.get(CONFIG_NAME, 0, OBJECT_MAX + 1) == primary.get(CONFIG_NAME, 0, OBJECT_MAX + 1)
+    except LoxError as error:
+        return Mirror(store, error)
+    return Mirror(store, None if same else StoreError("not the same mirror on this host", subject=url))
 
 
 class RequestsTold:
