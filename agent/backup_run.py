@@ -15,6 +15,7 @@ from agent.host import Host, Outcome
 from agent.logs import log
 from agent.pings import ending, ping
 from agent.repositories import SECONDS, Place, trouble_of
+from agent.state import StateUnwritable
 from agent.telling import Teller, summary_of_backup
 from model.errors import ConfigError, LoxError, RunFailed
 from model.exits import ExitCode
@@ -187,6 +188,8 @@ class BackupRun:
                 ended = await lox(["--json", "prune"], environment)
                 self.teller.log(f"prune failed: {ended.trouble}" if not ended.good else "pruned",
                                 "info" if ended.good else "error")  # fmt: skip
+        except StateUnwritable as error:
+            self.teller.log(f"not pruned: {error}", "error")
         except TimeoutError:
             self.teller.log("retention took too long; the next run tries again", "error")
         return gone

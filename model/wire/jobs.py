@@ -5,13 +5,21 @@ from __future__ import annotations
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from model.wire.base import Answer, Body, Count, HookName, Mbps, Name, Path, Paths, Tags, Utc
 
 JobType = Literal["file", "block", "image", "database"]
 Mode = Literal["full", "incremental", "differential"]
-Cron = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
+NICKNAMES = {
+    "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *", "@monthly": "0 0 1 * *", "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *", "@midnight": "0 0 * * *", "@hourly": "0 * * * *",
+}  # fmt: skip
+Cron = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=200, strip_whitespace=True),
+    AfterValidator(lambda text: NICKNAMES.get(text.lower(), text)),
+]
 Zone = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9+_/-]+$")]
 Patterns = Annotated[
     list[Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00\n]+$")]],

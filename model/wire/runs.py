@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from model.wire.base import Answer, Body, Count, SnapshotId, Utc
 from model.wire.jobs import Mode
@@ -19,7 +19,8 @@ RunStatus = Literal["queued", "running", "success", "partial", "failed", "cancel
 FinalStatus = Literal["success", "partial", "failed", "cancelled", "skipped"]
 Trigger = Literal["schedule", "api", "agent", "retry", "missed"]
 EVENTS_MAX = 1_000  # of one request
-Text = Annotated[str, StringConstraints(max_length=4_096)]
+# What scripts and files say is any text; PostgreSQL holds no NUL, and one must not keep a run from being told.
+Text = Annotated[str, StringConstraints(max_length=4_096), AfterValidator(lambda text: text.replace("\0", "\ufffd"))]
 Sequence = Annotated[int, Field(ge=1, le=(1 << 53))]
 Seconds = Annotated[float, Field(ge=0)]
 
