@@ -10,10 +10,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address, ip_network
 
 from control.api.problems import TooMany
 
 BUCKETS_MAX = 100_000
+SITE_BITS = 64  # of an IPv6 address, of which one customer has all that begin alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +28,25 @@ class Allowance:
 
 CLASSES = {
     "login": Allowance(0.2, 10),
-    "enrol": Allowance(2, 50),
-    "failures": Allowance(1, 60),  # requests without a valid secret, per address
+    "failures": Allowance(1, 60),  # requests without a valid secret, per address; valid ones are never held up by it
     "ordinary": Allowance(50, 500),
     "agent": Allowance(20, 200),
     "data": Allowance(500, 5_000),
     "free": Allowance(float("inf"), float("inf")),
 }
+
+
+def caller_of(address: str) -> str:
+    """Under which name the requests of an address are counted."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, IPv6Address):
+        if found.ipv4_mapped is not None:
+            return str(found.ipv4_mapped)
+        return str(ip_network((found, SITE_BITS), strict=False))
+    return address
 
 
 class Limits:
@@ -54,12 +68,6 @@ class Limits:
             raise TooMany((1 - level) / rate)
         while len(self._buckets) > BUCKETS_MAX:
             self._buckets.popitem(last=False)
-
-    def check(self, name: str, caller: str) -> None:
-        """Raises TooMany if `take` would; takes nothing."""
-        level, rate = self._level(name, caller)
-        if level < 1:
-            raise TooMany((1 - level) / rate)
 
     def _level(self, name: str, caller: str) -> tuple[float, float]:
         allowance, now = CLASSES[name], self._clock()

@@ -31,7 +31,7 @@ from model.wire.agents import (
     Os,
     Rotation,
 )
-from model.wire.base import Page
+from model.wire.base import Hostname, Page
 from model.wire.commands import RotateCredential, SetLimits
 
 routes = Routes()
@@ -42,7 +42,7 @@ class AgentQuery(ListQuery):
     """Which agents."""
 
     os: Os | None = None
-    hostname: str | None = None
+    hostname: Hostname | None = None
 
 
 @routes.add(

@@ -61,10 +61,11 @@ async def note_overdue(session: AsyncSession) -> None:
 
 async def note_lost(session: AsyncSession) -> None:
     """Give up runs of which nothing is heard any more."""
-    silent = await session.scalars(select(RunRow).where(RunRow.status == "running", RunRow.heard_at < now() - SILENT))
+    since = now() - SILENT
+    silent = await session.scalars(select(RunRow).where(RunRow.status == "running", RunRow.heard_at < since))
     for row in silent:
-        if str(row.uuid) not in await running_at(session, row.agent_uuid):
-            await _lost(session, row, "its agent does not know of it any more")
+        if str(row.uuid) not in await running_at(session, row.agent_uuid, since):
+            await _lost(session, row, "its agent is gone, or does not know of it any more")
     never = await session.scalars(select(RunRow).where(RunRow.status == "queued", RunRow.created_at < now() - RUN))
     for row in never:
         await _lost(session, row, "its agent did not come for it within a day")

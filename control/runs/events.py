@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control.alerts.raising import resolve_alerts
@@ -131,6 +131,8 @@ async def _finish(session: AsyncSession, row: RunRow, event: Finished) -> None:
 
 async def _keep_backup(session: AsyncSession, row: RunRow, event: Finished) -> None:
     assert event.summary.snapshot is not None and row.repository_uuid is not None
+    if await session.scalar(select(exists().where(MachineBackupRow.run_uuid == row.uuid))):
+        return  # said before, under another number
     session.add(
         MachineBackupRow(
             uuid=new_id(), tenant_id=row.tenant_id, agent_uuid=row.agent_uuid, job_uuid=row.job_uuid, run_uuid=row.uuid,
@@ -163,7 +165,8 @@ async def give_up(session: AsyncSession, row: RunRow, why: str) -> None:
         )
 
 
-async def running_at(session: AsyncSession, agent: UUID) -> set[str]:
-    """Ids of runs that the agent said are under way, in its last heartbeat."""
-    said = await session.scalar(select(AgentRow.heartbeat).where(AgentRow.uuid == agent))
+async def running_at(session: AsyncSession, agent: UUID, since: datetime) -> set[str]:
+    """Ids of runs that the agent said are under way in its last heartbeat, if that came after `since`."""
+    wanted = select(AgentRow.heartbeat).where(AgentRow.uuid == agent, AgentRow.last_heartbeat_at > since)
+    said = await session.scalar(wanted)
     return set((said or {}).get("running", []))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from uuid import UUID
 
 from control.vault.shelf import Shelf
+from model.errors import StoreError
 
 _REMEMBERED = 1024
 
@@ -44,9 +45,15 @@ class Vault:
         return Shelf(path, None).used() if os.path.isdir(path) else 0
 
     def tidy(self, recount: bool = False) -> None:
-        """See `Shelf.tidy`; of all repositories."""
+        """See `Shelf.tidy`; of all repositories, whatever is wrong with one. Raises the first StoreError at the end."""
+        trouble: StoreError | None = None
         for path in self._paths():
-            Shelf(path, None).tidy(recount)
+            try:
+                Shelf(path, None).tidy(recount)
+            except StoreError as error:
+                trouble = trouble or error
+        if trouble is not None:
+            raise trouble
 
     def _path(self, tenant: UUID, repository: UUID) -> str:
         return os.path.join(self.folder, str(tenant), str(repository))
