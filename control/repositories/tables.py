@@ -27,3 +27,5 @@ class RepositoryRow(Base):
     quota_bytes: Mapped[int | None] = mapped_column(BigInteger)
     default: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime] = mapped_column(default=now)
+    removed_at: Mapped[datetime | None]  # nobody uses it any more; it can still be brought back
+    purging: Mapped[bool] = mapped_column(default=False)  # too late for that: its objects go

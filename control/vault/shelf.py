@@ -90,12 +90,13 @@ class Shelf:
         with translated(prefix or "/"):
             return listing.page(self.folder, prefix, after, limit)
 
-    def delete(self, name: str) -> None:
-        """Take an object away. Raises Missing."""
+    def delete(self, name: str) -> int:
+        """Take an object away, and tell its size. Raises Missing."""
         size = self.objects.size(name)
         self.objects.delete(name)
         with translated(name), self._usage.locked() as counter:
             counter.add(-size)
+        return size
 
     def used(self) -> int:
         """Bytes that the objects take."""

@@ -77,3 +77,5 @@ class Repository(Answer):
     used_bytes: int | None = None  # in the vault
     default: bool = False
     created_at: Utc
+    removed_at: Utc | None = None
+    purged_after: Utc | None = None  # until then a removed one can be brought back
