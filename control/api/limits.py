@@ -1,7 +1,7 @@
 """How often somebody may ask: token buckets in memory, per class of route and per caller.
 
-Each process counts for itself. When there are too many buckets, the one not used for longest is forgotten: an attacker
-with many addresses cannot fill the memory.
+Each process counts for itself; of what guards against guessing it has only its share. When there are too many buckets,
+the one not used for longest is forgotten: an attacker with many addresses cannot fill the memory.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 
 from control.api.problems import TooMany
 
+GUARDS = frozenset({"login", "failures"})  # against guessing: divided, whichever of the processes answers
 BUCKETS_MAX = 100_000
 SITE_BITS = 64  # of an IPv6 address, of which one customer has all that begin alike
 
@@ -52,9 +53,10 @@ def caller_of(address: str) -> str:
 class Limits:
     """Raises TooMany. `clock` gives seconds."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, factor: float = 1.0) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, factor: float = 1.0, processes: int = 1) -> None:
         self._clock = clock
         self._factor = factor
+        self._processes = processes
         self._buckets: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()
 
     def take(self, name: str, caller: str) -> None:
@@ -71,6 +73,7 @@ class Limits:
 
     def _level(self, name: str, caller: str) -> tuple[float, float]:
         allowance, now = CLASSES[name], self._clock()
-        rate, burst = allowance.rate * self._factor, allowance.burst * self._factor
+        share = self._factor / (self._processes if name in GUARDS else 1)
+        rate, burst = allowance.rate * share, max(1.0, allowance.burst * share)
         level, since = self._buckets.get((name, caller), (burst, now))
         return min(burst, level + (now - since) * rate) if rate != float("inf") else burst, rate

@@ -14,6 +14,7 @@ from control.fleet.commands import RUN, expire
 from control.fleet.heartbeats import note_offline
 from control.fleet.tables import AgentRow
 from control.jobs.tables import JobRow
+from control.repositories.maintenance import ask_due
 from control.runs.events import give_up, running_at
 from control.runs.tables import RunRow
 from control.services import Services
@@ -30,6 +31,7 @@ async def watch(services: Services, begin: float = OFFLINE_SECONDS) -> None:
         try:
             async with services.sessions.begin() as session:
                 await look(session)
+            await ask_due(services)
         except Exception:  # the next look may go better; nothing that people wait for depends on this one
             services.log.exception("looking after the fleet failed")
         await asyncio.sleep(LOOK_SECONDS)

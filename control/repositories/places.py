@@ -68,6 +68,9 @@ def repository_of(services: Services, row: RepositoryRow, used: int | None = Non
             "vault": row.vault,
             "encryption": row.encryption,
             "maintenance_agent_uuid": row.maintenance_agent_uuid,
+            "maintenance_cron": row.maintenance_cron,
+            "maintenance_timezone": row.maintenance_timezone,
+            "next_maintenance_at": row.maintenance_due_at,
             "quota_bytes": row.quota_bytes,
             "used_bytes": used,
             "default": row.default,
@@ -93,5 +96,6 @@ def policy_repository(services: Services, row: RepositoryRow, agent: UUID) -> Po
             "vault": row.vault,
             "encryption": row.encryption,
             "maintenance": row.maintenance_agent_uuid == agent,
+            "scheduled": row.maintenance_cron is not None,
         }
     )

@@ -25,8 +25,9 @@ from control.db.base import now
 from control.fleet.commands import policy_changed
 from control.jobs.keeping import job_fields, put_fields
 from control.jobs.tables import JobRow
+from control.repositories.due import jobs_into, set_due
 from control.repositories.places import repository_of, repository_row
-from control.repositories.routes import agents_using, jobs_into, wake
+from control.repositories.routes import agents_using, wake
 from control.repositories.tables import RepositoryRow
 from control.runs.tables import MachineBackupRow, RunRow
 from control.services import Services
@@ -64,7 +65,7 @@ async def remove(call: Call) -> None:
         agents = set(await agents_using(session, row))
         for job in jobs:
             put_fields(job, job_fields(job).model_copy(update={"enabled": False}))
-        row.removed_at, row.default = now(), False
+        row.removed_at, row.default, row.maintenance_due_at = now(), False, None
         await session.flush()
         for agent in agents:
             await policy_changed(session, agent)
@@ -102,6 +103,7 @@ async def recover(call: Call) -> Repository:
         if row.purging:
             raise Conflict("it is too late: its objects are being deleted")
         row.removed_at = None
+        set_due(row)
         await session.flush()
     return repository_of(call.services, row)
 

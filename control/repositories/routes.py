@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import partial
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control.api.call import Call
@@ -17,6 +17,7 @@ from control.fleet.agents import agent_row
 from control.fleet.commands import Wakes, policy_changed
 from control.jobs.tables import JobRow
 from control.pages import ListQuery, page
+from control.repositories.due import jobs_into, set_due
 from control.repositories.places import in_use, repository_of, repository_row
 from control.repositories.tables import RepositoryRow
 from control.vault.part import used
@@ -43,7 +44,9 @@ async def add(call: Call) -> Repository:
     row = RepositoryRow(
         uuid=new_id(), tenant_id=call.tenant, name=body.name, url=body.url or "", vault=body.vault,
         encryption=body.encryption, maintenance_agent_uuid=body.maintenance_agent_uuid, quota_bytes=body.quota_bytes,
+        maintenance_cron=body.maintenance_cron, maintenance_timezone=body.maintenance_timezone,
     )  # fmt: skip
+    set_due(row)
     call.subject = row.uuid
     async with call.transaction() as session:
         await _check_agent(session, call.tenant, body.maintenance_agent_uuid)
@@ -89,7 +92,7 @@ async def change(call: Call) -> Repository:
     """Change the name, the quota or who maintains a repository, or make it the default."""
     body = call.body(RepositoryChange)
     given = body.model_dump(exclude_unset=True)
-    for name in ("name", "default"):
+    for name in ("name", "default", "maintenance_timezone"):
         if name in given and given[name] is None:
             raise Invalid(name, "this cannot be null")
     call.details = {"changed": sorted(given)}
@@ -102,6 +105,8 @@ async def change(call: Call) -> Repository:
         agents = await agents_using(session, row)
         for name, value in given.items():
             setattr(row, name, value)
+        if any(name.startswith("maintenance_") for name in given):
+            set_due(row)
         agents += await agents_using(session, row)
         await session.flush()
         if default is True:
@@ -135,14 +140,6 @@ async def _on_default(session: AsyncSession, tenant: UUID) -> list[UUID]:
     """Agents with jobs that name no repository."""
     found = select(JobRow.agent_uuid).where(JobRow.tenant_id == tenant, JobRow.repository_uuid.is_(None)).distinct()
     return list((await session.scalars(found)).all())
-
-
-def jobs_into(row: RepositoryRow) -> ColumnElement[bool]:
-    """The condition that the data of a job goes to this repository."""
-    mine = JobRow.repository_uuid == row.uuid
-    if row.default:
-        mine = or_(mine, JobRow.repository_uuid.is_(None))
-    return and_(JobRow.tenant_id == row.tenant_id, mine)
 
 
 async def agents_using(session: AsyncSession, row: RepositoryRow) -> list[UUID]:

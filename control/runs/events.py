@@ -15,6 +15,7 @@ from control.db.base import new_id, now
 from control.fleet.tables import AgentRow
 from control.jobs.keeping import due_after, job_fields
 from control.jobs.tables import JobRow
+from control.repositories.maintenance import note_end
 from control.repositories.places import default_repository
 from control.runs.findings import note_findings
 from control.runs.keeping import FINAL, LINES_MAX
@@ -116,6 +117,11 @@ async def _finish(session: AsyncSession, row: RunRow, event: Finished) -> None:
     row.error = None if event.error is None else event.error.model_dump(mode="json")
     row.problems = max(row.problems, event.summary.problems)
     await resolve_alerts(session, "lost", row.uuid)
+    if event.summary.forgotten and row.repository_uuid is not None and row.kind != "restore":
+        await _forget(session, row.repository_uuid, event.summary.forgotten)
+    if row.kind == "maintenance":
+        await note_end(session, row, event)
+        return
     if row.kind != "backup":
         await note_findings(session, row, event, None)
         return
@@ -125,8 +131,6 @@ async def _finish(session: AsyncSession, row: RunRow, event: Finished) -> None:
     await note_findings(session, row, event, job)
     if event.summary.snapshot is not None and row.repository_uuid is not None:
         await _keep_backup(session, row, event)
-    if event.summary.forgotten and row.repository_uuid is not None:
-        await _forget(session, row.repository_uuid, event.summary.forgotten)
 
 
 async def _keep_backup(session: AsyncSession, row: RunRow, event: Finished) -> None:

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from model.wire.base import Answer, Body, Count, SnapshotId, Tally, Utc, without_nul
 from model.wire.jobs import Mode
 
-RunKind = Literal["backup", "restore"]
+RunKind = Literal["backup", "restore", "maintenance"]
 RunStatus = Literal["queued", "running", "success", "partial", "failed", "cancelled", "skipped", "lost"]
 FinalStatus = Literal["success", "partial", "failed", "cancelled", "skipped"]
 Trigger = Literal["schedule", "api", "agent", "retry", "missed"]
