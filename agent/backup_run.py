@@ -16,6 +16,7 @@ from agent.logs import log
 from agent.maintenance_run import forgotten, pruned
 from agent.pings import ping
 from agent.repositories import Place, trouble_of
+from agent.state import StateUnwritable
 from agent.telling import Teller, summary_of_backup
 from model.errors import ConfigError, LoxError, RunFailed
 from model.exits import ExitCode
@@ -169,18 +170,19 @@ class BackupRun:
         """
         if not self.place.maintained:
             return []
+        gone = list[str]()
         try:
             gone = await forgotten(self.host, self.teller, self.place, lines.rule_of(self.job))
             name = f"pruned/{self.place.uuid}"
             if not self.place.scheduled and time.time() - (self.host.state.note(name) or 0.0) >= PRUNE_EVERY:
                 self.host.state.put_note(name, time.time())
                 await pruned(self.host, self.teller, self.place)
+        except StateUnwritable as error:
+            self.teller.log(f"not pruned: {error}", "error")
         except TimeoutError:
             self.teller.log("retention took too long; the next run tries again", "error")
-            return []
         except RunFailed as error:
             self.teller.log(str(error), "error")
-            return []
         return gone
 
 

@@ -28,7 +28,7 @@ def default_path() -> Path:
 
 
 def _absolute(path: Path) -> Path:
-    if not path.is_absolute() or ".." in path.parts:
+    if not path.is_absolute() or ".." in path.parts or "\0" in str(path):
         raise ValueError("write an absolute path without ..")
     return path
 
@@ -37,6 +37,7 @@ def _server(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname or parts.username or parts.query or parts.fragment:
         raise ValueError("write https://HOST or https://HOST:PORT; the agent speaks TLS 1.3 and nothing else")
+    _ = parts.port  # ValueError: it is out of range
     return url.rstrip("/")
 
 

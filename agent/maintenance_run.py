@@ -77,6 +77,9 @@ class MaintenanceRun:
             outcome = Outcome.of_error(error)
         except TimeoutError:
             outcome = Outcome.of_error(RunFailed("retention took too long", subject=str(self.asked.repository.uuid)))
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            outcome = Outcome.of_error(RunFailed("the system refused", subject=str(error.filename or ""), why=why))
         self.teller.ended(outcome.status, outcome.code, outcome.summary, outcome.error)
         log().info("maintenance ended", run=str(self.teller.row.run), status=outcome.status)
 

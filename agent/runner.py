@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
@@ -17,8 +18,8 @@ from agent.maintenance_run import MaintenanceRun
 from agent.repositories import Place
 from agent.restore_run import RestoreRun
 from agent.schedule import Schedule, Skipped, Wanted
-from agent.state import RunRow
-from agent.telling import stamp
+from agent.state import UNWRITABLE_SECONDS, RunRow, StateUnwritable
+from agent.telling import Teller, stamp
 from agent.timetable import Timetable
 from model.errors import LoxError, NotFound, RunFailed
 from model.wire.commands import MaintainCommand, RestoreCommand, RunJob
@@ -55,7 +56,8 @@ class Runner:
             tables += [table] if table is not None else []
         self.schedule.set_tables(tables, time.time())
         self.schedule.paused = policy.paused
-        self.host.state.decided(self.schedule.marks)
+        with suppress(StateUnwritable):  # they are written with the next change
+            self.host.state.decided(self.schedule.marks)
         self.host.metrics.expect(expected)
         limits = [limit for limit in (self.host.config.bandwidth_limit_mbps, policy.bandwidth_limit_mbps) if limit]
         self.host.bandwidth.set_total(min(limits, default=None))
@@ -133,9 +135,7 @@ class Runner:
         try:
             while True:
                 self._changed.clear()
-                self._tick(time.time())
-                upcoming = min(self.schedule.next_times(time.time()).values(), default=float("inf"))
-                wait = max(0.05, min(LOOK_SECONDS, upcoming - time.time()))
+                wait = self._ticked()
                 try:
                     async with asyncio.timeout(wait):
                         await self._changed.wait()
@@ -147,13 +147,27 @@ class Runner:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _ticked(self) -> float:
+        """Begin what is due. Returns seconds until the next look."""
+        try:
+            self._tick(time.time())
+        except StateUnwritable as error:
+            log().warning("nothing can begin", why=str(error), hint=error.hint)
+            return UNWRITABLE_SECONDS
+        upcoming = min(self.schedule.next_times(time.time()).values(), default=float("inf"))
+        return max(0.05, min(LOOK_SECONDS, upcoming - time.time()))
+
     def _tick(self, now: float) -> None:
-        before = dict(self.schedule.marks)
+        kept = self.schedule.kept()
         orders = self.schedule.tick(now)
         known = {row.run: row for row in self.host.state.runs("waiting")} if orders.begin else {}
         new = [_row(one) for one in (*orders.queued, *orders.begin) if one.run not in known]
-        if new or self.schedule.marks != before:
-            self.host.state.decided(self.schedule.marks, new)
+        if new or self.schedule.marks != kept[0]:
+            try:
+                self.host.state.decided(self.schedule.marks, new)
+            except StateUnwritable:
+                self.schedule.undo(kept)
+                raise
         known |= {row.run: row for row in new}
         for wanted in orders.begin:
             self._start(known[wanted.run])
@@ -162,22 +176,12 @@ class Runner:
 
     def _start(self, row: RunRow) -> None:
         row.state, row.begun = "running", time.time()
-        self.host.state.put_run(row)
         task = asyncio.create_task(self._run(row), name=f"run-{row.run}")
         self._tasks[row.run] = task
 
     async def _run(self, row: RunRow) -> None:
         try:
-            self._runs[row.run] = run = self._made(row)
-            await run.run()
-        except LoxError as error:  # it could not even begin
-            teller = self.host.teller(row)
-            teller.started()
-            teller.ended("failed", int(error.exit_code), error=error)
-        except Exception as error:
-            log().exception("a run ended by a mistake of the agent", run=str(row.run))
-            why = f"{type(error).__name__}: {error}"
-            self.host.teller(row).ended("failed", 1, error=RunFailed("internal error of the agent", why=why))
+            await self._to_its_end(row, self.host.teller(row))
         finally:
             self._runs.pop(row.run, None)
             self._tasks.pop(row.run, None)
@@ -185,15 +189,36 @@ class Runner:
                 self.schedule.ended(row.job)
             self._changed.set()
 
-    def _made(self, row: RunRow) -> BackupRun | RestoreRun | MaintenanceRun:
+    async def _to_its_end(self, row: RunRow, teller: Teller) -> None:
+        try:
+            await self._written(row)
+            self._runs[row.run] = run = self._made(row, teller)
+            await run.run()
+        except LoxError as error:  # it could not even begin
+            teller.started()
+            teller.ended("failed", int(error.exit_code), error=error)
+        except Exception as error:
+            log().exception("a run ended by a mistake of the agent", run=str(row.run))
+            why = f"{type(error).__name__}: {error}"
+            teller.ended("failed", 1, error=RunFailed("internal error of the agent", why=why))
+        await _settled(teller)
+
+    async def _written(self, row: RunRow) -> None:
+        """That a run begins stands on disk; where that is full it waits."""
+        while True:
+            try:
+                return self.host.state.put_run(row)
+            except StateUnwritable:
+                await asyncio.sleep(UNWRITABLE_SECONDS)
+
+    def _made(self, row: RunRow, teller: Teller) -> BackupRun | RestoreRun | MaintenanceRun:
         if row.kind == "maintenance":
-            wanted = MaintainCommand.model_validate(row.body["maintain"])
-            return MaintenanceRun(self.host, self.host.teller(row), wanted)
+            return MaintenanceRun(self.host, teller, MaintainCommand.model_validate(row.body["maintain"]))
         if row.kind == "restore":
             asked = RestoreCommand.model_validate(row.body["restore"])
-            return RestoreRun(self.host, self.host.teller(row), asked)
+            return RestoreRun(self.host, teller, asked)
         job = self.job(row.job)
-        return BackupRun(self.host, self.host.teller(row), job, self.place(job))
+        return BackupRun(self.host, teller, job, self.place(job))
 
     def job(self, uuid: UUID | None) -> PolicyJob:
         """A job of the policy. Raises NotFound."""
@@ -245,6 +270,7 @@ class Runner:
         body |= {"trigger": "retry", "attempt": attempt + 1}
         after = RunRow(_named(row.run, "retry"), row.job, "backup", "waiting", body) if again else None
         teller.ended("failed", 1, error=error, after=after)
+        await _settled(teller)
         if self.policy is not None and (job := _found(self.policy, row.job)) is not None:
             self.host.metrics.failed(lines.label(job, job.uuid))
 
@@ -273,6 +299,14 @@ def _row(wanted: Wanted) -> RunRow:
     if wanted.due is not None:
         body["scheduled_for"] = stamp(wanted.due)
     return RunRow(wanted.run, wanted.job, "backup", "waiting", body)
+
+
+async def _settled(teller: Teller) -> None:
+    """What is to be told of a run stands on disk; where that is full it waits."""
+    teller.flush()
+    while teller.owing:
+        await asyncio.sleep(UNWRITABLE_SECONDS)
+        teller.flush()
 
 
 def _found(policy: Policy, job: UUID | None) -> PolicyJob | None:

@@ -12,6 +12,7 @@ import structlog
 from aiohttp import hdrs, web
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import DatabaseError, DataError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from control.api import idempotency
 from control.api.call import Call
@@ -153,6 +154,9 @@ async def outermost(request: web.Request, handler: Any) -> web.StreamResponse:
         response = response_of(problem, request_id)
     except web.HTTPException as error:
         response = response_of(_of_aiohttp(error), request_id)
+    except PoolTimeout:
+        log.error("no connection to the database was free", path=request.path)
+        response = response_of(_busy("the server is busy"), request_id)
     except DatabaseError as error:
         response = response_of(_of_database(error, log), request_id)
     except (asyncio.CancelledError, ConnectionResetError):
@@ -182,7 +186,11 @@ def _of_database(error: DatabaseError, log: Any) -> Problem:
         log.warning("the database cannot hold this", error=str(error.orig))
         return Problem("a value is not one that can be stored", status=422, kind="invalid")
     log.error("database not available", error=str(error.orig))
-    return Problem("the database cannot take this now", status=503, kind="unavailable", headers={"Retry-After": "1"})
+    return _busy("the database cannot take this now")
+
+
+def _busy(detail: str) -> Problem:
+    return Problem(detail, status=503, kind="unavailable", headers={"Retry-After": "1"})
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:

@@ -16,9 +16,9 @@ from control.auth.roles import AGENT_SCOPES, Principal
 from control.auth.secrets import Secret
 from control.auth.tables import TenantRow
 from control.db.base import now
-from control.fleet.agents import rotating
+from control.fleet.agents import agent_row, rotating
 from control.fleet.commands import Wakes, commands_after, taken
-from control.fleet.credentials import Stolen, known_agent, next_credential
+from control.fleet.credentials import Stolen, ask_rotation, known_agent, next_credential
 from control.fleet.enrolment import Enrolled, enrol, registration_of
 from control.fleet.exchanges import ExchangeGone, Head, sending
 from control.fleet.heartbeats import Heartbeats
@@ -28,7 +28,7 @@ from control.jobs.policy import policy_of
 from control.runs.events import take_events
 from control.runs.live import Live
 from control.services import Services
-from model.wire.agents import HEARTBEAT_SECONDS, HeartbeatIn, HeartbeatOut, Registered, RegisterIn
+from model.wire.agents import HEARTBEAT_SECONDS, HeartbeatIn, HeartbeatOut, Registered, RegisterIn, Rotation
 from model.wire.commands import WAIT_SECONDS_MAX, Commands
 from model.wire.policy import Policy
 from model.wire.runs import EventsIn, EventsOut
@@ -153,6 +153,18 @@ async def _agent(session: AsyncSession, uuid: UUID) -> AgentRow:
     if row is None:
         raise Unauthenticated()
     return row
+
+
+@routes.add(
+    "POST", "/api/v1/agent/rotate-token", principals=AGENTS, returns={202: Rotation}, audit="agent.rotate-token",
+)  # fmt: skip
+async def rotate(call: Call) -> Rotation:
+    """Have the agent that asks take a new credential; the old one works until the new one is in use."""
+    uuid = call.principal.uuid
+    async with call.transaction() as session:
+        grace = await ask_rotation(session, await agent_row(session, call.tenant, uuid, lock=True))
+    call.services.part(Wakes).wake(uuid)
+    return Rotation(uuid=uuid, rotation_pending=True, grace_until=grace)
 
 
 @routes.add("GET", "/api/v1/agent/policy", principals=AGENTS, returns={200: Policy, 304: None}, limit="data")

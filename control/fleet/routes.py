@@ -12,7 +12,7 @@ from control.api.problems import Conflict, Invalid
 from control.api.routes import Routes
 from control.db.base import new_id
 from control.fleet.agents import agent_fields, agent_health, agent_of, agent_row, rotating
-from control.fleet.commands import REFRESH, SOON, Wakes, enqueue, policy_changed
+from control.fleet.commands import REFRESH, Wakes, enqueue, policy_changed
 from control.fleet.credentials import ask_rotation
 from control.fleet.enrolment import issue
 from control.fleet.heartbeats import Heartbeats
@@ -32,7 +32,7 @@ from model.wire.agents import (
     Rotation,
 )
 from model.wire.base import Hostname, Page
-from model.wire.commands import RotateCredential, SetLimits
+from model.wire.commands import SetLimits
 
 routes = Routes()
 EXAMPLE = {"hostname": "web-1.example.com", "os": "linux", "tags": ["web"]}
@@ -159,7 +159,6 @@ async def rotate(call: Call) -> Rotation:
     async with call.transaction() as session:
         row = await agent_row(session, call.tenant, uuid, lock=True)
         grace = await ask_rotation(session, row)
-        await enqueue(session, uuid, RotateCredential(), SOON)
     call.services.part(Wakes).wake(uuid)
     return Rotation(uuid=uuid, rotation_pending=True, grace_until=grace)
 

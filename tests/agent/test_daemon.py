@@ -112,6 +112,18 @@ def test_killed_while_the_server_is_away(host: AgentHost, server: SmallServer) -
     eventually(lambda: host.status()["untold_events"] == 0)
 
 
+@pytest.mark.slow
+def test_a_run_at_which_the_server_fails_keeps_no_other_from_being_told(host: AgentHost, server: SmallServer) -> None:
+    job = host.add_job()
+    host.start()
+    run, after = host.run_job(job), host.run_job(job)
+    server.fails_at.add(run)
+    assert host.ended(after).status == "success"
+    assert run not in server.events
+    eventually(lambda: any(f"of run {run}" in str(beat.health.warnings) for beat in server.heartbeats))
+    assert host.status()["untold_events"] > 0, "what the server could not take is kept for it"
+
+
 def test_killed_while_registering(host: AgentHost, server: SmallServer) -> None:
     """The answer is lost with the agent: the next one repeats the same request, and gets its credential."""
     server.drop_answers = 1
@@ -124,13 +136,29 @@ def test_killed_while_registering(host: AgentHost, server: SmallServer) -> None:
 
 
 @pytest.mark.slow
-def test_a_new_credential_is_used_at_once(host: AgentHost, server: SmallServer) -> None:
+def test_a_credential_is_replaced_whether_the_agent_runs_or_not(host: AgentHost, server: SmallServer) -> None:
+    credential, first = host.work / "credential", server.credentials[0]
+    refused = host.run("rotate-token")
+    assert refused.returncode == 2 and "not registered" in refused.stderr
     host.start()
     eventually(lambda: server.heartbeats)
-    server.credentials.append(f"lox_cred_{uuid4().hex}")
-    assert host.run("rotate-token").returncode == 0
+    done = host.run("--json", "rotate-token")
+    assert done.returncode == 0 and json.loads(done.stdout)["type"] == "rotation", done.stderr
+    assert [credential.read_text().strip()] == server.credentials != [first], "the old one is good for nothing"
+    host.stop()
+    second = server.credentials[0]
+    done = host.run("rotate-token")
+    assert done.returncode == 0, done.stderr
+    assert [credential.read_text().strip()] == server.credentials != [second]
+    assert credential.stat().st_mode & 0o777 == 0o600
+    server.stop()
+    assert host.run("rotate-token").returncode == 14
+    assert [credential.read_text().strip()] == server.credentials
+    server.start()
+    server.credentials.append(f"lox_cred_{uuid4().hex}")  # as after a SIGKILL before it was written down: both are good
+    host.start()
     eventually(lambda: len(server.credentials) == 1)
-    assert host.work.joinpath("credential").read_text().strip() == server.credentials[0]
+    assert credential.read_text().strip() == server.credentials[0]
     count = len(server.heartbeats)
     host.kill()
     host.start()

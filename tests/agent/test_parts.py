@@ -81,7 +81,8 @@ def test_a_script_gets_its_context_and_no_secrets(tmp_path: Path, monkeypatch: p
 
 def test_a_script_that_takes_too_long_is_ended_with_all_it_started(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
-    script(tmp_path, "slow", f"sleep 300 & echo $! > {tmp_path}/pid; wait")
+    stubborn = "(trap '' TERM; exec sleep 300)"  # the script itself ends with SIGTERM
+    script(tmp_path, "slow", f"{stubborn} & echo $! > {tmp_path}/pid; wait")
     result = asyncio.run(run_hook(tmp_path, "slow", {}, 0.5))
     assert result.code is None and "took too long" in result.trouble
     with pytest.raises(ProcessLookupError):

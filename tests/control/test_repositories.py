@@ -65,6 +65,7 @@ def test_a_removed_repository_is_nowhere_and_can_be_brought_back(
     assert api("POST", f"/api/v1/repositories/{repository}/recover").status == 409
 
 
+@pytest.mark.slow
 def test_after_its_days_the_room_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with running(tmp_path, LOX_SERVER_REMOVED_DAYS="0") as server:
         tenant = make_tenant(server, "Alpha")

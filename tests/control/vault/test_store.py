@@ -133,6 +133,7 @@ def test_of_agents_only_the_maintenance_agent_of_a_repository_deletes(
         second.get(PACK)
 
 
+@pytest.mark.slow
 def test_deletions_are_in_the_audit_log_summed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with vault_server(tmp_path / "server") as server:
         token, reader = server.token(), Client(server, server.token(["audit:read"]).read_text().strip())
