@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FALLBACK_PORT = 19100  # if 9100, which is node_exporter's, is taken
 EVERYWHERE = "0.0.0.0"
+PATIENCE = 0.5  # seconds to wait for a run that writes the file
 
 
 class AgentMetrics:
@@ -37,6 +38,9 @@ class AgentMetrics:
         self._values = Values()
         self._text = TextFile(os.fspath(file), self._values)
         self._endpoint: Endpoint | None = None
+        self._expected: frozenset[str] = frozenset()
+        self._gone: frozenset[str] = frozenset()  # jobs of which the file may still tell
+        self._told: set[str] = set()  # jobs of which a run was told that is not in the file yet
 
     def serve(self, config: Metrics) -> None:
         """Listen as the configuration says; if the port is taken at the fallback, with a warning; else nowhere."""
@@ -71,20 +75,25 @@ class AgentMetrics:
         self._write()
 
     def expect(self, jobs: Iterable[tuple[str, float | None]]) -> None:
-        """These are the jobs, and how often each is to succeed: all series are there before anything happens."""
-        for job, every in jobs:
+        """These are the jobs, and how often each is to succeed (None: when somebody asks): all series are there before
+        anything happens, and of jobs that were expected until now there are none any more."""
+        expected = dict(jobs)
+        for job, every in expected.items():
             for status in STATUSES:
                 self._values.add("backup_total", 0, job, status)
-            if every is not None:
-                self._values.put("job_expected_interval_seconds", every, job)
-        self._write()
+            self._values.put("job_expected_interval_seconds", every or 0.0, job)
+        self._gone = (self._gone | self._expected) - expected.keys()
+        self._expected = frozenset(expected)
+        self._write(PATIENCE)
 
     def failed(self, job: str, status: str = "failed") -> None:
         """A run ended that could not count itself: it never began, or was killed."""
         self._values.add("backup_total", 1, job, status)
         self._values.put("running", 0, job, "backup")
-        self._values.put("backup_last_completion_timestamp_seconds", time.time(), job)
-        self._write()
+        if status != "cancelled":
+            self._values.put("backup_last_completion_timestamp_seconds", time.time(), job)
+        self._told.add(job)
+        self._write(PATIENCE)
 
     def samples(self) -> Samples:
         """All samples: counters as they are in the file, where everybody adds to them; gauges of the agent as now."""
@@ -101,6 +110,10 @@ class AgentMetrics:
         """What prometheus_client serves."""
         return registry_of(self.samples)
 
-    def _write(self) -> None:
+    def _write(self, patience: float = 0.0) -> None:
+        """What was told of a run is said once: the next run of the job says itself how it goes."""
         with suppress(ConfigError):
-            self._text.write()
+            if self._text.forget(self._gone, patience) if self._gone else self._text.write(patience):
+                for job in self._told:
+                    self._values.forget(job, "running", "backup_last_completion_timestamp_seconds")
+                self._gone, self._told = frozenset(), set()

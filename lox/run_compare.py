@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from lox.escape import safe
 from lox.output import table
-from lox.run_rows import Stages, amount, outcome_text, paths_text, speed, speed_text
+from lox.run_rows import Stages, amount, outcome_text, paths_text, setting, speed, speed_text
 from lox.units import format_count, format_seconds, format_share, format_size
 from pipelines.run_summary import RunSummary
 from runtime.bottleneck import predicted_wall
@@ -128,7 +128,7 @@ def compare_lines(comparison: Comparison) -> list[str]:
         ("files", format_count(a.files), format_count(b.files)),
         ("read", format_size(a.bytes_read), format_size(b.bytes_read)),
         ("stored", format_size(a.bytes_stored), format_size(b.bytes_stored)),
-        *comparison.settings,
+        *((name, setting(name, left), setting(name, right)) for name, left, right in comparison.settings),
     ]
     return [
         *table(("", "A", "B"), rows),

@@ -62,6 +62,11 @@ def paths_text(summary: RunSummary) -> str:
     return ", ".join([shown(path) for path in summary.paths]) or safe(summary.settings.get("from", ""))
 
 
+def setting(name: str, value: str) -> str:
+    """One setting of a run for the eye."""
+    return format_size(int(value)) if name == "memory" and value.isdecimal() else value
+
+
 def facts(summary: RunSummary) -> list[tuple[str, str]]:
     """The summary of one run, a line a fact."""
     lanes = f", {summary.lanes} lane{'s' * (summary.lanes != 1)} on {summary.cores} cores" if summary.lanes else ""
@@ -70,7 +75,7 @@ def facts(summary: RunSummary) -> list[tuple[str, str]]:
     for name in ("read", "new", "stored", "deleted"):
         size = getattr(summary, f"bytes_{name}")
         work += [f"{name} {format_size(size)}"] if size else []
-    settings = ", ".join([f"{name} {value}" for name, value in sorted(summary.settings.items())])
+    settings = ", ".join([f"{name} {setting(name, value)}" for name, value in sorted(summary.settings.items())])
     lines = [
         ("run", f"{summary.id}: {summary.kind}, {outcome_text(summary)}"),
         ("why", summary.error),

@@ -1,5 +1,5 @@
 """Measuring what each stage costs on this host: real backups of a sample with one lane in one thread, so that each
-stage works alone, and packs put into a store by themselves.
+stage works alone, the same with more of them (`crowding`), and packs put into a store by themselves.
 """
 
 from __future__ import annotations
@@ -13,18 +13,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 from model.batches import BODY_MAX
 from pipelines.backup import BackupRequest
+from pipelines.crowding import ONE_THREAD, Compared, compare
 from pipelines.draw import Sample
-from pipelines.options import EngineOptions
 from pipelines.rates import Cost, Packing, Rates, host_facts, usable_cores
 from pipelines.trials import Trial, TrialGround
 from repository.store import Store
 
-PASSES = 3  # of which the fastest counts, stage by stage; the first reads from where the files lie
+PASSES = 3  # of which the one counts that took the least, as a whole: of the least of each stage no run would be made
 PATIENCE = 8.0  # seconds for the passes with one codec, after which no further one is begun
 OBJECT_BYTES = 16 << 20  # of what is put into a store
 PUT_SECONDS = 1.0
 HANDOVERS, HANDOVERS_KEPT = 32, 4  # batches that are handed over, and how many of them lie in a queue meanwhile
-INLINE = EngineOptions(executor="inline", lanes=1)
 COMMON = ("scan", "read", "chunk", "hash", "dedup", "commit")
 
 
@@ -35,13 +34,16 @@ class Bench:
         self._ground = ground
         self._sample = sample
         self._on_pass = on_pass
+        self._common = float("inf")  # processor seconds for a byte of all stages that do not depend on the codec
         self._costs: dict[str, Cost] = {}
         self._new = 1.0
-        self._reading = float("inf"), float("inf")  # seconds for a byte by the clock: first, and from memory
 
     def run(self, packings: Sequence[tuple[str, int]], name: str) -> Rates:
         """The rates of all stages, with each of these codecs and levels; they are kept under `name`."""
         found = tuple(self._packing(codec, level) for codec, level in packings)
+        self._on_pass("several lanes")
+        compared = compare(self._ground, self._sample, self._request(*packings[0]))
+        self._costs["read"] = _from_disk(self._costs["read"], compared)
         self._on_pass("upload")
         with self._ground.store() as store:
             self._costs["upload"] = put_cost(store, usable_cores())
@@ -52,39 +54,39 @@ class Bench:
             self._new,
             self._costs,
             handover_cost(),
+            compared.crowding,
             found,
             host_facts(),
             time.time(),
         )
 
+    def _request(self, codec: str, level: int) -> BackupRequest:
+        return BackupRequest(self._sample.paths, dry_run=True, mode="full", codec=codec, level=level)
+
     def _packing(self, codec: str, level: int) -> Packing:
-        """What one codec costs; what all have in common is the least that was seen with any."""
+        """What one codec costs; the rest is taken from the pass, with any of them, in which it took the least."""
         begin, trials = time.perf_counter(), list[Trial]()
-        request = BackupRequest(self._sample.paths, dry_run=True, mode="full", codec=codec, level=level)
         while len(trials) < PASSES and (not trials or time.perf_counter() - begin < PATIENCE):
             self._on_pass(f"{codec}:{level}")
-            first = not trials and not self._costs
-            trials.append(self._ground.run(self._sample, request, INLINE, cold=first))
-            self._take_common(trials[-1], first)
-        compress, encrypt = (
-            min(_work(trial, name) / max(trial.new, 1) for trial in trials) for name in ("compress", "encrypt")
-        )
+            trials.append(self._ground.run(self._sample, self._request(codec, level), ONE_THREAD, cold=False))
+            self._take_common(trials[-1])
+        least = min(trials, key=lambda trial: _work(trial, "compress") + _work(trial, "encrypt"))
+        compress, encrypt = (_work(least, name) / max(least.new, 1) for name in ("compress", "encrypt"))
         stored = trials[-1].stored / max(trials[-1].new, 1)
         return Packing(codec, level, Cost(compress, compress), Cost(encrypt, encrypt), stored)
 
-    def _take_common(self, trial: Trial, cold: bool) -> None:
-        """Costs for a byte read, of which the least counts. Reading is work, and the waiting that the first pass had
-        more of than those that read from memory: on a busy machine all of them wait for a processor."""
-        read = max(trial.read, 1)
-        self._new = trial.new / read
-        for name in COMMON:
-            cpu = _work(trial, name) / read
-            cpu = min(self._costs.get(name, Cost(cpu, cpu)).cpu, cpu)
-            self._costs[name] = Cost(cpu, cpu)
-        clock, (first, warm) = trial.trace.stage("read").busy / read, self._reading
-        self._reading = first, warm = (clock, warm) if cold else (first, min(warm, clock))
-        cpu = self._costs["read"].cpu
-        self._costs["read"] = Cost(max(cpu, first if warm == float("inf") else cpu + first - warm), cpu)
+    def _take_common(self, trial: Trial) -> None:
+        """Costs for a byte read."""
+        costs = {name: _work(trial, name) / max(trial.read, 1) for name in COMMON}
+        if sum(costs.values()) < self._common:
+            self._common, self._new = sum(costs.values()), trial.new / max(trial.read, 1)
+            self._costs = {name: Cost(cpu, cpu) for name, cpu in costs.items()}
+
+
+def _from_disk(memory: Cost, compared: Compared) -> Cost:
+    """What reading costs if files do not lie in memory."""
+    cpu = memory.cpu + compared.fetching
+    return Cost(max(cpu, memory.wall + compared.waiting), cpu)
 
 
 def _work(trial: Trial, stage: str) -> float:

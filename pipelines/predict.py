@@ -9,17 +9,25 @@ The model. Whatever works on a backup takes some seconds for a byte that is read
 - the store: what is stored, at the pace measured with as many packs under way as there are cores;
 - a limit of the upload, if there is one.
 
-So more lanes than cores help only as far as lanes wait for something else than a processor. What the model leaves out
+Costs are measured in one thread. With more at work each takes more processor time, and with more lanes that read each
+waits longer for the disk; how much was measured as well (`rates.Crowding`).
+
+So more lanes than cores help only as far as lanes wait for something else than a processor. And even then a core is
+idle now and then, because all lanes happen to wait: lanes are taken for workers that need one of the cores for a while,
+then wait for a while, both of random length (the machine-repair model), which tells what part of the pace is left.
+
+What the model leaves out
 (start and end of a run, the interpreter's lock, caches that lanes share) makes real runs slower: how much is told in
 docs/decisions/024-prediction-and-tuning.md.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pipelines.rates import Cost, Packing, Rates
+from pipelines.rates import Cost, Crowding, Packing, Rates
 from runtime.plan import Strand
 
 CALLER, PROCESSOR, STORE, LIMIT = "caller", "processor", "store", "upload limit"
@@ -90,8 +98,9 @@ class Conditions:
 
 def predict(strands: Sequence[Strand], rates: Rates, packing: Packing, conditions: Conditions) -> Forecast:
     """What a backup with these strands will do on a host with these rates."""
-    costs = _costs(rates, packing, conditions.new)
-    handed = _handed(strands, rates, packing, conditions.new)
+    alone = _costs(rates, packing, conditions.new)
+    costs = _crowded(alone, strands, rates.crowding, conditions.cores)
+    handed = _handed(strands, rates, packing, conditions)
     loads = _loads(strands, costs, handed, packing, conditions)
     slowest = max(loads, key=lambda load: load.seconds)
     stage, after = _limiting(strands, costs, handed, packing, conditions, slowest)
@@ -108,7 +117,7 @@ def predict(strands: Sequence[Strand], rates: Rates, packing: Packing, condition
         idle=max(0.0, conditions.cores - cpu / max(slowest.seconds, 1e-15)),
         cores=conditions.cores,
         loads=loads,
-        stages=tuple(_stages(strands, costs)),
+        stages=tuple(_stages(strands, alone, costs)),
     )
 
 
@@ -121,11 +130,29 @@ def _costs(rates: Rates, packing: Packing, new: float) -> dict[str, Cost]:
     return costs
 
 
-def _handed(strands: Sequence[Strand], rates: Rates, packing: Packing, new: float) -> list[Cost]:
+def _threads(strands: Sequence[Strand], cores: int) -> int:
+    """How many lanes are at work at once."""
+    return min(cores, sum(strand.lanes for strand in strands))
+
+
+def _crowded(alone: Mapping[str, Cost], strands: Sequence[Strand], crowding: Crowding, cores: int) -> dict[str, Cost]:
+    """The same with all lanes at work. What a store takes was measured with several packs under way."""
+    factor = crowding.work(_threads(strands, cores))
+    readers = next((strand.lanes for strand in strands for node in strand.nodes if node.name == "read"), 1)
+    costs = {}
+    for name, cost in alone.items():
+        waiting = cost.wall - cost.cpu + (crowding.queueing * (readers - 1) if name == "read" else 0.0)
+        costs[name] = cost if name == "upload" else Cost(cost.cpu * factor + waiting, cost.cpu * factor)
+    return costs
+
+
+def _handed(strands: Sequence[Strand], rates: Rates, packing: Packing, conditions: Conditions) -> list[Cost]:
     """Seconds for a byte read that each strand takes to hand over what it gives to the next."""
+    new = conditions.new
+    handover = _scaled(rates.handover, rates.crowding.work(_threads(strands, conditions.cores)))
     shares = {"compress": new, "encrypt": new * packing.stored, "upload": new * packing.stored}
     given = [shares.get(strand.nodes[0].name, 1.0) for strand in strands[1:]]
-    return [*(_scaled(rates.handover, share) for share in given), NO_COST]
+    return [*(_scaled(handover, share) for share in given), NO_COST]
 
 
 def _loads(
@@ -135,21 +162,39 @@ def _loads(
     packing: Packing,
     conditions: Conditions,
 ) -> tuple[Load, ...]:
+    work = [cost for name, cost in costs.items() if name != "upload"] + list(handed)
+    cpu, waiting = sum(cost.cpu for cost in work), sum(cost.wall - cost.cpu for cost in work)
+    left = pace_left(sum(strand.lanes for strand in strands), conditions.cores, cpu, waiting)
     loads = []
     for strand, copies in zip(strands, handed, strict=True):
         # Packs are sent by a thread beside the lane: that is the load of the store.
         parts = {node.name: costs.get(node.name, NO_COST).wall / strand.lanes for node in strand.nodes}
         parts.pop("upload", None)
-        loads.append(Load(strand.name, sum(parts.values()) + copies.wall / strand.lanes, parts))
+        loads.append(Load(strand.name, (sum(parts.values()) + copies.wall / strand.lanes) / left, parts))
     caller = {name: costs.get(name, NO_COST).wall for name in ("scan", "commit")}
     loads.append(Load(CALLER, sum(caller.values()), caller))
-    cpu = {name: cost.cpu / conditions.cores for name, cost in costs.items()}
+    shares = {name: cost.cpu / conditions.cores for name, cost in costs.items()}
     copies_cpu = sum(cost.cpu for cost in handed) / conditions.cores
-    loads.append(Load(PROCESSOR, sum(cpu.values()) + copies_cpu, cpu))
+    loads.append(Load(PROCESSOR, (sum(shares.values()) + copies_cpu) / left, shares))
     loads.append(Load(STORE, costs["upload"].wall, {"upload": costs["upload"].wall}))
     if conditions.upload:
         loads.append(Load(LIMIT, conditions.new * packing.stored / conditions.upload))
     return tuple(loads)
+
+
+def pace_left(lanes: int, cores: int, work: float, waiting: float) -> float:
+    """The part of the pace that is left because lanes that need a core wait for one while at other times a core has no
+    lane: 1 with no more lanes than cores, or if lanes do not wait. `work` and `waiting` in seconds for the same bytes.
+    """
+    if lanes <= cores or waiting <= 0 or work <= 0:
+        return 1.0
+    # How likely it is that so many lanes are at work or want to be, as logarithms: there may be very many lanes.
+    logs = [0.0]
+    for number in range(1, lanes + 1):
+        logs.append(logs[-1] + math.log((lanes - number + 1) * work / waiting / min(number, cores)))
+    chances = [math.exp(one - max(logs)) for one in logs]
+    busy = sum(min(number, cores) * chance for number, chance in enumerate(chances)) / sum(chances)
+    return min(1.0, busy / min(cores, lanes * work / (work + waiting)))
 
 
 def _limiting(
@@ -170,16 +215,18 @@ def _limiting(
     return best or slowest.name, after
 
 
-def _stages(strands: Sequence[Strand], costs: Mapping[str, Cost]) -> list[StageForecast]:
+def _stages(strands: Sequence[Strand], alone: Mapping[str, Cost], costs: Mapping[str, Cost]) -> list[StageForecast]:
     rows = [("scan", CALLER, 1), *((node.name, one.name, one.lanes) for one in strands for node in one.nodes)]
     rows.append(("commit", CALLER, 1))
     found = []
     for name, strand, lanes in rows:
-        wall = costs.get(name, NO_COST).wall
-        alone = 1.0 / wall if wall > 0 else None
+        one, each = (
+            1.0 / cost.wall if cost.wall > 0 else None for cost in (alone.get(name, NO_COST), costs.get(name, NO_COST))
+        )
         # The rate of the store was measured with several packs under way: it is that of all lanes together.
-        both = alone if name == "upload" or alone is None else alone * lanes
-        found.append(StageForecast(name, strand, lanes, alone, both))
+        found.append(
+            StageForecast(name, strand, lanes, one, each if name == "upload" or each is None else each * lanes)
+        )
     return found
 
 

@@ -47,6 +47,11 @@ def check_setting(text: str) -> tuple[Values, list[Fault]]:
     path = path.strip()
     if not equals:
         return {}, [Fault(place, "syntax", "no value", "write for example --set stages.compress.level=9")]
+    if path not in KEYS or "://" in given:
+        from pipelines.profile_source import secret_in
+
+        if why := secret_in(path, given):  # what was given is not repeated: it may be shown to others
+            return {}, [Fault(Place(f"--set {path}=..."), "secret", *why)]
     if path not in KEYS:
         return {}, [Fault(place, "unknown-key", f"no such key: {path!r}", _closest_path(path))]
     if path in ABOUT:  # what was merged already cannot be merged otherwise by a value that comes later

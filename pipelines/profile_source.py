@@ -160,13 +160,20 @@ def _pairs(reading: _Reading, depth: int) -> tuple[tuple[Scalar, Tree], ...]:
             reading.fault(mark, "duplicate-key", f"{key.text!r} stands in line {line} already", "keep one of the two")
             continue
         seen[key.text] = key
-        if not reading.dialect.secrets and _SECRET.search(key.text):
-            reading.fault(mark, "secret", f"{key.text!r}: no secrets in a profile, it is made to be shared",
-                          "see lox help environment for where passwords and credentials come from")  # fmt: skip
+        if not reading.dialect.secrets and (why := secret_in(key.text)):
+            reading.fault(mark, "secret", *why)
             continue
         pairs.append((key, value))
     reading.loader.get_event()
     return tuple(pairs)
+
+
+def secret_in(key: str, value: str = "") -> tuple[str, str] | None:
+    """Why a key that sounds like a secret, or a URL with a password, stands in no profile, and where secrets belong."""
+    hint = "see lox help environment for where passwords and credentials come from"
+    if _LOGIN.search(value):
+        return f"{key!r}: a URL with a password in it: no secrets in a profile", hint
+    return (f"{key!r}: no secrets in a profile, it is made to be shared", hint) if _SECRET.search(key) else None
 
 
 def _scalar(reading: _Reading, event: yaml.ScalarEvent) -> Scalar:

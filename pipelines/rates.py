@@ -27,7 +27,7 @@ from model.errors import ConfigError
 RATES_MAX = 1 << 20  # bytes of the file
 SAMPLES_KEPT = 64
 FRESH_DAYS = 90
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,24 @@ class Packing:
 
 
 @dataclass(frozen=True, slots=True)
+class Crowding:
+    """What it costs that threads work at once. `one` lane beside the caller's thread takes so many times the processor
+    time of a single thread that does everything, `lanes` lanes take `several` times it: they share caches and memory.
+    For each further lane that reads at the same time a byte waits `queueing` seconds longer for the disk."""
+
+    lanes: int = 2
+    one: float = 1.0
+    several: float = 1.0
+    queueing: float = 0.0
+
+    def work(self, threads: int) -> float:
+        """How many times the processor time is needed with so many threads at work; beyond what was measured nothing
+        is known, and as much assumed."""
+        part = min(threads - 1, self.lanes - 1) / (self.lanes - 1) if self.lanes > 1 else 0.0
+        return self.one + (self.several - self.one) * max(0.0, part)
+
+
+@dataclass(frozen=True, slots=True)
 class HostFacts:
     """What the rates depend on beside the sample."""
 
@@ -68,7 +86,8 @@ class HostFacts:
 @dataclass(frozen=True, slots=True)
 class Rates:
     """The costs of one sample. `new`: how much of what was read was new. `handover`: of a byte that goes from a
-    strand to the next. `measured`: seconds since 1970."""
+    strand to the next; all costs are those of one thread, `crowding` is what more of them change. `measured`: seconds
+    since 1970."""
 
     sample: str
     files: int
@@ -76,6 +95,7 @@ class Rates:
     new: float
     stages: Mapping[str, Cost]
     handover: Cost
+    crowding: Crowding
     packings: tuple[Packing, ...]
     host: HostFacts
     measured: float
@@ -179,6 +199,7 @@ def _rates_of(fields: dict[str, Any]) -> Rates:
         float(fields["new"]),
         {str(name): _cost_of(cost) for name, cost in fields["stages"].items()},
         _cost_of(fields["handover"]),
+        _crowding_of(fields["crowding"]),
         tuple(
             Packing(
                 str(one["codec"]),
@@ -196,3 +217,7 @@ def _rates_of(fields: dict[str, Any]) -> Rates:
 
 def _cost_of(fields: dict[str, Any]) -> Cost:
     return Cost(float(fields["wall"]), float(fields["cpu"]))
+
+
+def _crowding_of(fields: dict[str, Any]) -> Crowding:
+    return Crowding(int(fields["lanes"]), float(fields["one"]), float(fields["several"]), float(fields["queueing"]))

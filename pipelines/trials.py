@@ -47,7 +47,7 @@ class TrialGround:
     def __init__(self, place: str | None, scratch: str, stop: threading.Event | None = None) -> None:
         """`scratch` is a folder for caches, and for repositories if there is no `place`. `stop` interrupts a trial."""
         self._place = place
-        self._scratch = scratch
+        self.scratch = scratch
         self._stop = stop or threading.Event()
         self._pages: tuple[Sample, Pages] | None = None
 
@@ -76,7 +76,7 @@ class TrialGround:
     @contextmanager
     def store(self) -> Iterator[Store]:
         """An empty store of the kind in which the repositories lie, gone afterwards."""
-        store = open_store(f"{(self._place or self._scratch).rstrip('/')}/{PREFIX}{os.urandom(8).hex()}")
+        store = open_store(f"{(self._place or self.scratch).rstrip('/')}/{PREFIX}{os.urandom(8).hex()}")
         try:
             yield store
         finally:
@@ -87,7 +87,7 @@ class TrialGround:
         """A new encrypted repository that is gone afterwards."""
         with (
             self.store() as store,
-            tempfile.TemporaryDirectory(prefix="home-", dir=self._scratch) as home,
+            tempfile.TemporaryDirectory(prefix="home-", dir=self.scratch) as home,
             environment({variable: os.path.join(home, variable) for variable in _ELSEWHERE}),
         ):
             repository, _ = Repository.init(store, os.urandom(16).hex(), kdf=CHEAP)

@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from model.errors import LoxError, StoreError
 from repository.cache_dir import default_cache_dir
 from repository.condemned import condemned_packs
+from repository.config import CONFIG_NAME
 from repository.credentials import Credentials
 from repository.index import ChunkIndex
 from repository.repository import Repository
-from repository.store import open_store
+from repository.seal import OBJECT_MAX
+from repository.store import Store, open_store
 from repository.store.measured import REQUESTS
 from repository.store.mirrored import Mirror, MirroredStore
 from repository.verified import VerifiedLog
@@ -80,6 +83,18 @@ class RepositoryAccess:
         log = VerifiedLog.open(self.repository, default_cache_dir())
         return frozenset(log.times) - log.damaged
 
+    @property
+    def services(self) -> dict[str, Any]:
+        """What lanes elsewhere tell this process of the repository, for the `host` of an executor."""
+        return {_rereads_of(self.repository): self.repository.rereads}
+
+    def report_to(self, context: Context) -> None:
+        """What the lane that opens in `context` reads twice is told to the process that started the run."""
+        rereads = self.repository.rereads
+        service = context.services.get(_rereads_of(self.repository), rereads)
+        if service is not rereads:
+            rereads.tell = service.note
+
     def secure(self, keep: Callable[[bytes], Secret] | None) -> None:
         """Let lanes in other processes attach. `keep` is the executor's; None: it has none."""
         if keep is not None:
@@ -89,6 +104,10 @@ class RepositoryAccess:
         assert self._secret is not None, "secure() comes before a repository leaves the process"
         fresh: dict[str, Any] = {"_repository": None, "_index": None, "_condemned": None}
         return fresh | {"_url": self._url, "_mirrors": self._mirrors, "_secret": self._secret}
+
+
+def _rereads_of(repository: Repository) -> str:
+    return f"rereads of {repository.id.hex()}"
 
 
 def _mirrors_of(repository: Repository | None) -> tuple[str, ...]:
@@ -103,9 +122,21 @@ def _attach(url: str, mirrors: tuple[str, ...], secret: Secret) -> Repository:
         if key not in _opened:
             repository = Repository.attach(url, Credentials.decode(secret.value))
             if mirrors:
-                repository.store = MirroredStore(repository.store, [Mirror(open_store(one)) for one in mirrors])
+                store = repository.store
+                repository.store = MirroredStore(store, [_mirror_here(store, one) for one in mirrors])
             _opened[key] = repository
         return _opened[key]
+
+
+def _mirror_here(primary: Store, url: str) -> Mirror:
+    """A mirror that the host which started the run has looked at. If something else lies at its place here, or nothing,
+    it is in trouble: what was sent to it would be lost in a folder of that name."""
+    store = open_store(url)
+    try:
+        same = store.get(CONFIG_NAME, 0, OBJECT_MAX + 1) == primary.get(CONFIG_NAME, 0, OBJECT_MAX + 1)
+    except LoxError as error:
+        return Mirror(store, error)
+    return Mirror(store, None if same else StoreError("not the same mirror on this host", subject=url))
 
 
 class RequestsTold:

@@ -41,6 +41,7 @@ class Hosts:
         self._directory = directory
         self._spaces = [f"lxt{os.getpid()}{letter}" for letter in "ab"]
         self._started: list[subprocess.Popen[bytes]] = []
+        self._asked: dict[subprocess.Popen[bytes], tuple[str, int, str, str]] = {}
         self.token = folder / "token"
         self.tls = folder / "tls"
         self.folder = folder
@@ -96,6 +97,7 @@ class Hosts:
                 start_new_session=True,
             )
         self._started.append(started)
+        self._asked[started] = unit, number, labels, mounts
         return started
 
     def lox(self, *arguments: str, environment: Mapping[str, str]) -> subprocess.Popen[str]:
@@ -110,12 +112,15 @@ class Hosts:
             text=True,
         )
 
-    def wait(self, count: int, seconds: float = 90.0) -> None:
-        """Until so many nodes are there: so many raylets have written that they are."""
+    def wait(self, count: int, seconds: float = 240.0) -> None:
+        """Until so many nodes are there: so many raylets have written that they are. As the units say, one that failed
+        is started again: Ray gives a node 30 seconds to start, which is little on a busy machine."""
         deadline = time.monotonic() + seconds
         ready = "Ray runtime started"
         while sum(ready in log.read_text() for log in self.folder.glob("ray*.log")) < count:
             assert time.monotonic() < deadline, [log.read_text() for log in self.folder.glob("ray*.log")]
+            for started in [one for one in self._asked if one.poll()]:
+                self.start(*self._asked.pop(started))
             time.sleep(0.2)
 
     def cut(self, number: int) -> None:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from control.alerts import routes as alert_routes
+from control.alerts import sending, target_routes
 from control.auth.secrets import CREDENTIAL
 from control.fleet import host_routes, routes
 from control.fleet.commands import Wakes
@@ -78,5 +79,6 @@ def parts() -> Sequence[Part]:
         Part("runs", run_routes.routes),
         Part("restores", restore_routes.routes),
         Part("alerts", alert_routes.routes),
+        Part("alert-targets", target_routes.routes, lead=sending.lead),
         Part("installer", installer_routes.routes),
     ]

@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import delete, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control.alerts.raising import resolve_all
 from control.api.call import Call
 from control.api.problems import Conflict, Invalid
 from control.api.routes import Routes
@@ -128,6 +129,7 @@ async def remove(call: Call) -> None:
     uuid = call.uuid("agent_uuid")
     async with call.transaction() as session:
         row = await agent_row(session, call.tenant, uuid, lock=True)
+        await resolve_all(session, uuid)
         if await session.scalar(select(exists().where(MachineBackupRow.agent_uuid == uuid))):
             if row.revoked:
                 raise Conflict("it is revoked; it stays, because backups of it are known that can be restored")

@@ -108,5 +108,6 @@ async def note_end(session: AsyncSession, row: RunRow, event: Finished) -> None:
     if event.status == "failed":
         why = f"{event.error.what}: {event.error.why}" if event.error else "see its log"
         text = f"the maintenance of a repository failed: {why}"
-        about = {"agent": row.agent_uuid, "run": row.uuid}
-        await raise_alert(session, row.tenant_id, "failed", subject, text, severity="critical", **about)
+        await raise_alert(
+            session, row.tenant_id, "failed", subject, text, severity="critical", agent=row.agent_uuid, run=row.uuid
+        )

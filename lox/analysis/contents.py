@@ -6,14 +6,15 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 import kernels
+from lox.analysis.copies import Copies
 from lox.analysis.history import by_time
 from lox.analysis.lots import Drawn, Lot
-from model.batches import Piece
+from model.batches import Listing, Piece
 from model.entries import I64, U8, U32, Kind, Paths
 from model.errors import UsageError
 from repository.entry_table import column, content_sizes
@@ -24,6 +25,7 @@ from sources.files.scan import Scanner, ScanOptions
 
 REGION = 64 << 20  # bytes of a large file that are drawn on their own
 BODY = 8 << 20
+PIECE = 1 << 20  # of neighbours whose compression is tried
 ITEMS = 2048  # of one body
 MET_BITS = 28
 MISSED = -1
@@ -62,39 +64,81 @@ class Body:
     final: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Neighbours as a backup meets them: the first `PIECE` bytes of them, for all `weight` bytes that they have."""
+
+    things: list[Drawn[Range]]
+    weight: int
+
+
 def draw_files(
     lot: Lot[Range], paths: Sequence[bytes], options: ScanOptions, progress: Progress = silent,
-    runs: Lot[list[Drawn[Range]]] | None = None, region: int = REGION,
+    runs: Lot[Run] | None = None, region: int = REGION, copies: Copies | None = None,
 ) -> int:  # fmt: skip
     """Offer the content of all files that a backup of `paths` would read; how many files those are.
 
-    Of longer files each `region` is offered by itself. Files of one length are drawn together. Of neighbours as a
-    backup meets them, up to `BODY` bytes at a time, some are drawn in `runs`. Raises UsageError, and what `progress`
-    raises.
+    Of longer files each `region` is offered by itself. Files of one length are drawn together; those that `copies`
+    knows are left out of the lot. Of neighbours as a backup meets them some are drawn in `runs`. Raises UsageError,
+    and what `progress` raises.
     """
     files = 0
     for listing in Scanner(paths, options):
-        fresh = listing.fresh
-        if listing.piece is not None and listing.piece.index:
-            continue
-        to_read = np.flatnonzero((fresh.kinds == Kind.FILE) & ~fresh.same_as & (fresh.stat["size"] > 0))
-        files += len(to_read)
-        progress("looking for files", files, files)
-        run: list[Drawn[Range]] = []
-        for row, size in zip(to_read.tolist(), fresh.stat["size"][to_read].tolist(), strict=True):
-            extents = listing.piece.extents if listing.piece is not None else fresh.extents.get(row)
-            content = size if extents is None else int(extents[:, 1].sum())
+        run = _RunOf(runs)
+        for path, content, extents in _to_read(listing):
+            files += 1
+            if copies is not None and extents is None and copies.has(path, content):
+                lot.left_out += content
+                continue
             for at in range(0, content, region):
-                length = min(region, content - at)
-                cluster = b"%d %d" % (content, at // region)
-                lot.offer(cluster, Range(fresh.paths[row], at, length, extents), length, copies=True)
-            first = Range(fresh.paths[row], 0, min(content, BODY), extents)
-            run.append(Drawn(first, first.length, 0.0, row))
-        if runs is not None and run:
-            runs.offer(b"%d" % files, run, sum(one.size for one in run))
+                thing = Range(path, at, min(region, content - at), extents)
+                lot.offer(b"%d %d" % (content, at // region), thing, thing.length, copies=True)
+                run.add(thing)
+        run.offer()
+        progress("looking for files", files, files)
     if not lot.offered:
         raise UsageError("nothing to read", subject=os.fsdecode(paths[0]), why="no file with content")
     return files
+
+
+def _to_read(listing: Listing) -> Iterator[tuple[bytes, int, I64 | None]]:
+    """Path, bytes of content and extents of each file of a listing that a backup would read; of the pieces of a large
+    one the first speaks for all."""
+    fresh, piece = listing.fresh, listing.piece
+    if piece is not None and piece.index:
+        return
+    rows = np.flatnonzero((fresh.kinds == Kind.FILE) & ~fresh.same_as & (fresh.stat["size"] > 0))
+    for row, size in zip(rows.tolist(), fresh.stat["size"][rows].tolist(), strict=True):
+        extents = piece.extents if piece is not None else fresh.extents.get(row)
+        yield fresh.paths[row], size if extents is None else int(extents[:, 1].sum()), extents
+
+
+class _RunOf:
+    """The neighbours of one listing. What follows in a long file is a run of its own, as it fills segments alone."""
+
+    def __init__(self, runs: Lot[Run] | None) -> None:
+        self._runs = runs
+        self._things = list[Drawn[Range]]()
+        self._held = self._weight = 0
+
+    def add(self, thing: Range) -> None:
+        """The next of the neighbours."""
+        if self._runs is None:
+            return
+        if thing.offset:
+            self.offer()
+        if self._held < PIECE:
+            part = replace(thing, length=min(thing.length, PIECE - self._held))
+            self._things.append(Drawn(part, part.length, 0.0, len(self._things)))
+            self._held += part.length
+        self._weight += thing.length
+
+    def offer(self) -> None:
+        """All of them were added."""
+        if self._runs is not None and self._things:
+            first = self._things[0].thing
+            self._runs.offer(first.path + b"\0%d" % first.offset, Run(self._things, self._weight), self._held)
+        self._things, self._held, self._weight = [], 0, 0
 
 
 def draw_versions(lot: Lot[Version], view: View, progress: Progress = silent, region: int = REGION) -> tuple[int, int]:

@@ -5,22 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
-from lox.analysis.contents import Body
+from lox.analysis.contents import PIECE, Body, Range, Run
+from lox.analysis.history import F64
 from lox.analysis.lots import Drawn, Lot
 from repository.codecs import Codec, compressor
 from repository.pack_keys import PackKind
 from repository.tables.view import View
 
-T = TypeVar("T")
-
 DEVIATIONS = 2.0
 SEGMENT = 4 << 20
-PROBED = 48  # runs of neighbours that are compressed to learn how well they do
-RUNS_BYTES = PROBED * 8 << 20
+PROBED = 256  # runs of neighbours that are compressed to learn how well they do: many and short, for they differ
+RUNS_BYTES = PROBED * PIECE
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +46,19 @@ class Estimate:
         return Estimate(self.value * factor, deviation, below=self.below * factor)
 
 
-def compression_of(runs: Lot[list[Drawn[T]]], read: Callable[[Sequence[Drawn[T]]], Iterator[Body]]) -> Estimate:
-    """Stored bytes for each plain byte: what zstd, as a backup uses it, makes of segments of neighbouring files.
+def compression_of(runs: Lot[Run], read: Callable[[Sequence[Drawn[Range]]], Iterator[Body]]) -> Estimate:
+    """Stored bytes for each plain byte: what zstd, as a backup uses it, makes of neighbouring files.
 
     Raises what reading raises.
     """
     compress = compressor(Codec.ZSTD)
-    sizes: list[tuple[int, int]] = []
+    ratios, weights = [], []
     for run in [one.thing for _, some in runs.rounds() for one in some][:PROBED]:
-        content = bytearray()
-        for body in read(run):
-            content += body.data[: SEGMENT - len(content)]
-            if len(content) >= SEGMENT:
-                break
+        content = b"".join(bytes(body.data) for body in read(run.things))
         if content:
-            sizes.append((len(content), min(len(content), len(compress(bytes(content))))))
-    return ratio_of(sizes)
+            ratios.append(min(1.0, len(compress(content)) / len(content)))
+            weights.append(run.weight)
+    return ratio_of(np.array(ratios), np.array(weights, np.float64), runs.fraction)
 
 
 def stored_now(view: View) -> Estimate:
@@ -76,10 +71,10 @@ def stored_now(view: View) -> Estimate:
     return Estimate(stored / plain if plain else 1.0, 0.0)
 
 
-def ratio_of(sizes: Sequence[tuple[int, int]]) -> Estimate:
-    """Stored bytes for each plain byte, from pairs of both."""
-    plain, stored = np.array(sizes, np.float64).reshape(-1, 2).T
-    if not plain.sum():
+def ratio_of(ratios: F64, weights: F64, fraction: float) -> Estimate:
+    """The mean of ratios of things that have so many bytes, if this fraction of all things was drawn."""
+    if not weights.sum():
         return Estimate(1.0, 0.0)
-    ratio = float(stored.sum() / plain.sum())
-    return Estimate(ratio, float(np.sqrt(((stored - ratio * plain) ** 2).sum())) / float(plain.sum()))
+    mean = float((ratios * weights).sum() / weights.sum())
+    variance = float(((weights * (ratios - mean)) ** 2).sum()) * max(0.0, 1.0 - fraction)
+    return Estimate(mean, math.sqrt(variance) / float(weights.sum()))

@@ -36,13 +36,15 @@ class Drawn(Generic[T]):
 class Lot(Generic[T]):
     """Draws a sample of at most `limit` bytes (or one cluster) while things are offered; memory for the sample only.
 
-    `offered` counts things, `offered_bytes` their bytes.
+    `offered` counts things, `offered_bytes` their bytes; `left_out` the bytes of what need not be drawn, as it is a
+    copy of what was offered.
     """
 
     def __init__(self, limit: int, seed: int = 0, items_max: int = ITEMS_MAX) -> None:
         self.fraction = 1.0
         self.offered = 0
         self.offered_bytes = 0
+        self.left_out = 0
         self._limit = limit
         self._items_max = items_max
         self._salt = b"lox lot %d" % seed

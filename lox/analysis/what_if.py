@@ -57,8 +57,8 @@ WHAT_IF_SCHEMA = pa.schema(
 @dataclass(slots=True)
 class WhatIf:
     """`table` in `WHAT_IF_SCHEMA`, a row for each of the parameters; of `logical` bytes in `files` files, of which
-    `sampled` bytes were read: the `fraction` of all clusters, which are `clusters`. `compression` is stored bytes for
-    each plain one."""
+    `sampled` bytes were read: the `fraction` of all clusters, which are `clusters`. `copies` are bytes of large files
+    that were told to be copies without reading them. `compression` is stored bytes for each plain one."""
 
     table: pa.Table
     files: int
@@ -66,6 +66,7 @@ class WhatIf:
     sampled: int
     fraction: float
     clusters: int
+    copies: int
     compression: Estimate
 
 
@@ -144,12 +145,13 @@ def what_if(
     if not sample.sizes:
         raise UsageError("nothing could be read of the sample", hint="look at the permissions of the files")
     compression = compression or Estimate(1.0, 0.0)
-    offered = Offered(lot.offered, lot.offered_bytes, lot.unread_copies(fraction))
+    offered = Offered(lot.offered, lot.offered_bytes, lot.unread_copies(fraction), lot.left_out)
     of = _Circumstances(fraction, offered, logical, pack_bytes, compression, seed)
     rows = [_row(_Counted(cuts, sample), of) for cuts in sample.cuts]
     table = pa.Table.from_pylist(rows, schema=WHAT_IF_SCHEMA)
     clusters = len(set(sample.places))
-    return WhatIf(table, files, logical or lot.offered_bytes, sum(sample.sizes), fraction, clusters, compression)
+    sampled = sum(sample.sizes)
+    return WhatIf(table, files, logical or offered.logical, sampled, fraction, clusters, offered.left_out, compression)
 
 
 class _Sample:
@@ -195,6 +197,12 @@ class Offered:
     things: int
     bytes: int
     unread_copies: int = 0  # see `Lot.unread_copies`
+    left_out: int = 0  # bytes of copies that were not offered
+
+    @property
+    def logical(self) -> int:
+        """Bytes of all there is."""
+        return self.bytes + self.left_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,12 +218,13 @@ class _Circumstances:
 
 
 def _row(counted: _Counted, of: _Circumstances) -> dict[str, object]:
-    logical, params = of.logical or of.offered.bytes, counted.params
+    logical, params = of.logical or of.offered.logical, counted.params
     unique, chunks = counted.estimates(of.fraction, of.offered, of.seed)
     stored = unique.times(of.compression.value, of.compression.deviation / of.compression.value)
     many = max(1, round(chunks.value))
     memory = (guide_buckets(many) * 4 + many * 2) / many
-    lists = Estimate(LIST_BYTES * len(counted.length) * counted.scale(of.offered), 0.0)
+    listed = len(counted.length) * counted.scale(of.offered) * of.offered.logical / max(of.offered.bytes, 1)
+    lists = Estimate(LIST_BYTES * listed, 0.0)
     estimates = {
         "unique": unique,
         "chunks": chunks,

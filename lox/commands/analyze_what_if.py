@@ -57,6 +57,7 @@ def command(
     if not paths:
         view, damage = open_view(ctx, ["lox.analysis.what_if"])
     from lox.analysis.contents import draw_files, draw_versions, read_files, versions_reader
+    from lox.analysis.copies import Copies
     from lox.analysis.estimates import RUNS_BYTES, compression_of, stored_now
     from lox.analysis.lots import Lot
     from lox.analysis.what_if import DEFAULTS, what_if
@@ -67,7 +68,9 @@ def command(
         more |= {"pack_bytes": pack_size, "progress": progress}
         if view is None or damage is None:
             runs: Lot[Any] = Lot(RUNS_BYTES, seed)
-            files = draw_files(lot, absolute_paths(paths, output), scan_options(excludes), progress, runs)
+            files = draw_files(
+                lot, absolute_paths(paths, output), scan_options(excludes), progress, runs, copies=Copies()
+            )
             found = what_if(lot, files, read_files, compression=compression_of(runs, read_files), **more)
         else:
             files, logical = draw_versions(lot, view, progress)
@@ -108,6 +111,7 @@ def _summary(found: WhatIf) -> dict[str, object]:
         "sampled": found.sampled,
         "fraction": found.fraction,
         "clusters": found.clusters,
+        "copies": found.copies,
         "compression": found.compression.value,
         "compression_low": found.compression.low,
         "compression_high": found.compression.high,
@@ -115,8 +119,10 @@ def _summary(found: WhatIf) -> dict[str, object]:
 
 
 def _head(found: WhatIf) -> str:
+    copies = f"{format_size(found.copies)} are copies of large files; " if found.copies else ""
     return (
-        f"{plural(found.files, 'file')}, {format_size(found.logical)} logical; {format_size(found.sampled)} were read, "
+        f"{plural(found.files, 'file')}, {format_size(found.logical)} logical; "
+        f"{copies}{format_size(found.sampled)} were read, "
         f"{format_share(found.fraction, 1.0)} by lot; plain bytes compress to {found.compression.value:.3f}"
     )
 

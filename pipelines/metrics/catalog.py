@@ -63,7 +63,7 @@ CATALOG = (
     _gauge("backup_mirrors_behind", _JOB, "Mirrors that lack something of the last backup."),
     _gauge("backup_last_success_timestamp_seconds", _JOB, "When the last backup ended that made a snapshot."),
     _gauge("backup_last_completion_timestamp_seconds", _JOB, "When the last backup ended, not cancelled."),
-    _gauge("job_expected_interval_seconds", _JOB, "How often a backup of this job is to succeed."),
+    _gauge("job_expected_interval_seconds", _JOB, "How often it is to succeed; 0: nobody waits for it."),
     Metric(PREFIX + "backup_run_duration_seconds", "histogram", _JOB, "How long finished backups took.", RUN_BUCKETS),
     _counter("backup_read_bytes_total", _JOB, "Bytes that finished backups read of their sources."),
     _counter("backup_stored_bytes_total", _JOB, "Bytes that finished backups added to the repository."),

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 
 from model.errors import ConfigError
 from pipelines.metrics.catalog import BY_SAMPLE
-from pipelines.metrics.values import Key, Samples, Values, exposition, label_names, merged
+from pipelines.metrics.values import Key, Samples, Values, exposition, is_of, label_names, merged
 
 FILE_MAX = 8 << 20  # bytes: far more than a host with a hundred jobs has
 LOCK_AGAIN = 0.02  # seconds
@@ -36,6 +36,16 @@ class TextFile:
 
         Raises ConfigError if it cannot be written, or holds something else than our metrics.
         """
+        return self._bring_up(patience, frozenset())
+
+    def forget(self, jobs: frozenset[str], patience: float = 0.0) -> bool:
+        """Leave out all series of jobs that are no more, here and in the values; otherwise as `write`."""
+        for job in jobs:
+            self._values.forget(job)
+        self._written = _without(jobs, self._written)
+        return self._bring_up(patience, jobs)
+
+    def _bring_up(self, patience: float, gone: frozenset[str]) -> bool:
         samples = self._values.samples()
         counters = {key: value for key, value in samples.items() if BY_SAMPLE[key[0]].kind != "gauge"}
         added = {key: value - self._written.get(key, 0.0) for key, value in counters.items()}
@@ -43,7 +53,7 @@ class TextFile:
             with self._locked(patience) as locked:
                 if not locked:
                     return False
-                self._replace(exposition(merged(self._read(), added, samples)))
+                self._replace(exposition(merged(_without(gone, self._read()), added, samples)))
         except OSError as error:
             raise ConfigError("cannot write the metrics file", subject=self.path, why=error.strerror or "") from error
         self._written, self.ever_written = counters, True
@@ -98,6 +108,10 @@ def _lock(fd: int, patience: float) -> bool:
             time.sleep(LOCK_AGAIN)
         else:
             return True
+
+
+def _without(jobs: frozenset[str], samples: Samples) -> Samples:
+    return {key: value for key, value in samples.items() if not any(is_of(job, key) for job in jobs)}
 
 
 def parse(text: str) -> Samples:

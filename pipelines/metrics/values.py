@@ -70,6 +70,13 @@ class Values:
         metric = _metric(name, "histogram", labels)
         self._add_counts(metric, labels, [0] * (len(metric.buckets) + 1), 0.0)
 
+    def forget(self, job: str, *names: str) -> None:
+        """Give up these series of a job, or all of them."""
+        full = {PREFIX + name for name in names}
+        with self._lock:
+            for key in [key for key in self._samples if is_of(job, key) and (not full or key[0] in full)]:
+                del self._samples[key]
+
     def beat(self, interval: float, now: float | None = None) -> None:
         """The program shows that it goes on, and says that it will again within `interval` seconds; 0: it ends."""
         now = time.time() if now is None else now
@@ -133,6 +140,11 @@ def bound_text(bound: float) -> str:
 def label_names(metric: Metric, sample: str) -> tuple[str, ...]:
     """The labels of one of its samples: a bucket has its bound as the last."""
     return (*metric.labels, "le") if sample == f"{metric.name}_bucket" and metric.kind == "histogram" else metric.labels
+
+
+def is_of(job: str, key: Key) -> bool:
+    """Whether this is a sample of that job."""
+    return BY_SAMPLE[key[0]].labels[:1] == ("job",) and key[1][0] == job
 
 
 def merged(before: Mapping[Key, float], added: Mapping[Key, float], said: Mapping[Key, float]) -> Samples:

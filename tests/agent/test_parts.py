@@ -26,8 +26,10 @@ from agent.lines import refuse_impossible
 from agent.metrics import AgentMetrics
 from model.errors import ConfigError
 from model.wire.policy import PolicyJob
-from pipelines.metrics.values import exposition
+from pipelines.metrics.textfile import TextFile, parse
+from pipelines.metrics.values import Values, exposition
 from repository.store.limits import parse_limit
+from repository.store.measured import Requests
 
 SEED_NAMES = {
     "lox_agent_backup_total", "lox_agent_backup_duration_seconds", "lox_agent_backup_size_bytes",
@@ -153,6 +155,51 @@ def test_the_promised_metrics_and_a_port_that_is_taken(tmp_path: Path, monkeypat
     assert found is not None and abs(float(found[1]) - time.time()) < 60
     again = exposition(AgentMetrics(tmp_path / "metrics.prom").samples()).decode()
     assert 'lox_agent_backup_total{job="web-files",status="failed"} 1.0' in again, "it outlives the agent"
+
+
+def test_what_the_agent_told_of_a_run_does_not_stay_over_what_later_runs_tell(tmp_path: Path) -> None:
+    """A run was killed; the next one fails by itself: an alert looks at which came last, success or completion."""
+    metrics = AgentMetrics(tmp_path / "metrics.prom")
+    metrics.expect([("web-files", 86400.0)])
+    metrics.failed("web-files")
+    seen = [metrics.samples()["lox_agent_backup_last_completion_timestamp_seconds", ("web-files",)]]
+    values = Values(Requests())
+    later = TextFile(os.fspath(metrics.file), values)
+    values.put("running", 1, "web-files", "backup")
+    values.put("backup_last_completion_timestamp_seconds", seen[0] + 100, "web-files")
+    assert later.write(30.0)
+    for _ in range(2):
+        metrics.beat(60)
+        for samples in (metrics.samples(), parse(metrics.file.read_text())):
+            assert samples["lox_agent_running", ("web-files", "backup")] == 1
+            assert samples["lox_agent_backup_last_completion_timestamp_seconds", ("web-files",)] == seen[0] + 100
+            assert samples["lox_agent_backup_total", ("web-files", "failed")] == 1
+
+
+def test_a_cancelled_run_is_no_completed_one(tmp_path: Path) -> None:
+    metrics = AgentMetrics(tmp_path / "metrics.prom")
+    metrics.failed("web-files", "cancelled")
+    assert metrics.samples()["lox_agent_backup_total", ("web-files", "cancelled")] == 1
+    assert ("lox_agent_backup_last_completion_timestamp_seconds", ("web-files",)) not in metrics.samples()
+
+
+def test_of_a_job_that_is_no_more_nothing_is_told(tmp_path: Path) -> None:
+    """It would be overdue for ever; series of others stay, those too that the agent knows nothing of."""
+    metrics = AgentMetrics(tmp_path / "metrics.prom")
+    values = Values(Requests())
+    for job in ("old", "by-hand"):
+        values.put("backup_last_success_timestamp_seconds", 1000.0, job)
+    assert TextFile(os.fspath(metrics.file), values).write(30.0)
+    metrics.expect([("old", 86400.0), ("new", 3600.0)])
+    metrics.expect([("new", None)])
+    metrics.beat(60)
+    for samples in (metrics.samples(), parse(metrics.file.read_text())):
+        assert {labels[0] for _, labels in samples if labels and labels[0] in ("old", "new", "by-hand")} == {
+            "new", "by-hand",
+        }  # fmt: skip
+        assert samples["lox_agent_job_expected_interval_seconds", ("new",)] == 0
+    metrics.expect([("old", 60.0)])
+    assert metrics.samples()["lox_agent_backup_total", ("old", "success")] == 0, "it begins anew"
 
 
 # ---- logs

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.predict import CALLER, LIMIT, PROCESSOR, STORE, Conditions, predict
-from pipelines.rates import Cost, Packing, Rates, host_facts
+from pipelines.predict import CALLER, LIMIT, PROCESSOR, STORE, Conditions, pace_left, predict
+from pipelines.rates import Cost, Crowding, Packing, Rates, host_facts
 from runtime.plan import Node, Strand
 from runtime.stage import Stage
 
@@ -18,7 +18,7 @@ STAGES = ("read", "chunk", "hash", "dedup", "compress", "encrypt", "upload")
 def rates(**wall: float) -> Rates:
     """Costs in ns for a byte; a stage that is not named costs next to nothing."""
     costs = {name: Cost(wall.get(name, 0.01) * NS, wall.get(name, 0.01) * NS) for name in ("scan", *STAGES, "commit")}
-    return Rates("made up", 1, 1, 1.0, costs, Cost(0.0, 0.0), (), host_facts(), 0.0)
+    return Rates("made up", 1, 1, 1.0, costs, Cost(0.0, 0.0), Crowding(), (), host_facts(), 0.0)
 
 
 def packing(compress: float = 0.01, stored: float = 0.5) -> Packing:
@@ -89,3 +89,24 @@ def test_what_goes_from_strand_to_strand_is_copied_and_only_as_much_as_is_left_o
     assert 1 / late.rate - 1 / fused.rate == pytest.approx(2 * NS * 0.5 * 0.1)  # what is stored of what is new
     busy = predict(strands(1, STAGES[:2], STAGES[2:]), whole, packing(), Conditions(cores=8))
     assert busy.limit == "read+chunk" and 1 / busy.rate == pytest.approx(3 * NS, rel=0.02)  # who gives copies
+
+
+def test_lanes_that_wait_at_random_leave_a_core_idle_now_and_then() -> None:
+    """Two lanes on one core that work as long as they wait: none, one or two want it, one time to two to two."""
+    assert pace_left(2, 1, 1.0, 1.0) == pytest.approx(4 / 5)
+    assert pace_left(2, 2, 1.0, 1.0) == pace_left(4, 2, 1.0, 0.0) == 1.0, "nobody waits for a core, or nothing else"
+    assert pace_left(1024, 2, 1.0, 1e-9) == pytest.approx(1.0) == pace_left(1024, 64, 1e-9, 1.0)
+    slow = rates()
+    slow = replace(slow, stages={**slow.stages, "read": Cost(4 * NS, 2 * NS)})
+    forecast = predict(strands(2, STAGES), slow, packing(), Conditions(cores=1))
+    assert forecast.rate == pytest.approx(0.8 / (2 * NS), rel=0.05)
+
+
+def test_what_is_crowded_takes_longer() -> None:
+    """Measured with three lanes: twice the work, and each further lane that reads waits as long as reading is work."""
+    alone = replace(rates(read=1.0, hash=1.0), crowding=Crowding(3, 1.0, 2.0, 1 * NS))
+    for lanes, seconds in ((1, 2.0), (2, (1.5 * 2 + 1) / 2), (3, (2 * 2 + 2) / 3), (6, (2 * 2 + 5) / 6)):
+        forecast = predict(strands(lanes, STAGES), alone, packing(), Conditions(cores=8))
+        assert 1 / forecast.rate == pytest.approx(seconds * NS, rel=0.04), lanes
+    stages = {one.name: one for one in forecast.stages}
+    assert stages["read"].alone == pytest.approx(1 / NS) and stages["read"].rate == pytest.approx(6 / (7 * NS))

@@ -17,7 +17,7 @@ from model.errors import ConfigError, InvalidProfile, UsageError
 from pipelines import profile_keys as keys
 from pipelines.profile import DEFAULT, Profile, chunker_of, engine_of, load, request_fields
 from pipelines.profile_advice import advice
-from pipelines.profile_check import check_profile
+from pipelines.profile_check import check_profile, check_setting
 from pipelines.profile_faults import SIZE_MAX
 from pipelines.profile_files import every
 from pipelines.profile_schema import reference_markdown, schema
@@ -117,6 +117,16 @@ def test_every_fault_has_a_place_a_reason_and_a_way_out(
     assert (fault.place.line, fault.place.column, fault.code) == (line, column, code)
     assert says in f"{fault.reason} {fault.hint}"
     assert str(fault.place) == f"p.yaml:{line}:{column}"
+
+
+@pytest.mark.parametrize(
+    "setting", ["executor.password=hunter2", "aws.secret_access_key=hunter2", "limits.upload=https://me:hunter2@host/"]
+)
+def test_a_secret_on_the_command_line_is_refused_as_such_and_not_repeated(setting: str) -> None:
+    values, faults = check_setting(setting)
+    assert values == {} and [fault.code for fault in faults] == ["secret"]
+    told = f"{faults[0].place} {faults[0].reason} {faults[0].hint}"
+    assert "no secrets" in told and "lox help environment" in told and "hunter2" not in told
 
 
 def test_all_faults_are_told_at_once() -> None:

@@ -11,13 +11,24 @@ import numpy as np
 import pytest
 
 from pipelines.bench import put_cost
-from pipelines.rates import FRESH_DAYS, SAMPLES_KEPT, Cost, Packing, RateBook, Rates, host_facts
+from pipelines.rates import FRESH_DAYS, SAMPLES_KEPT, Cost, Crowding, Packing, RateBook, Rates, host_facts
 from repository.store.base import Bytes
 from repository.store.local import LocalStore
 
 COST = Cost(2e-9, 1e-9)
 PACKING = Packing("zstd", 3, COST, COST, 0.4)
-RATES = Rates("/data", 10, 10_000, 0.9, {"read": COST, "upload": COST}, COST, (PACKING,), host_facts(), 1000.0)
+RATES = Rates(
+    "/data",
+    10,
+    10_000,
+    0.9,
+    {"read": COST, "upload": COST},
+    COST,
+    Crowding(4, 1.1, 1.5, 1e-10),
+    (PACKING,),
+    host_facts(),
+    1000.0,
+)
 
 
 def test_what_is_kept_is_found_again(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from repository.repository import Repository
 from repository.snapshot import load_all
+from repository.store import LocalStore
 from tests.pipelines.helpers import Place, differences
 from tests.separate_hosts import Hosts, hosts, possible
 
@@ -132,3 +134,25 @@ def test_each_host_backs_up_its_own_files(two: Hosts, tmp_path: Path) -> None:
     code, _, err = backup(two, Place(two.folder / "hidden" / "another"), own, *options)
     assert code == 1
     assert "a host does not see the repository: nas2: " in err
+
+
+def test_what_each_host_stores_reaches_the_mirrors(two: Hosts, tmp_path: Path) -> None:
+    """One mirror that both hosts see, and one that is a folder of the host that started the run: on the other one
+    nothing is left under its name."""
+    place, own, far = Place(tmp_path / "repository"), two.folder / "hidden" / "own", tmp_path / "far"
+    near = two.folder / "hidden" / "mirror"
+    planted(own / "data")
+    mirrors = ("--mirror", os.fspath(far), "--mirror", os.fspath(near))
+    code, lines, err = backup(two, place, own, "--hosts", "nas1,nas2", *mirrors)
+    assert (code, err) == (0, ""), lines[-1]
+    for mirror in (far, near):
+        assert objects(mirror) == objects(place.path)
+    code, _, err = backup(two, place, near, "--hosts", "nas2")
+    assert (code, "nas2" in err) == (2, True), f"there is no such folder on nas2: {err}"
+    assert load_all(Repository.open(LocalStore(os.fspath(far)), "correct horse"))[0].hosts == ("nas1", "nas2")
+
+
+def objects(folder: Path) -> dict[str, int]:
+    """Packs, index objects and snapshots in a store, and how long they are."""
+    found = [path for name in ("packs", "index", "snapshots") for path in (folder / name).rglob("*") if path.is_file()]
+    return {os.fspath(path.relative_to(folder)): path.stat().st_size for path in found}

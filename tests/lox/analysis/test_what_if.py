@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from lox.analysis.contents import draw_files, draw_versions, read_files, versions_reader
+from lox.analysis.copies import Copies
 from lox.analysis.estimates import RUNS_BYTES, compression_of
 from lox.analysis.lots import Lot
 from lox.analysis.unseen import unseen_total
@@ -114,7 +115,7 @@ def test_a_sample_foretells_what_the_whole_will_take(tmp_path: Path) -> None:
     make_tree(tree, 150 * MIB)
     lot: Lot[Any] = Lot(50 * MIB, seed=2)
     runs: Lot[Any] = Lot(RUNS_BYTES)
-    files = draw_files(lot, [os.fsencode(tree)], ScanOptions(), runs=runs)
+    files = draw_files(lot, [os.fsencode(tree)], ScanOptions(), runs=runs, copies=Copies())
     found = what_if(lot, files, read_files, TRIED, compression=compression_of(runs, read_files), seed=2)
     assert 0.2 < found.fraction < 0.45
     lines = check(found.table.to_pylist(), tmp_path, tree, ("unique", "chunks", "stored"))
@@ -193,7 +194,8 @@ def test_the_command_before_the_first_backup(empty: Shell, tmp_path: Path) -> No
     rows = empty.json("analyze", "what-if", tree, "--chunks", "4KiB/16KiB/1MiB", "--fixed", "16KiB")
     assert [(row["kind"], row["average"]) for row in rows[:-1]] == [("gear", 16 * KIB), ("fixed", 16 * KIB)]
     assert rows[0]["unique_low"] <= rows[0]["unique"] <= rows[0]["unique_high"] <= rows[0]["logical"]
-    assert rows[-1]["sampled"] == rows[-1]["logical"] == rows[0]["logical"] and rows[-1]["fraction"] == 1.0
+    assert rows[-1]["sampled"] + rows[-1]["copies"] == rows[-1]["logical"] == rows[0]["logical"]
+    assert rows[-1]["fraction"] == 1.0
     text = empty("analyze", "what-if", tree, "--fixed", "16KiB").ok().out
     assert "16.0 KiB fixed" in text and "JUMPS/GiB" in text
     assert "not chunk sizes" in empty("analyze", "what-if", tree, "--chunks", "1/2").ok(2).err
@@ -256,16 +258,61 @@ def test_nonsense_is_refused(empty: Shell, tmp_path: Path, options: list[str]) -
         assert "invalid value" in empty("analyze", name, tmp_path, *options).ok(ExitCode.USAGE).err
 
 
+def with_large_copies(tree: Path) -> int:
+    """Adds nine copies of a file of 1 MiB; the bytes of all files that differ."""
+    large = random.Random(1).randbytes(MIB)
+    for number in range(9):
+        (tree / f"large{number}").write_bytes(large)
+    files = [path.read_bytes() for path in tree.rglob("*") if path.is_file()]
+    return sum(map(len, set(files)))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_few_large_copies_are_known_whatever_is_drawn(tmp_path: Path, seed: int) -> None:
+    """Seen to be copies without being drawn, they make no sample useless."""
+    tree, rng = folder(tmp_path), random.Random(4)
+    for number in range(250):
+        (tree / f"{number}").write_bytes(rng.randbytes(int(1000 * 300 ** rng.random())))
+    truth = with_large_copies(tree)
+    lot: Lot[Any] = Lot(4 * MIB, seed)
+    count = draw_files(lot, [os.fsencode(tree)], ScanOptions(), copies=Copies())
+    found = what_if(lot, count, read_files, TRIED[:1], seed=seed + 1)
+    (row,) = found.table.to_pylist()
+    assert found.copies == 8 * MIB and found.fraction < 0.6
+    assert row["logical"] == truth + 8 * MIB
+    assert row["unique_low"] <= truth <= row["unique_high"]
+    assert row["unique"] == pytest.approx(truth, rel=0.05)
+
+
+def test_copies_are_told_by_what_stands_at_some_places(tmp_path: Path) -> None:
+    content = bytearray(random.Random(1).randbytes(MIB))
+    places = {
+        "first": content,
+        "same": content,
+        "shorter": content[:-1],
+        "small": content[:1000],
+        "alike": content[:1000],
+    }
+    places["end"] = bytearray(content)
+    places["end"][-1] ^= 1
+    places["half"] = bytearray(content)
+    places["half"][: MIB // 2] = bytes(MIB // 2)
+    places["again"] = places["half"]
+    for name, data in places.items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "link").symlink_to("first")
+    copies, asked = Copies(), [*places, "link", "gone", "first"]
+    paths = {name: os.fsencode(tmp_path / name)[1:] for name in asked}
+    known = {name for name in asked if copies.has(paths[name], len(places.get(name, content)))}
+    assert known == {"same", "again", "first"}, "the first was asked about twice"
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_few_large_copies_that_are_not_drawn_lie_in_the_interval(tmp_path: Path, seed: int) -> None:
     """Nine copies of one file are a third of everything: a sample has all of them or none."""
     tree = folder(tmp_path)
     make_tree(tree, 18 * MIB, seed=3)
-    large = random.Random(1).randbytes(MIB)
-    for number in range(9):
-        (tree / f"large{number}").write_bytes(large)
-    files = [path.read_bytes() for path in tree.rglob("*") if path.is_file()]
-    truth = sum(map(len, set(files)))
+    truth = with_large_copies(tree)
     lot: Lot[Any] = Lot(3 * MIB, seed)
     count = draw_files(lot, [os.fsencode(tree)], ScanOptions())
     (row,) = what_if(lot, count, read_files, TRIED[:1], seed=seed + 1).table.to_pylist()
