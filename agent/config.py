@@ -41,7 +41,8 @@ def _server(url: str) -> str:
     return url.rstrip("/")
 
 
-def _token(text: str) -> str:
+def checked_token(text: str) -> str:
+    """A registration token. Raises ValueError for what is none."""
     if not _TOKEN.match(text):
         raise ValueError("not a registration token: copy it, with its lox_agt_, from the install command")
     return text
@@ -82,7 +83,7 @@ class AgentConfig(BaseModel):
 
     api_url: Annotated[str, AfterValidator(_server)]
     agent_uuid: UUID
-    registration_token: Annotated[str, AfterValidator(_token)] | None = Field(default=None, repr=False)
+    registration_token: Annotated[str, AfterValidator(checked_token)] | None = Field(default=None, repr=False)
     heartbeat_interval: int = Field(default=60, ge=5, le=3600)
     log_level: Annotated[Literal["debug", "info", "warn", "error"], BeforeValidator(str)] = "info"
     work_dir: FilePath = Path("/var/lib/lox-agent")

@@ -20,6 +20,7 @@ from model import __version__
 from model.errors import ConfigError
 from model.wire.agents import RegisterIn
 
+USED_MAX = 20  # tokens that are remembered
 _SYSTEMS: dict[str, Literal["linux", "windows", "macos"]] = {"linux": "linux", "win32": "windows", "darwin": "macos"}
 
 
@@ -32,13 +33,17 @@ def wants_registration(config: AgentConfig, work: WorkDir, state: State) -> bool
     """Whether there is a token that was not used yet, or none and no credential either."""
     if credential_of(work) is None:
         return True
-    return config.registration_token is not None and _digest(config.registration_token) != state.note("token")
+    used = state.note("tokens") or []
+    return config.registration_token is not None and _digest(config.registration_token) not in used
 
 
-async def register(config: AgentConfig, work: WorkDir, state: State, server: Server) -> None:
+async def register(
+    config: AgentConfig, work: WorkDir, state: State, server: Server, *, insist: bool = False
+) -> None:  # fmt: skip
     """Register if there is reason to. A repetition, after a lost answer or a SIGKILL, is known to be one by its key.
 
-    Raises ConfigError without a token, ServerRefused for one that the server does not take, ServerAway.
+    Raises ConfigError without a token, ServerAway, and ServerRefused for a token that the server does not take, unless
+    there is a credential from before and the caller does not `insist`.
     """
     if not wants_registration(config, work, state):
         return
@@ -61,14 +66,19 @@ async def register(config: AgentConfig, work: WorkDir, state: State, server: Ser
     try:
         registered = await server.register(body, noted["key"])
     except ServerRefused as error:
-        if credential_of(work) is None:
+        if insist or credential_of(work) is None:
             raise
         log().warning("the registration token is of no use; the agent goes on as it is registered", why=error.why)
-        state.put_note("token", digest)
+        _note_used(state, digest)
         return
     write_private(work.credential, registered.credential.encode() + b"\n")
-    state.put_note("token", digest)
+    _note_used(state, digest)
     log().info("registered", agent=str(config.agent_uuid), tenant=registered.tenant)
+
+
+def _note_used(state: State, digest: str) -> None:
+    """A token is of no use any more: neither that of the configuration nor one of a reissued command is tried again."""
+    state.put_note("tokens", [*(state.note("tokens") or [])[-USED_MAX:], digest])
 
 
 def hostname() -> str:

@@ -212,7 +212,7 @@ def _check(status: int, headers: Mapping[str, str], data: bytes, url: str) -> No
         return
     why = f"{status}: {_detail(data)}" if data else str(status)
     if status in (401, 403):
-        hint = "let the dashboard reissue the install command, then run lox-agent register"
+        hint = "let the dashboard reissue the install command, and run it again on this host"
         raise ServerRefused("the server refuses this agent", subject=url, why=why, hint=hint)
     if status == 429 or status >= 500 or status == 408:
         wait = _retry_after(headers)

@@ -33,6 +33,7 @@ TEXT
 }
 
 say() { printf '%s\n' "lox-agent: $*"; }
+need_value() { [ "$1" -ge 2 ] || fail "$2 needs a value (see --help)"; }
 fail() { printf '%s\n' "lox-agent: error: $*" >&2; exit 1; }
 
 parse() {
@@ -40,18 +41,14 @@ parse() {
     DRY_RUN=no START=yes UNINSTALL=no PURGE=no
     while [ $# -gt 0 ]; do
         case "$1" in
-            --api-url | --agent-uuid | --token | --token-file | --version | --offline | --root | --python)
-                [ $# -ge 2 ] || fail "$1 needs a value (see --help)" ;;
-        esac
-        case "$1" in
-            --api-url) API_URL="${2%/}"; shift 2 ;;
-            --agent-uuid) AGENT_UUID="$2"; shift 2 ;;
-            --token) TOKEN="$2"; shift 2 ;;
-            --token-file) TOKEN="$(cat -- "$2")"; shift 2 ;;
-            --version) WANTED="$2"; shift 2 ;;
-            --offline) OFFLINE="$2"; shift 2 ;;
-            --root) ROOT="${2%/}"; START=no; shift 2 ;;
-            --python) PYTHON="$2"; shift 2 ;;
+            --api-url) need_value $# "$1"; API_URL="${2%/}"; shift 2 ;;
+            --agent-uuid) need_value $# "$1"; AGENT_UUID="$2"; shift 2 ;;
+            --token) need_value $# "$1"; TOKEN="$2"; shift 2 ;;
+            --token-file) need_value $# "$1"; TOKEN="$(cat -- "$2")"; shift 2 ;;
+            --version) need_value $# "$1"; WANTED="$2"; shift 2 ;;
+            --offline) need_value $# "$1"; OFFLINE="$2"; shift 2 ;;
+            --root) need_value $# "$1"; ROOT="${2%/}"; START=no; shift 2 ;;
+            --python) need_value $# "$1"; PYTHON="$2"; shift 2 ;;
             --dry-run) DRY_RUN=yes; shift ;;
             --no-start) START=no; shift ;;
             --uninstall) UNINSTALL=yes; shift ;;
@@ -235,12 +232,9 @@ write_settings() {
     mkdir -p "$folder/hooks.d" "$ROOT/var/lib/lox-agent" "$ROOT/var/log/lox-agent"
     chmod 755 "$folder" "$folder/hooks.d"
     chmod 700 "$ROOT/var/lib/lox-agent" "$ROOT/var/log/lox-agent"
-    if [ -n "$CA_CERTIFICATE" ]; then
-        printf '%s\n' "$CA_CERTIFICATE" >"$folder/ca.pem.new"
-        chmod 644 "$folder/ca.pem.new"
-        mv -f "$folder/ca.pem.new" "$folder/ca.pem"
-    fi
-    [ ! -e "$folder/config.yaml" ] || { say "$folder/config.yaml is there and stays as it is"; return 0; }
+    [ -z "$CA_CERTIFICATE" ] || { printf '%s\n' "$CA_CERTIFICATE" >"$folder/ca.pem.new"
+        chmod 644 "$folder/ca.pem.new"; mv -f "$folder/ca.pem.new" "$folder/ca.pem"; }
+    if [ -e "$folder/config.yaml" ]; then say "$folder/config.yaml is there and stays as it is"; reregister; return 0; fi
     [ -n "$TOKEN" ] || fail "a first installation needs --token, --token-file or LOX_TOKEN"
     {
         printf '# Settings of the LOX Backup agent. All there are: lox-agent config show\n'
@@ -248,6 +242,12 @@ write_settings() {
         [ -z "$CA_CERTIFICATE" ] || printf 'ca_file: /etc/lox-agent/ca.pem\n'
     } >"$folder/config.yaml.new" # umask 077
     mv "$folder/config.yaml.new" "$folder/config.yaml"
+}
+
+# A token that was not used yet lets in an agent that was revoked; one that was used already changes nothing.
+reregister() {
+    [ -n "$TOKEN" ] && [ -z "$ROOT" ] || return 0
+    LOX_TOKEN="$TOKEN" "$TARGET/bin/lox-agent" register || say "not registered anew; lox-agent doctor tells more"
 }
 
 install_service() {

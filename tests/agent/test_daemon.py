@@ -144,6 +144,28 @@ def test_a_run_at_which_the_server_fails_keeps_no_other_from_being_told(host: Ag
     assert host.status()["untold_events"] > 0, "what the server could not take is kept for it"
 
 
+@pytest.mark.slow
+def test_an_agent_that_was_revoked_is_let_in_by_a_new_token(
+    host: AgentHost, server: SmallServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.start()
+    eventually(lambda: server.heartbeats)
+    server.credentials, server.tokens = [f"lox_cred_{uuid4().hex}"], {"lox_agt_reissued0123456789"}
+    (host.folder / "token").write_text("lox_agt_not_this_one_either\n")
+    refused = host.run("register", "--token-file", str(host.folder / "token"))
+    assert refused.returncode == 13, "the server does not take it, and nobody is told it did"
+    monkeypatch.setenv("LOX_TOKEN", "lox_agt_reissued0123456789")
+    done = host.run("register")
+    assert done.returncode == 0 and "registered agent" in done.stdout, done.stderr
+    asked = len(server.registrations)
+    assert "already" in host.run("register").stdout, "an install command that is run again asks for nothing"
+    beats = len(server.heartbeats)
+    host.stop()
+    host.start()  # with the old token in its configuration
+    eventually(lambda: len(server.heartbeats) > beats)
+    assert len(server.registrations) == asked
+
+
 def test_killed_while_registering(host: AgentHost, server: SmallServer) -> None:
     """The answer is lost with the agent: the next one repeats the same request, and gets its credential."""
     server.drop_answers = 1

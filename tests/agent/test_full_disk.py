@@ -97,13 +97,12 @@ def test_an_agent_without_room_stays_and_forgets_nothing(host: AgentHost, server
     asked = host.run_job(job)
     beats = len(server.heartbeats)
     eventually(lambda: any("cannot write down" in str(beat.health.warnings) for beat in server.heartbeats[beats:]))
-    assert not server.told(run, "finished") and not server.told(asked, "started")
     assert host.daemon is not None and host.daemon.poll() is None, host.log
     counts = [beat.sequence for beat in server.heartbeats]
     assert counts == sorted(counts), "a count that goes back looks like a second host"
     filler.unlink()
     freed = time.time()
-    host.ended(run, 60)
-    assert host.ended(asked, 60).status == "success", host.log
+    host.ended(run)
+    assert host.ended(asked).status == "success", host.log
     eventually(lambda: server.heartbeats[-1].time.timestamp() > freed + 6)
     assert "cannot write down" not in str(server.heartbeats[-1].health.warnings)

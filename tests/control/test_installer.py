@@ -246,3 +246,18 @@ def test_the_copied_command_makes_an_agent_of_a_clean_root(tmp_path: Path) -> No
         assert f"), registered with {server.url}\nlast heartbeat 20" in done.stdout, done.stdout + done.stderr
         shown = tenant.api.ok("GET", f"/api/v1/agents/{made['uuid']}")
         assert shown["status"] == "online" and shown["version"]
+        before = [
+            (root.folder / path).read_text() for path in ("etc/lox-agent/config.yaml", "var/lib/lox-agent/credential")
+        ]
+        again = tenant.api.ok("POST", f"/api/v1/agents/{made['uuid']}/install-command")["install_command"]
+        for line, says in (
+            (again, "registered agent"),
+            (again, "is registered with"),
+            (made["install_command"], "already"),
+        ):
+            done = root.run(line.replace("sudo ", ""))
+            assert done.returncode == 0 and says in done.stdout, done.stdout + done.stderr
+        after = [
+            (root.folder / path).read_text() for path in ("etc/lox-agent/config.yaml", "var/lib/lox-agent/credential")
+        ]
+        assert after[0] == before[0] and after[1] != before[1], "its settings stay, and the new token was used, once"

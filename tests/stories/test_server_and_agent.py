@@ -44,7 +44,7 @@ class Site:
             found = self.api.ok("GET", f"/api/v1/{where}/{run}")
             return found if found["status"] in FINAL else None
 
-        return eventually(look, 60)
+        return eventually(look)
 
     def add_job(self, **more: Any) -> str:
         """The job of the manual, for this host."""
@@ -119,7 +119,7 @@ def test_both_are_killed_in_mid_run(site: Site) -> None:
     run = site.run(job)
     eventually(lambda: (site.api.ok("GET", f"/api/v1/runs/{run}")["progress"] or {}).get("bytes_done"))
     site.server.stop(signal.SIGKILL)
-    _lox_of(site.host).wait(60)
+    _lox_of(site.host).wait(120)
     site.server.start()
     ended = site.ended(run)
     assert (ended["status"], ended["summary"]["files"]) == ("success", 2), ended
@@ -136,7 +136,7 @@ def test_both_are_killed_in_mid_run(site: Site) -> None:
         runs = site.api.ok("GET", f"/api/v1/runs?job={job}")["items"]
         return [one for one in runs if one["trigger"] == "retry" and one["status"] == "success"]
 
-    assert eventually(again, 60)[0]["attempt"] == 2
+    assert eventually(again)[0]["attempt"] == 2
     assert len(site.api.ok("GET", "/api/v1/machine-backups")["items"]) == 2
 
 

@@ -107,7 +107,7 @@ def asked(server: RunningServer, token: Path, said: bytes) -> tuple[int, str]:
         while b"or the fingerprint: " not in shown:
             shown += terminal.read(4096)
         terminal.write(said + b"\n")
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=120)
     os.close(theirs)
     return process.returncode, shown.decode() + out.decode()
 
@@ -117,7 +117,7 @@ def test_a_person_is_asked_and_without_one_nothing_is_trusted(server: RunningSer
     shown = fingerprint(server.ca.read_text())
     line = [sys.executable, "-m", "lox", "login", server.url, "--token-file", str(token)]
     alone = subprocess.run(
-        line, stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=True, check=False, timeout=60
+        line, stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=True, check=False, timeout=120
     )
     assert alone.returncode == 14 and shown in alone.stderr and "--fingerprint" in alone.stderr
     for said in (b"no", b"", OTHER.encode()):
