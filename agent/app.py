@@ -26,7 +26,7 @@ COMMANDS = {
     "config": "Show and check the configuration.",
     "service": "Install, remove, start and stop the service.",
     "doctor": "Find out what keeps the agent from working.",
-    "rotate-token": "Fetch the new credential that the server has ready.",
+    "rotate-token": "Get a new credential from the server, and let the old one die.",
     "metrics": "Print the metrics of this host.",
     "version": "Print the version.",
 }

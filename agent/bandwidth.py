@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
 from agent.work_dir import write_private
+from model.errors import RunFailed
 
 LEAST_MBPS = 0.01  # slower than this no run ends
 
@@ -22,9 +24,13 @@ class Bandwidth:
     _written: dict[UUID, str] = field(default_factory=dict)
 
     def join(self, run: UUID, limit: float | None) -> str:
-        """A run begins, itself limited to so much. Returns what `--limit-upload` is to be given."""
+        """A run begins, itself limited to so much. Returns what `--limit-upload` is to be given. Raises RunFailed."""
         self._own[run] = limit
         self._share()
+        if run not in self._written:
+            self.leave(run)
+            why = "its file cannot be written; is the disk full?"
+            raise RunFailed("a run cannot be told its limit", subject=str(self._file(run)), why=why)
         return f"@{self._file(run)}"
 
     def leave(self, run: UUID) -> None:
@@ -66,8 +72,9 @@ class Bandwidth:
             rate = self.rate(run)
             text = "unlimited" if rate is None else f"{round(rate * 1_000_000)}bit"
             if self._written.get(run) != text:
-                write_private(self._file(run), text.encode() + b"\n")
-                self._written[run] = text
+                with suppress(OSError):  # the run goes on with the limit it has; the next change tries again
+                    write_private(self._file(run), text.encode() + b"\n")
+                    self._written[run] = text
 
     def _file(self, run: UUID) -> Path:
         return self.folder / f"{run}.limit"

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from agent import answers
 from agent.logs import log
+from agent.runner import Asked
 from agent.server import Backoff, ServerAway, ServerRefused, ServerRejected, Unreadable
+from agent.state import UNWRITABLE_SECONDS, StateUnwritable
 from model.errors import LoxError
 from model.wire.commands import (
     BrowseCommand,
@@ -17,7 +19,6 @@ from model.wire.commands import (
     DownloadCommand,
     EstimateCommand,
     RefreshPolicy,
-    RestoreCommand,
     RotateCredential,
     RunJob,
     SetLimits,
@@ -54,6 +55,9 @@ class Channel:
                 except ServerAway as error:
                     log().debug("no commands", why=str(error))
                     await asyncio.sleep(backoff.seconds(error.retry_after))
+                except StateUnwritable as error:  # a command that cannot be taken over is asked for again
+                    log().debug("no commands", why=str(error))
+                    await asyncio.sleep(UNWRITABLE_SECONDS)
                 except (ServerRefused, ServerRejected) as error:
                     log().debug("no commands", why=str(error))
                     await asyncio.sleep(REFUSED_SECONDS)
@@ -68,9 +72,9 @@ class Channel:
                 log().error("a command is of no use to this version of the agent", why=command.why)
             return
         body, runner = command.body, self._daemon.runner
-        asked = isinstance(body, RunJob | RestoreCommand)
+        asked = isinstance(body, Asked)
         expired = command.expires_at < datetime.now(UTC)
-        row = runner.row_of(body) if isinstance(body, RunJob | RestoreCommand) and not expired else None
+        row = runner.row_of(body) if isinstance(body, Asked) and not expired else None
         if not self._daemon.host.state.take_command(command.id, command.sequence, row):
             return
         log().info("command", command=body.kind, id=str(command.id), expired=expired)
@@ -92,7 +96,7 @@ class Channel:
             case RefreshPolicy():
                 await self._refresh()
             case RotateCredential():
-                self._daemon.beat_soon()
+                self._daemon.expect_credential()
             case BrowseCommand() | DownloadCommand() | EstimateCommand():
                 task = asyncio.create_task(self._answer(body))
                 self._answering.add(task)
@@ -101,7 +105,7 @@ class Channel:
     async def _refresh(self) -> None:
         try:
             await self._daemon.fetch_policy()
-        except (ServerAway, ServerRefused, ServerRejected) as error:
+        except (ServerAway, ServerRefused, ServerRejected, StateUnwritable) as error:
             log().warning("cannot fetch the policy", why=str(error))
 
     async def _answer(self, body: Question) -> None:

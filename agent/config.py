@@ -28,7 +28,7 @@ def default_path() -> Path:
 
 
 def _absolute(path: Path) -> Path:
-    if not path.is_absolute() or ".." in path.parts:
+    if not path.is_absolute() or ".." in path.parts or "\0" in str(path):
         raise ValueError("write an absolute path without ..")
     return path
 
@@ -37,6 +37,7 @@ def _server(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname or parts.username or parts.query or parts.fragment:
         raise ValueError("write https://HOST or https://HOST:PORT; the agent speaks TLS 1.3 and nothing else")
+    _ = parts.port  # ValueError: it is out of range
     return url.rstrip("/")
 
 
@@ -74,7 +75,7 @@ class AgentConfig(BaseModel):
 
     `restore_paths` are folders outside of `restore_root` into which the server may have files restored;
     `allow_restore_in_place` lets it put them where they came from; `allow_unencrypted` lets it name a repository
-    without encryption.
+    without encryption; `allow_ping_this_host` lets it name a monitor on this host.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -96,6 +97,7 @@ class AgentConfig(BaseModel):
     restore_paths: tuple[FilePath, ...] = ()
     allow_restore_in_place: bool = False
     allow_unencrypted: bool = False
+    allow_ping_this_host: bool = False
     metrics: Metrics = Metrics()
 
     @property

@@ -26,12 +26,14 @@ from agent.logs import log
 from agent.runner import Runner
 from agent.sender import Sender
 from agent.server import Backoff, Server, ServerAway, ServerRefused, ServerRejected
+from agent.state import StateUnwritable
 from agent.work_dir import write_private
 from model.errors import LoxError
 from model.systemd import notify, watchdog_seconds
 from model.wire.agents import HeartbeatIn
 from model.wire.policy import Policy
 
+EXPECTING_SECONDS, EXPECTED_BEATS = 6.0, 4  # another process of the server may learn of a rotation 5 s later
 REFUSED_SECONDS = 60.0  # before a server that does not know the agent is asked again
 
 
@@ -48,6 +50,8 @@ class Daemon:
         self.stopping = asyncio.Event()
         self._beat_now = asyncio.Event()
         self._skew: float | None = None
+        self._expecting = 0
+        self._unwritable = ""
         self._fetching = asyncio.Lock()
 
     async def run(self) -> None:
@@ -92,9 +96,12 @@ class Daemon:
             try:
                 await enrol.register(self.config, self.host.work, self.host.state, self.server)
                 break
-            except (ServerAway, ServerRejected) as error:
+            except (ServerAway, ServerRejected, StateUnwritable) as error:
                 log().warning("cannot register yet", why=str(error), hint=error.hint)
                 await asyncio.sleep(backoff.seconds(getattr(error, "retry_after", 0.0)))
+            except OSError as error:  # the credential cannot be written down: it is asked for again
+                log().warning("cannot register yet", why=str(error))
+                await asyncio.sleep(backoff.seconds())
         async with asyncio.TaskGroup() as group:
             group.create_task(self._heartbeats())
             group.create_task(self.channel.serve())
@@ -110,7 +117,7 @@ class Daemon:
     # ---- heartbeats
 
     async def _heartbeats(self) -> None:
-        backoff, away = Backoff(5.0, self.config.heartbeat_interval), False
+        backoff, away = Backoff(5.0, self.config.heartbeat_interval), ""
         while True:
             self._beat_now.clear()
             wait = float(self.config.heartbeat_interval)
@@ -119,17 +126,19 @@ class Daemon:
                 backoff.succeeded()
                 if away:
                     log().info("the server is back")
-                away = False
+                away = ""
             except ServerAway as error:
-                log().log(logging.DEBUG if away else logging.WARNING, "no heartbeat", why=str(error))
-                away = True
+                level = logging.DEBUG if away == error.what else logging.WARNING  # each reason once
+                log().log(level, "no heartbeat", why=str(error), hint=error.hint)
+                away = error.what
                 wait = min(wait, backoff.seconds(error.retry_after))
             except ServerRefused as error:
                 log().error("the server refuses this agent", why=error.why, hint=error.hint)
                 wait = max(wait, REFUSED_SECONDS)
             except ServerRejected as error:
                 log().error("a heartbeat was rejected; are agent and server of one version?", why=str(error))
-            self.host.state.trim()
+            except (StateUnwritable, OSError) as error:
+                log().warning("what the server said cannot be written down", why=str(error))
             try:
                 async with asyncio.timeout(wait * random.uniform(0.95, 1.0)):
                     await self._beat_now.wait()
@@ -140,19 +149,42 @@ class Daemon:
         """One heartbeat, and what its answer asks for. Returns seconds until the next. Raises ServerAway and so on."""
         interval = self.config.heartbeat_interval
         self.host.metrics.beat(interval)
-        sequence = int(self.host.state.note("heartbeat") or 0) + 1
-        self.host.state.put_note("heartbeat", sequence)
+        sequence = self._next_beat()
         begun = time.time()
         answer = await self.server.heartbeat(self._heartbeat(sequence))
         self._skew = (begun + time.time()) / 2 - answer.server_time.timestamp()
         self.host.state.put_note("heard", time.time())
+        self._expecting = 0 if answer.credential is not None else max(0, self._expecting - 1)
         if answer.credential is not None:
             write_private(self.host.work.credential, answer.credential.encode() + b"\n")
             log().info("the server gave this agent a new credential")
             self._beat_now.set()  # its first use makes the old one invalid
         if self.runner.policy is None or answer.policy_revision != self.runner.policy.revision:
             await self.fetch_policy()
-        return float(min(interval, answer.heartbeat_interval))
+        return float(min(interval, answer.heartbeat_interval, EXPECTING_SECONDS if self._expecting else interval))
+
+    async def beat_until_credential(self) -> None:
+        """Heartbeats of a command, while no agent runs: whoever calls holds the lock. As few as bring a credential."""
+        self._expecting = EXPECTED_BEATS
+        async with self.server:
+            await self.beat()
+            while self._expecting:
+                await asyncio.sleep(EXPECTING_SECONDS)
+                await self.beat()
+        self.host.state.close()
+
+    def _next_beat(self) -> int:
+        """Its number. It must never go back, so where it cannot be written down, it stays. Lets go of old rows, too."""
+        state = self.host.state
+        sequence = int(state.note("heartbeat") or 0)
+        try:
+            state.put_note("heartbeat", sequence + 1)
+            state.trim()
+        except StateUnwritable as error:
+            self._unwritable = str(error)
+            return max(sequence, 1)
+        self._unwritable = ""
+        return sequence + 1
 
     def _heartbeat(self, sequence: int) -> HeartbeatIn:
         now, policy = time.time(), self.runner.policy
@@ -165,7 +197,7 @@ class Daemon:
                 skew=self._skew,
                 spooled=self.host.state.spooled(),
                 revision=0 if policy is None else policy.revision,
-                warnings=[self.host.metrics.warning, self.sender.warning],
+                warnings=[self._unwritable, self.host.metrics.warning, self.sender.warning],
             ),
             running=self.runner.running[:256],
             metrics_port=self.host.metrics.port,
@@ -174,8 +206,9 @@ class Daemon:
             },
         )
 
-    def beat_soon(self) -> None:
-        """Do not wait for the next heartbeat."""
+    def expect_credential(self) -> None:
+        """A heartbeat now is to bring a new credential; if not that one, one of the next."""
+        self._expecting = EXPECTED_BEATS
         self._beat_now.set()
 
     # ---- the policy

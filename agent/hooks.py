@@ -148,11 +148,12 @@ def _environment(context: Mapping[str, object]) -> dict[str, str]:
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:
-    """End whatever is left of the script and its children."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
-                await process.wait()
-                return
+    """End the script and all it started, also what does not end with it."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE):
+            await process.wait()
+    with suppress(ProcessLookupError, PermissionError):  # as long as one of the group lives, its number is no other's
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()

@@ -11,7 +11,7 @@ from agent.child import Child, Ended
 from agent.config import AgentConfig
 from agent.metrics import AgentMetrics
 from agent.repositories import Place, Repositories
-from agent.state import RunRow, State
+from agent.state import RunRow, State, StateUnwritable
 from agent.telling import Teller
 from agent.work_dir import WorkDir
 from model.errors import LoxError
@@ -50,9 +50,12 @@ class Host:
         await child.start()
         row = teller.row
         row.pid, row.pid_began = child.pid, child.began
-        self.state.put_run(row)
         try:
+            self.state.put_run(row)
             return await child.finish(teller.event)
+        except StateUnwritable:  # no agent after this one would find it
+            await child.stop()
+            raise
         finally:
             row.pid = row.pid_began = None
 
@@ -89,4 +92,5 @@ class Outcome:
 def place_of(repository: PolicyRepository) -> Place:
     """A repository of the policy as this host uses it. One in a folder of the host is maintained by it, too."""
     local = repository.url.startswith(("/", "file:"))
-    return Place(repository.uuid, repository.url, repository.encryption == "required", repository.maintenance or local)
+    sealed, maintained = repository.encryption == "required", repository.maintenance or local
+    return Place(repository.uuid, repository.url, sealed, maintained, repository.maintenance and repository.scheduled)

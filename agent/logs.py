@@ -49,6 +49,7 @@ def set_up(level: str, folder: Path | None, stream: TextIO | None = None) -> str
             handlers.append(_handler(file, shared, people=False))
         except OSError as error:
             trouble = f"no log in {folder}: {(error.strerror or '').lower()}"
+    logging.raiseExceptions = False  # a full disk is no reason to print a traceback for each line
     root = logging.getLogger()
     root.handlers[:] = handlers
     root.setLevel(_LEVELS[level])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
@@ -13,16 +14,19 @@ from agent.backup_run import BackupRun, context, tell_hook
 from agent.bandwidth import clear
 from agent.host import Host, place_of
 from agent.logs import log
+from agent.maintenance_run import MaintenanceRun
+from agent.pings import ping
 from agent.repositories import Place
 from agent.restore_run import RestoreRun
 from agent.schedule import Schedule, Skipped, Wanted
-from agent.state import RunRow
-from agent.telling import stamp
+from agent.state import UNWRITABLE_SECONDS, RunRow, StateUnwritable
+from agent.telling import Teller, stamp
 from agent.timetable import Timetable
 from model.errors import LoxError, NotFound, RunFailed
-from model.wire.commands import RestoreCommand, RunJob
+from model.wire.commands import MaintainCommand, RestoreCommand, RunJob
 from model.wire.policy import Policy, PolicyJob
 
+Asked = RunJob | RestoreCommand | MaintainCommand
 LOOK_SECONDS = 30.0  # at most until the clock is looked at again: it may have been set
 
 
@@ -33,7 +37,7 @@ class Runner:
         self.host = host
         self.policy: Policy | None = None
         self.schedule = Schedule(host.config.max_concurrent_jobs, host.state.marks())
-        self._runs: dict[UUID, BackupRun | RestoreRun] = {}
+        self._runs: dict[UUID, BackupRun | RestoreRun | MaintenanceRun] = {}
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
 
@@ -53,7 +57,8 @@ class Runner:
             tables += [table] if table is not None else []
         self.schedule.set_tables(tables, time.time())
         self.schedule.paused = policy.paused
-        self.host.state.decided(self.schedule.marks)
+        with suppress(StateUnwritable):  # they are written with the next change
+            self.host.state.decided(self.schedule.marks)
         self.host.metrics.expect(expected)
         limits = [limit for limit in (self.host.config.bandwidth_limit_mbps, policy.bandwidth_limit_mbps) if limit]
         self.host.bandwidth.set_total(min(limits, default=None))
@@ -74,17 +79,20 @@ class Runner:
             if isinstance(running, BackupRun) and running.job.uuid == job:
                 self.host.bandwidth.set_own(run, mbps)
 
-    def row_of(self, asked: RunJob | RestoreCommand) -> RunRow:
+    def row_of(self, asked: Asked) -> RunRow:
         """A run that the server asks for, to be remembered with the command."""
         if isinstance(asked, RunJob):
             body: dict[str, Any] = {"trigger": "api", "mode": asked.mode, "attempt": 1}
             return RunRow(asked.run_uuid, asked.job_uuid, "backup", "waiting", body)
+        if isinstance(asked, MaintainCommand):
+            body = {"trigger": "api", "attempt": 1, "maintain": asked.model_dump(mode="json")}
+            return RunRow(asked.run_uuid, None, "maintenance", "waiting", body)
         body = {"trigger": "api", "attempt": 1, "restore": asked.model_dump(mode="json")}
         return RunRow(asked.restore_uuid, None, "restore", "waiting", body)
 
     def begin(self, row: RunRow) -> None:
-        """A run that is remembered as waiting is to begin: a restore now, a backup when its turn comes."""
-        if row.kind == "restore":
+        """A run that is remembered as waiting is to begin: a backup when its turn comes, others now."""
+        if row.kind != "backup":
             self._start(row)
         else:
             assert row.job is not None, "of a backup"
@@ -128,9 +136,7 @@ class Runner:
         try:
             while True:
                 self._changed.clear()
-                self._tick(time.time())
-                upcoming = min(self.schedule.next_times(time.time()).values(), default=float("inf"))
-                wait = max(0.05, min(LOOK_SECONDS, upcoming - time.time()))
+                wait = self._ticked()
                 try:
                     async with asyncio.timeout(wait):
                         await self._changed.wait()
@@ -142,13 +148,27 @@ class Runner:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _ticked(self) -> float:
+        """Begin what is due. Returns seconds until the next look."""
+        try:
+            self._tick(time.time())
+        except StateUnwritable as error:
+            log().warning("nothing can begin", why=str(error), hint=error.hint)
+            return UNWRITABLE_SECONDS
+        upcoming = min(self.schedule.next_times(time.time()).values(), default=float("inf"))
+        return max(0.05, min(LOOK_SECONDS, upcoming - time.time()))
+
     def _tick(self, now: float) -> None:
-        before = dict(self.schedule.marks)
+        kept = self.schedule.kept()
         orders = self.schedule.tick(now)
         known = {row.run: row for row in self.host.state.runs("waiting")} if orders.begin else {}
         new = [_row(one) for one in (*orders.queued, *orders.begin) if one.run not in known]
-        if new or self.schedule.marks != before:
-            self.host.state.decided(self.schedule.marks, new)
+        if new or self.schedule.marks != kept[0]:
+            try:
+                self.host.state.decided(self.schedule.marks, new)
+            except StateUnwritable:
+                self.schedule.undo(kept)
+                raise
         known |= {row.run: row for row in new}
         for wanted in orders.begin:
             self._start(known[wanted.run])
@@ -157,22 +177,12 @@ class Runner:
 
     def _start(self, row: RunRow) -> None:
         row.state, row.begun = "running", time.time()
-        self.host.state.put_run(row)
         task = asyncio.create_task(self._run(row), name=f"run-{row.run}")
         self._tasks[row.run] = task
 
     async def _run(self, row: RunRow) -> None:
         try:
-            self._runs[row.run] = run = self._made(row)
-            await run.run()
-        except LoxError as error:  # it could not even begin
-            teller = self.host.teller(row)
-            teller.started()
-            teller.ended("failed", int(error.exit_code), error=error)
-        except Exception as error:
-            log().exception("a run ended by a mistake of the agent", run=str(row.run))
-            why = f"{type(error).__name__}: {error}"
-            self.host.teller(row).ended("failed", 1, error=RunFailed("internal error of the agent", why=why))
+            await self._to_its_end(row, self.host.teller(row))
         finally:
             self._runs.pop(row.run, None)
             self._tasks.pop(row.run, None)
@@ -180,12 +190,36 @@ class Runner:
                 self.schedule.ended(row.job)
             self._changed.set()
 
-    def _made(self, row: RunRow) -> BackupRun | RestoreRun:
+    async def _to_its_end(self, row: RunRow, teller: Teller) -> None:
+        try:
+            await self._written(row)
+            self._runs[row.run] = run = self._made(row, teller)
+            await run.run()
+        except LoxError as error:  # it could not even begin
+            teller.started()
+            teller.ended("failed", int(error.exit_code), error=error)
+        except Exception as error:
+            log().exception("a run ended by a mistake of the agent", run=str(row.run))
+            why = f"{type(error).__name__}: {error}"
+            teller.ended("failed", 1, error=RunFailed("internal error of the agent", why=why))
+        await _settled(teller)
+
+    async def _written(self, row: RunRow) -> None:
+        """That a run begins stands on disk; where that is full it waits."""
+        while True:
+            try:
+                return self.host.state.put_run(row)
+            except StateUnwritable:
+                await asyncio.sleep(UNWRITABLE_SECONDS)
+
+    def _made(self, row: RunRow, teller: Teller) -> BackupRun | RestoreRun | MaintenanceRun:
+        if row.kind == "maintenance":
+            return MaintenanceRun(self.host, teller, MaintainCommand.model_validate(row.body["maintain"]))
         if row.kind == "restore":
             asked = RestoreCommand.model_validate(row.body["restore"])
-            return RestoreRun(self.host, self.host.teller(row), asked)
+            return RestoreRun(self.host, teller, asked)
         job = self.job(row.job)
-        return BackupRun(self.host, self.host.teller(row), job, self.place(job))
+        return BackupRun(self.host, teller, job, self.place(job))
 
     def job(self, uuid: UUID | None) -> PolicyJob:
         """A job of the policy. Raises NotFound."""
@@ -214,12 +248,12 @@ class Runner:
     # ---- after a SIGKILL
 
     async def _recover(self) -> None:
-        """Runs that a killed agent left: backups have failed and are tried again, restores go on."""
+        """Runs that a killed agent left: backups have failed and are tried again, others go on."""
         for row in self.host.state.runs("running"):
             outlived = await asyncio.to_thread(child.end_orphan, row.pid, row.pid_began)
             log().warning("the agent was stopped while this ran", run=str(row.run), kind=row.kind, outlived=outlived)
-            if row.kind == "restore":
-                self.host.teller(row).log("the agent was stopped while this ran; the restore goes on", "warn")
+            if row.kind != "backup":
+                self.host.teller(row).log(f"the agent was stopped while this ran; the {row.kind} goes on", "warn")
                 self._start(row)
             else:
                 await self._give_up(row)
@@ -237,8 +271,10 @@ class Runner:
         body |= {"trigger": "retry", "attempt": attempt + 1}
         after = RunRow(_named(row.run, "retry"), row.job, "backup", "waiting", body) if again else None
         teller.ended("failed", 1, error=error, after=after)
+        await _settled(teller)
         if self.policy is not None and (job := _found(self.policy, row.job)) is not None:
             self.host.metrics.failed(lines.label(job, job.uuid))
+            ping(job.ping_url, "fail", row.run, this_host=self.host.config.allow_ping_this_host)
 
     async def _late_hook(self, row: RunRow) -> None:
         """The script after a backup that did not get to it."""
@@ -265,6 +301,14 @@ def _row(wanted: Wanted) -> RunRow:
     if wanted.due is not None:
         body["scheduled_for"] = stamp(wanted.due)
     return RunRow(wanted.run, wanted.job, "backup", "waiting", body)
+
+
+async def _settled(teller: Teller) -> None:
+    """What is to be told of a run stands on disk; where that is full it waits."""
+    teller.flush()
+    while teller.owing:
+        await asyncio.sleep(UNWRITABLE_SECONDS)
+        teller.flush()
 
 
 def _found(policy: Policy, job: UUID | None) -> PolicyJob | None:

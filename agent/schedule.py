@@ -90,6 +90,14 @@ class Schedule:
         """A run of the job is over."""
         self.running.discard(job)
 
+    def kept(self) -> tuple[dict[UUID, Mark], list[Wanted], set[UUID]]:
+        """What `tick` changes, for `undo` if its orders could not be written down."""
+        return dict(self.marks), list(self.waiting), set(self.running)
+
+    def undo(self, kept: tuple[dict[UUID, Mark], list[Wanted], set[UUID]]) -> None:
+        """As it was: what is due then is due still."""
+        self.marks, self.waiting, self.running = kept
+
     def tick(self, now: float) -> Orders:
         """What is to begin now."""
         orders = Orders()

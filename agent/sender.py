@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -12,10 +14,12 @@ from pydantic import TypeAdapter, ValidationError
 from agent.host import Host
 from agent.logs import log
 from agent.server import Backoff, Server, ServerAway, ServerRefused, ServerRejected
+from agent.state import UNWRITABLE_SECONDS, StateUnwritable
 from model.wire.runs import EventsIn, RunEvent
 
 TOGETHER = 500  # events of one request
 LAST_SECONDS = 3.0
+FAILED, ASIDE_SECONDS = 500, 60.0
 _EVENT: TypeAdapter[Any] = TypeAdapter(RunEvent)
 
 
@@ -25,6 +29,7 @@ class Sender:
     def __init__(self, host: Host, server: Server, cancel: Callable[[UUID], object]) -> None:
         self._host, self._server, self._cancel = host, server, cancel
         self.warning = ""
+        self._aside: dict[UUID, float] = {}  # at these the server failed: others first, until then
 
     async def serve(self) -> None:
         """Until cancelled."""
@@ -34,9 +39,13 @@ class Sender:
             try:
                 while await self._send():
                     backoff.succeeded()
-                await self._host.sending.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(ASIDE_SECONDS if self._aside else None):
+                        await self._host.sending.wait()
             except ServerAway as error:
                 await asyncio.sleep(backoff.seconds(error.retry_after))
+            except StateUnwritable:  # what was sent will be sent again; the server knows it by its number
+                await asyncio.sleep(UNWRITABLE_SECONDS)
             except ServerRefused:
                 await asyncio.sleep(60.0)
 
@@ -46,12 +55,14 @@ class Sender:
             async with asyncio.timeout(LAST_SECONDS):
                 while await self._send():
                     pass
-        except (TimeoutError, ServerAway, ServerRefused):
+        except (TimeoutError, ServerAway, ServerRefused, StateUnwritable):
             pass
 
     async def _send(self) -> bool:
         """Some events of one run; False if there are none."""
-        found = self._host.state.untold(TOGETHER)
+        now = time.monotonic()
+        self._aside = {run: until for run, until in self._aside.items() if until > now}
+        found = self._host.state.untold(TOGETHER, self._aside)
         if found is None:
             return False
         run, rows = found
@@ -63,6 +74,13 @@ class Sender:
             except ServerRejected as error:
                 self.warning = f"the server did not take what it was told of run {run}: {error.why}"
                 log().error("the server does not take events of a run", run=str(run), why=error.why, lost=len(events))
+            except ServerAway as error:
+                if error.status != FAILED:
+                    raise
+                self.warning = f"the server fails at what it is told of run {run}: {error.why}"
+                log().error("the server fails at events of a run", run=str(run), why=error.why)
+                self._aside[run] = now + ASIDE_SECONDS
+                return True
             else:
                 if answer.cancel:
                     self._cancel(run)

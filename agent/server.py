@@ -19,7 +19,7 @@ from agent.config import AgentConfig
 from agent.redact import redact
 from model import __version__
 from model.errors import ConfigError, RefusedByServer, Unreachable
-from model.wire.agents import HeartbeatIn, HeartbeatOut, Registered, RegisterIn
+from model.wire.agents import HeartbeatIn, HeartbeatOut, Registered, RegisterIn, Rotation
 from model.wire.base import Answer
 from model.wire.commands import Command
 from model.wire.policy import Policy
@@ -33,13 +33,14 @@ BACKOFF_FIRST, BACKOFF_MAX = 1.0, 60.0  # seconds
 
 
 class ServerAway(Unreachable):
-    """The server cannot be reached, or cannot answer now: to be tried again. `retry_after`: seconds, if it said so."""
+    """The server cannot be reached, or cannot answer now: to be tried again. `retry_after`: seconds, if it said so;
+    `status` is that of HTTP, 0 without an answer."""
 
     def __init__(
-        self, what: str, *, subject: str = "", why: str = "", hint: str = "", retry_after: float = 0.0
+        self, what: str, *, subject: str = "", why: str = "", hint: str = "", retry_after: float = 0.0, status: int = 0
     ) -> None:
         super().__init__(what, subject=subject, why=why, hint=hint)
-        self.retry_after = retry_after
+        self.retry_after, self.status = retry_after, status
 
 
 class ServerRefused(RefusedByServer):
@@ -122,6 +123,11 @@ class Server:
     async def heartbeat(self, body: HeartbeatIn) -> HeartbeatOut:
         """Tell that the agent lives."""
         return await self._post("/api/v1/agent/heartbeat", body, HeartbeatOut)
+
+    async def rotate(self) -> Rotation:
+        """Ask for a new credential; it comes with a heartbeat."""
+        _, found = await self._request("POST", "/api/v1/agent/rotate-token")
+        return _read(Rotation, found)
 
     async def policy(self, revision: int | None) -> Policy | None:
         """The policy, None if it is of that `revision` still."""
@@ -209,7 +215,8 @@ def _check(status: int, headers: Mapping[str, str], data: bytes, url: str) -> No
         hint = "let the dashboard reissue the install command, then run lox-agent register"
         raise ServerRefused("the server refuses this agent", subject=url, why=why, hint=hint)
     if status == 429 or status >= 500 or status == 408:
-        raise ServerAway("the server cannot answer now", subject=url, why=why, retry_after=_retry_after(headers))
+        wait = _retry_after(headers)
+        raise ServerAway("the server cannot answer now", subject=url, why=why, retry_after=wait, status=status)
     raise ServerRejected("the server rejects a request", subject=url, why=why)
 
 

@@ -5,21 +5,23 @@ Every method is one transaction, durable when it returns: a SIGKILL, or a power 
 
 from __future__ import annotations
 
+import errno
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from agent.schedule import Mark
-from model.errors import ConfigError
+from model.errors import ConfigError, LoxError
 
 VERSION = 1
 SPOOL_MAX = 200_000  # events kept for a server that is away; then the oldest log lines and problems go
+UNWRITABLE_SECONDS = 5.0  # until it is tried again to write
 TAKEN_MAX = 10_000  # ids of commands that are remembered
 _TABLES = """
 CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -33,6 +35,15 @@ CREATE TABLE events (
 ) WITHOUT ROWID;
 CREATE TABLE taken (place INTEGER PRIMARY KEY AUTOINCREMENT, command TEXT NOT NULL UNIQUE);
 """
+
+
+# What passes when somebody makes room, or mounts the file system so that it can be written again.
+_SQLITE_PASSING = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY}
+_SYSTEM_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+
+
+class StateUnwritable(LoxError):
+    """Nothing can be written down now, and nothing was: the disk is full, or read-only."""
 
 
 @dataclass(slots=True)
@@ -52,10 +63,13 @@ class RunRow:
 
 
 class State:
-    """The file at `path`. Raises ConfigError if it cannot be used. May be used from any thread."""
+    """The file at `path`. May be used from any thread.
+
+    Raises ConfigError if it cannot be used; it and all that writes raise StateUnwritable while the disk is full.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._lock = threading.Lock()
+        self._lock, self._path = threading.Lock(), path
         try:
             path.touch(mode=0o600)
             self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
@@ -63,6 +77,8 @@ class State:
             self._db.execute("PRAGMA synchronous=FULL")
             self._prepare(path)
         except (sqlite3.Error, OSError) as error:
+            if _passes(error):
+                raise _unwritable(path, error) from error
             hint = "move the file away: the agent then begins anew, and registers with its credential"
             raise ConfigError("cannot use the agent's state", subject=str(path), why=str(error), hint=hint) from error
 
@@ -79,13 +95,17 @@ class State:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
             try:
+                self._db.execute("BEGIN IMMEDIATE")
                 yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
+                self._db.execute("COMMIT")
+            except BaseException as error:
+                if self._db.in_transaction:
+                    with suppress(sqlite3.Error):
+                        self._db.execute("ROLLBACK")
+                if _passes(error):
+                    raise _unwritable(self._path, error) from error
                 raise
-            self._db.execute("COMMIT")
 
     def close(self) -> None:
         """Let go of the file."""
@@ -186,19 +206,23 @@ class State:
                 self._db.execute("INSERT INTO events VALUES (?, ?, ?, ?)", place)
             self._db.execute("UPDATE runs SET told=? WHERE run=?", (sequence, str(run)))
 
-    def untold(self, most: int) -> tuple[UUID, list[tuple[int, str, dict[str, Any]]]] | None:
-        """Events of one run that the server does not have yet, in order; None if there are none."""
+    def untold(
+        self, most: int, aside: Collection[UUID] = ()
+    ) -> tuple[UUID, list[tuple[int, str, dict[str, Any]]]] | None:
+        """Events of one run that the server does not have yet, in order; None if there are none but of runs `aside`."""
         with self._lock:
-            first = self._db.execute(
+            found = self._db.execute(
                 "SELECT runs.run FROM runs WHERE EXISTS (SELECT 1 FROM events WHERE events.run = runs.run)"
-                " ORDER BY runs.rowid LIMIT 1"
-            ).fetchone()
+                " ORDER BY runs.rowid LIMIT ?",
+                (1 + len(aside),),
+            ).fetchall()
+            first = next((run for (run,) in found if UUID(run) not in aside), None)
             if first is None:
                 return None
             rows = self._db.execute(
-                "SELECT sequence, kind, body FROM events WHERE run=? ORDER BY sequence LIMIT ?", (first[0], most)
+                "SELECT sequence, kind, body FROM events WHERE run=? ORDER BY sequence LIMIT ?", (first, most)
             ).fetchall()
-        return UUID(first[0]), [(sequence, kind, json.loads(body)) for sequence, kind, body in rows]
+        return UUID(first), [(sequence, kind, json.loads(body)) for sequence, kind, body in rows]
 
     def spooled(self) -> int:
         """How many events the server does not have yet."""
@@ -225,3 +249,14 @@ class State:
                     " WHERE kind IN ('log', 'problem') ORDER BY run, sequence LIMIT ?)",
                     (count - SPOOL_MAX,),
                 )
+
+
+def _passes(error: BaseException) -> bool:
+    if isinstance(error, sqlite3.Error):
+        return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _SQLITE_PASSING
+    return isinstance(error, OSError) and error.errno in _SYSTEM_PASSING
+
+
+def _unwritable(path: Path, error: BaseException) -> StateUnwritable:
+    hint = "make room on its file system, or mount it so that it can be written; nothing is lost meanwhile"
+    return StateUnwritable("the agent cannot write down its state", subject=str(path), why=str(error), hint=hint)

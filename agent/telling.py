@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.child import Ended, Event
 from agent.redact import redact
-from agent.state import RunRow, State
+from agent.state import UNWRITABLE_SECONDS, RunRow, State, StateUnwritable
 from model.errors import LoxError
 from model.names import shown
 from model.wire.base import rfc3339
@@ -18,6 +18,7 @@ TEXT_MAX = 4_000  # characters; less than the server takes
 PROBLEMS_MAX = 10_000  # of one run; the count of all is in its summary
 LINES_MAX = 5_000
 COLLECT = 100  # events that are written together
+HELD_MAX = 2_000  # events of a run that are kept in memory while they cannot be written
 
 Body = dict[str, Any]
 
@@ -33,6 +34,8 @@ class Teller:
     def __init__(self, state: State, row: RunRow, wake: Callable[[], None]) -> None:
         self._state, self.row, self._wake = state, row, wake
         self._held: list[tuple[str, Body]] = []
+        self._after: RunRow | None = None
+        self._not_before = 0.0  # by the monotonic clock: until then it is not tried again to write
         self._problems = self._lines = 0
 
     def started(self) -> None:
@@ -86,17 +89,30 @@ class Teller:
         if len(self._held) >= COLLECT:
             self.flush()
 
+    @property
+    def owing(self) -> bool:
+        """Whether something was collected that is not written down."""
+        return bool(self._held) or self._after is not None
+
     def flush(self, after: RunRow | None = None) -> None:
-        """Write down what was collected."""
-        held, self._held = self._held, []
-        if held or after is not None:
-            self._state.tell(self.row.run, held, self.row, after)
-            self._wake()
+        """Write down what was collected. While the disk is full it is kept, but for details, and `owing` says so."""
+        self._after = after or self._after
+        if not self.owing or time.monotonic() < self._not_before:
+            return
+        try:
+            self._state.tell(self.row.run, self._held, self.row, self._after)
+        except StateUnwritable:
+            details = [one for one in self._held[:-1] if one[0] != "progress"]
+            self._held = details[:HELD_MAX] + self._held[-1:]
+            self._not_before = time.monotonic() + UNWRITABLE_SECONDS
+            return
+        self._held, self._after = [], None
+        self._wake()
 
 
 def clipped(text: str) -> str:
-    """`text` as it may be sent: no secrets, not too long, nothing that UTF-8 does not hold."""
-    safe = redact(text).encode("utf-8", "backslashreplace").decode()
+    """`text` as it may be sent: no secrets, not too long, nothing that UTF-8 or a database does not hold."""
+    safe = redact(text).encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
     return safe if len(safe) <= TEXT_MAX else safe[: TEXT_MAX - 1] + "…"
 
 

@@ -18,6 +18,7 @@ from control.fleet import part as fleet
 from control.installer import routes as installer_routes
 from control.metrics import routes as metrics_routes
 from control.metrics.requests import Requests
+from control.sealing import Sealer
 from control.services import Part, Services
 from control.settings import ServerSettings
 from control.vault import part as vault
@@ -42,9 +43,10 @@ def all_routes() -> list[Route]:
 def make_services(settings: ServerSettings) -> Services:
     """What parts share. Raises ConfigError for a database that cannot be used."""
     engine = make_engine(settings.database)
-    limits = Limits() if settings.rate_limits else Limits(factor=float("inf"))
+    limits = Limits(processes=settings.processes) if settings.rate_limits else Limits(factor=float("inf"))
     services = Services(settings, engine, make_sessions(engine), limits, authenticators=dict(AUTHENTICATORS))
     services.keep(Requests())
+    services.keep(Sealer(settings.data_dir))
     return services
 
 

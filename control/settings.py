@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from model.addresses import Network, network
 from model.errors import ConfigError
 from pipelines.settings_file import load_settings
 
@@ -57,7 +58,11 @@ class ServerSettings(BaseModel):
     log_level: Annotated[str, Field(pattern="^(debug|info|warn|error)$")] = "info"
     log_format: Annotated[str, Field(pattern="^(auto|json|text)$")] = "auto"
     rate_limits: bool = True
+    removed_days: Annotated[int, Field(ge=0, le=3650)] = 7
+    """For how long a removed repository can be brought back before its objects in the vault are deleted."""
     session_hours: Annotated[int, Field(ge=1, le=720)] = 12
+    alert_networks: tuple[Network, ...] = ()
+    """Where alert targets may be besides the internet."""
 
     @field_validator("listen", "installer_listen")
     @classmethod
@@ -65,6 +70,14 @@ class ServerSettings(BaseModel):
         if value is not None:
             address_of(value)
         return value
+
+    @field_validator("alert_networks", mode="before")
+    @classmethod
+    def _networks(cls, value: Any) -> Any:
+        texts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(texts, list | tuple):
+            raise ValueError("write a list of networks, as [10.0.0.0/8]")
+        return tuple(network(str(text)) for text in texts if str(text).strip())
 
     @field_validator("public_url")
     @classmethod

@@ -44,6 +44,7 @@ COMMANDS = {
     "agent": "List, add, install and remove agents of a server.",
     "job": "List, make, change, delete and run jobs of a server.",
     "repository": "List, add, change and remove repositories of a server.",
+    "alert": "Show alerts of a server, and say who is told of them.",
     "restores": "Let agents of a server restore, and look at how it went.",
     "debug": "Tools for drills and tests.",
     "help": "Explain a topic.",

@@ -17,10 +17,13 @@ from lox.settings import Settings, settings_of
 SCHEMA = 1  # of the JSON lines; grows when a field changes its meaning, not when one is added
 
 
+_encode = json.JSONEncoder(separators=(", ", ": ")).encode  # made once: a listing has many lines
+
+
 def json_line(kind: str, fields: dict[str, object]) -> str:
     """One JSON line: ASCII only, so that no locale can spoil it."""
     assert not fields.keys() & {"type", "schema"}, "these say what the line is"
-    return json.dumps({"type": kind, "schema": SCHEMA, **fields}, separators=(", ", ": "))
+    return _encode({"type": kind, "schema": SCHEMA, **fields})
 
 
 @dataclass(slots=True)
@@ -107,11 +110,15 @@ def output_of(ctx: click.Context, *, needed: bool = True) -> Output:
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> list[str]:
     """Lines of a table; the columns in `right` are set flush right, the last column is not padded."""
+    return table_of_columns(headings, list(zip(*rows, strict=True)) or [()] * len(headings), right)
+
+
+def table_of_columns(headings: Sequence[str], columns: Iterable[Sequence[str]], right: Iterable[int] = ()) -> list[str]:
+    """As `table`, of whole columns."""
     flush_right, last = set(right), len(headings) - 1
-    columns = list(zip(headings, *rows, strict=True))
     padded = [
-        column if number == last and number not in flush_right else _padded(column, number in flush_right)
-        for number, column in enumerate(columns)
+        texts if number == last and number not in flush_right else _padded(texts, number in flush_right)
+        for number, texts in enumerate([heading, *column] for heading, column in zip(headings, columns, strict=True))
     ]
     return [line.rstrip() for line in map("  ".join, zip(*padded, strict=True))]
 

@@ -7,10 +7,16 @@ or ``raw`` (bytes, for scripts that refuse JSON). `model.sizes` reads all of the
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from datetime import UTC, datetime
 
 _IEC = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _SI = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+# Size and name of each unit, and from which number of bytes on the next one is used: 999.5 would have four digits.
+_SCALES = {
+    system: ([float(base**step) for step in range(7)], names, [999.5 * base**step for step in range(6)])
+    for system, base, names in (("iec", 1024, _IEC), ("si", 1000, _SI))
+}
 
 
 def units() -> str:
@@ -27,15 +33,14 @@ def format_size(size: float, system: str | None = None) -> str:
     system = system or units()
     if system == "raw":
         return str(round(size))
-    base, names = (1000.0, _SI) if system == "si" else (1024.0, _IEC)
-    value, step = float(size), 0
-    # 999.5 and more would be printed as four digits: move on to the next unit.
-    while abs(value) >= 999.5 and step < len(names) - 1:
-        value, step = value / base, step + 1
+    bases, names, ends = _SCALES["si" if system == "si" else "iec"]
+    step = bisect_right(ends, abs(size))
     if step == 0:
-        return f"{round(value)} B"
-    digits = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
-    return f"{value:.{digits}f} {names[step]}"
+        return f"{round(size)} B"
+    value = size / bases[step]
+    if (much := abs(value)) < 9.995:
+        return f"{value:.2f} {names[step]}"
+    return f"{value:.1f} {names[step]}" if much < 99.95 else f"{value:.0f} {names[step]}"
 
 
 def format_rate(bytes_per_second: float) -> str:
@@ -101,7 +106,9 @@ def rfc3339(time_ns: int) -> str | None:
     """UTC time for JSON with its nanoseconds, ``2026-11-23T04:11:36.123456789Z``; None for times no calendar holds."""
     seconds, nanoseconds = divmod(time_ns, 1_000_000_000)
     try:
-        stamp = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        stamp = datetime.fromtimestamp(seconds, UTC).isoformat()[
+            :19
+        ]  # without the offset; many times as fast as strftime
     except (ValueError, OverflowError, OSError):
         return None
     return f"{stamp}.{nanoseconds:09d}Z" if nanoseconds else f"{stamp}Z"

@@ -21,7 +21,8 @@
     │   └── NotFound                no such snapshot, path or key
     ├── ServerError
     │   ├── RefusedByServer         it answered, and said no: the request is what to change  exit 13
-    │   └── Unreachable             no answer, or that it failed                         exit 14
+    │   ├── Unreachable             no answer, or that it failed                         exit 14
+    │   └── NotDelivered            a message of the server did not get where it was sent
     ├── RunFailed                   an executor gave up; names stage and lane
     └── Interrupted                 SIGINT or SIGTERM                                    exit 130
 
@@ -169,6 +170,10 @@ class RefusedByServer(ServerError):
 
 class Unreachable(ServerError):
     exit_code = ExitCode.UNREACHABLE
+
+
+class NotDelivered(ServerError):
+    pass
 
 
 class RunFailed(LoxError):

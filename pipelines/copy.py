@@ -252,7 +252,7 @@ class _Copy:
         with open_executor(self._engine.on_one_host()) as executor:
             self._pair.source.secure(executor.keep)
             self._pair.target.secure(executor.keep)
-            executor.host({"claims": self._claims, "requests": REQUESTS})
+            executor.host({"claims": self._claims, "requests": REQUESTS, **self._pair.source.services})
             for chosen, kind in runs:
                 traces += self._passes(executor, chosen, kind, size)
         self._settle.write_index()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from model.errors import Damaged
 from pipelines.copy_renamed import RenamedParts
@@ -44,7 +43,7 @@ class Manifests:
                 except Damaged as error:
                     failed[snapshot.id] = str(error)
                 else:
-                    pairs.append((snapshot, replace(snapshot, root=root)))
+                    pairs.append((snapshot, snapshot._replace(root=root)))
             self._settle.take(self._metadata.finish())
             self._settle.write_index()
             yield from pairs
@@ -75,9 +74,9 @@ class SnapshotCopier:
     def save(self, snapshot: Snapshot, rewritten: Snapshot) -> None:
         """Commit `rewritten` as the copy of `snapshot`. Raises StoreError, RunFailed."""
         origin = snapshot.made_as(self._source.id)
-        copied = replace(rewritten, original=origin, parent=self._parent(snapshot)).under_new_id()
+        copied = rewritten._replace(original=origin, parent=self._parent(snapshot)).under_new_id()
         if snapshot.writer:  # nobody takes over what it says of files, here as little as there
-            copied = replace(copied, extra={**copied.extra, WRITTEN_BY: snapshot.writer})
+            copied = copied._replace(extra={**copied.extra, WRITTEN_BY: snapshot.writer})
         # Before the snapshot: a pin that came after it would come never, should we end in between.
         copy_notes(self._annotations.notes.get(snapshot.id, ()), self._target, copied.id)
         self.remarks += self._annotations.unreadable.get(snapshot.id, ())

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +84,7 @@ def of_host(snapshot: Snapshot, host: str) -> Snapshot:
     if unlisted := [b64decode(text) for text in selection.pop("unlisted", ())]:
         own = [path.removeprefix(folder) for path in unlisted if not path or path.startswith(folder)]
         selection["unlisted"] = [b64encode(path).decode() for path in own]
-    return replace(snapshot, hosts=(), extra={**snapshot.extra, SELECTION: selection})
+    return snapshot._replace(hosts=(), extra={**snapshot.extra, SELECTION: selection})
 
 
 def keeper(snapshot: Snapshot, target: bytes, repository_url: str) -> Callable[[bytes, bool], bool]:

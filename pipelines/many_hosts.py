@@ -160,7 +160,7 @@ class ManyHosts:
         if self._session is not None:
             whole = snapshot_of(self._request, self._parent, root, self._started, scan, counts)
             # What changed since is told by the clocks of the hosts: the one that is most behind counts.
-            whole = replace(whole, started=min(self._started, *(share.started for share in made.values())))
+            whole = whole._replace(started=min(self._started, *(share.started for share in made.values())))
             snapshot = commit_safely(
                 self._session, self._reliance, self._repository, lambda: saved(whole, self._repository)
             )

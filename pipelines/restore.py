@@ -144,7 +144,7 @@ def _restore(repository: Repository, request: RestoreRequest, engine: EngineOpti
         control = Control(stop=watch.stop, on_tick=progress.tick)
         with open_executor(engine.on_one_host()) as executor:
             access.secure(executor.keep)
-            executor.host({"requests": REQUESTS})
+            executor.host({"requests": REQUESTS, **access.services})
             trace = unwrapped(lambda: executor.run(plan, feed, finish, control))
         target.finish()
         if request.verify and not request.dry_run:

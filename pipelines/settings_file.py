@@ -50,10 +50,11 @@ def read_file(path: Path, private: bool = True) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise ConfigError("cannot read the settings", subject=str(path), why=(error.strerror or "").lower()) from error
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(fd)
+        raise ConfigError("cannot read the settings", subject=str(path), why="it is no regular file")
     with os.fdopen(fd, "rb") as file:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise ConfigError("cannot read the settings", subject=str(path), why="it is no regular file")
         if private:
             _refuse_foreign(path, found)
         return file.read(SIZE_MAX + 1)

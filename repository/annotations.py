@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from model.errors import Damaged, Missing, NewerFormat
-from repository.document_cache import Family, Listed, load_family
+from repository.document_cache import Family, Listed, Packed, load_family
 from repository.documents import Document, decode_document, encode_document, take
 from repository.seal import ObjectKind
 
@@ -178,11 +178,11 @@ def _load(repository: Repository, name: str) -> Note:
     return Note.decode(name, repository.get_object(ObjectKind.MARK, name))
 
 
-def _pack(notes: Sequence[Note]) -> object:
-    return [(note.time, note.changes.encode()) for note in notes]
+def _pack(notes: Sequence[Note]) -> Packed:
+    return [(note.time, note.changes.encode()) for note in notes], b""
 
 
-def _unpack(names: Sequence[str], packed: Any) -> Iterator[Note]:
+def _unpack(names: Sequence[str], packed: Any, body: bytes) -> Iterator[Note]:
     for name, (time, changes) in zip(names, packed, strict=True):
         yield Note(time, Changes.decode(changes, name), name)
 

@@ -49,7 +49,6 @@ class Credentials:
             unlocked = Unlocked(slot, bytes.fromhex(given["key"]), bytes.fromhex(given["private"]))
         if text := fields.get("writer"):
             writer = WriterKey.parse(text)
-            assert writer is not None
             keys = KeyRing(repo_id, writer.id_key, writer.chunker_key, writer=writer.keys)
         else:
             keys = _key_ring(repo_id, fields["epochs"], fields["doubt"])

@@ -287,9 +287,12 @@ class Diagnosis:
         return True
 
     def _follow(self, losses: Losses) -> None:
-        """From manifests to the best copy of each chunk. Copies that are lost are taken only if there is no other."""
+        """From manifests to the best copy of each chunk. Copies that are lost are taken only if there is no other; what
+        a write-only machine says it stored, before those, and after what still opens of our own bad packs."""
         bad = {self.index.packs[row] for row in self.bad_packs}
-        best = self.index.doubting_packs(self.condemned | bad).doubting(losses.segments)
+        best = self.index.doubting_packs(self.condemned | bad).doubting_written().doubting_written()
+        for _ in range(3):
+            best = best.doubting(losses.segments)
         watched = bad | self.known_damaged
         self.survey = Survey(self._repository, best, losses, self.report.finding, self._scope.progress, watched)
         self.report.entries = self.survey.run(self.snapshots)

@@ -1,6 +1,7 @@
 """Small sealed objects of which there are many (snapshots, notes, trash): read at once, and through a local cache.
 
-    cache file = sealed object, under a name no object of a store has: names and lengths of the objects | what they say
+    cache file = sealed object, under a name no object of a store has: length of JSON | JSON | bytes
+    JSON = names and lengths of the objects, and with the bytes what they say
 
 The store's listing decides what there is; the cache saves reading again what cannot have changed: names are never
 used for other content. It is disposable: a file that does not open with the key of the repository, or was written by
@@ -10,6 +11,7 @@ somebody else, counts for nothing and is replaced.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +29,11 @@ T = TypeVar("T")
 R = TypeVar("R")
 Listed = Sequence[tuple[str, int]]
 """Names and lengths of objects, as a store lists them."""
+Packed = tuple[object, bytes]
+"""What is kept of many objects: JSON, and beside it bytes for what JSON would be slow to read."""
 
-_VERSION = 1
+_VERSION = 2
+_LENGTH = 4  # bytes of the length of the JSON
 _PARALLEL = 16  # requests under way to a remote store
 
 
@@ -36,14 +41,15 @@ _PARALLEL = 16  # requests under way to a remote store
 class Family(Generic[T]):
     """Objects of one kind below one prefix.
 
-    `load` reads the object of a name and raises as `Repository.get_object` does. `pack` makes JSON of many, `unpack`
-    gives back the same in the same order. What is not `lasting` is read each time.
+    `load` reads the object of a name and raises as `Repository.get_object` does. `pack` makes one of many, `unpack`
+    gives back the same in the same order; numbers may have the byte order of this host. What is not `lasting` is read
+    each time.
     """
 
     prefix: str
     load: Callable[[Repository, str], T]
-    pack: Callable[[Sequence[T]], object]
-    unpack: Callable[[Sequence[str], object], Iterable[T]]
+    pack: Callable[[Sequence[T]], Packed]
+    unpack: Callable[[Sequence[str], object, bytes], Iterable[T]]
     lasting: Callable[[T], bool] = lambda value: True
 
     @property
@@ -66,21 +72,15 @@ def load_family(
 
     Objects that vanish meanwhile are left out. Raises StoreError.
     """
-    names = dict(repository.store.list(family.prefix) if listed is None else listed)
+    there = list(repository.store.list(family.prefix) if listed is None else listed)
     cache = None if cache_dir is None else _CacheFile(repository, cache_dir, family.file)
     known = {} if cache is None else _known(cache, family)
-    fresh, unreadable = _read(repository, family, [name for name, size in names.items() if _stale(known, name, size)])
-    found = {name: fresh[name] if name in fresh else known[name][1] for name in names if name in fresh or name in known}
-    if cache is not None and (fresh or len(known) > 2 * len(found)):
-        lasting = {name: (names[name], value) for name, value in found.items() if family.lasting(value)}
-        cache.write(_packed(family, lasting))
+    # One of another length was cut off or exchanged since: what it says now counts.
+    fresh, unreadable = _read(repository, family, [one[0] for one in there if one not in known])
+    found = {one[0]: known[one] if one in known else fresh[one[0]] for one in there if one in known or one[0] in fresh}
+    if cache is not None and (any(map(family.lasting, fresh.values())) or len(known) > 2 * len(found)):
+        cache.write(*_packed(family, [(one, found[one[0]]) for one in there if one[0] in found]))
     return Loaded(found, unreadable)
-
-
-def _stale(known: dict[str, tuple[int, T]], name: str, size: int) -> bool:
-    if name in known and known[name][0] != size:  # cut off or exchanged since: what it says now counts
-        del known[name]
-    return name not in known
 
 
 def _read(
@@ -119,26 +119,26 @@ def each(repository: Repository, read: Callable[[str], R], names: Sequence[str])
         yield from pool.map(read, names)
 
 
-def _known(cache: _CacheFile, family: Family[T]) -> dict[str, tuple[int, T]]:
-    document = cache.read()
-    if document is None:
-        return {}
+def _known(cache: _CacheFile, family: Family[T]) -> dict[tuple[str, int], T]:
+    """What the cache has, by name and length."""
     try:
+        document, body = cache.read()
         names = [family.prefix + name for name in take(document, "names", list, family.file)]
-        values = family.unpack(names, document.get("values"))
         sizes = take(document, "sizes", list, family.file)
-        return {name: (size, value) for name, size, value in zip(names, sizes, values, strict=True)}
-    except (LoxError, ValueError, TypeError, KeyError, IndexError, AttributeError):
+        values = family.unpack(names, document.get("values"), body)
+        return dict(zip(zip(names, sizes, strict=True), values, strict=True))
+    except (OSError, LoxError, ValueError, TypeError, KeyError, IndexError, AttributeError):
         return {}
 
 
-def _packed(family: Family[T], found: dict[str, tuple[int, T]]) -> Document:
-    return {
-        "version": _VERSION,
-        "names": [name.removeprefix(family.prefix) for name in found],
-        "sizes": [size for size, _ in found.values()],
-        "values": family.pack([value for _, value in found.values()]),
-    }
+def _packed(family: Family[T], found: Iterable[tuple[tuple[str, int], T]]) -> tuple[Document, bytes]:
+    lasting = {one: value for one, value in found if family.lasting(value)}
+    values, body = family.pack(list(lasting.values()))
+    names = [name.removeprefix(family.prefix) for name, _ in lasting]
+    return {**_STAMP, "names": names, "sizes": [size for _, size in lasting], "values": values}, body
+
+
+_STAMP: Document = {"version": _VERSION, "order": sys.byteorder}
 
 
 class _CacheFile:
@@ -150,25 +150,26 @@ class _CacheFile:
         self._path = self._folder / file
         self._name = "cache/" + file  # part of what is authenticated: no object of a store can stand in
 
-    def read(self) -> Document | None:
-        """The document; None if there is none, or none that this user wrote with this repository's key."""
-        try:
-            fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            with os.fdopen(fd, "rb") as source:
-                status = os.fstat(fd)
-                if status.st_uid != os.geteuid() or status.st_size > OBJECT_MAX:
-                    return None
-                sealed = source.read(OBJECT_MAX)
-            document = decode_document(
-                self._cipher.open_object(ObjectKind.SNAPSHOT, self._name, sealed), self._name, PLAIN_MAX
-            )
-        except (OSError, LoxError):
-            return None
-        return document if document.get("version") == _VERSION else None
+    def read(self) -> tuple[Document, bytes]:
+        """What was written. Raises OSError if there is nothing; ValueError, Damaged if this user did not write it with
+        this repository's key, or another version did."""
+        fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as source:
+            status = os.fstat(fd)
+            if status.st_uid != os.geteuid() or status.st_size > OBJECT_MAX:
+                raise ValueError("not ours")
+            sealed = source.read(OBJECT_MAX)
+        plain = self._cipher.open_object(ObjectKind.SNAPSHOT, self._name, sealed)
+        end = _LENGTH + int.from_bytes(plain[:_LENGTH], "little")
+        document = decode_document(plain[_LENGTH:end], self._name, PLAIN_MAX)
+        if {key: document.get(key) for key in _STAMP} != _STAMP:
+            raise ValueError("another version")
+        return document, plain[end:]
 
-    def write(self, document: Document) -> None:
+    def write(self, document: Document, body: bytes) -> None:
         """Replace the file. A full or read-only disk costs the cache, not the run."""
-        plain = encode_document(document)
+        head = encode_document(document)
+        plain = b"".join((len(head).to_bytes(_LENGTH, "little"), head, body))
         if len(plain) > PLAIN_MAX:
             return
         sealed = self._cipher.seal_object(ObjectKind.SNAPSHOT, self._name, plain)

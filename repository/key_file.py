@@ -25,7 +25,7 @@ LABEL_MAX = 200
 
 _MARK = "lox-key-file-"
 _PREFIX = _MARK + "1:"
-_WRITE_ONLY_MARK = "lox-write-only-"
+WRITE_ONLY_MARK = "lox-write-only-"
 _VERSION = 1
 
 
@@ -98,7 +98,7 @@ class KeyFile:
 
 def is_private_text(text: bytes) -> bool:
     """Whether a file that begins so was made by lox for one machine only: a key file, or a write-only key."""
-    return text.startswith((_MARK.encode(), _WRITE_ONLY_MARK.encode()))
+    return text.startswith((_MARK.encode(), WRITE_ONLY_MARK.encode()))
 
 
 def refuse_as_password(text: str) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from model.entries import U8
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestRoot:
+class ManifestRoot(NamedTuple):
     """The chunks that hold the table of a manifest's parts."""
 
     chunks: tuple[bytes, ...]

@@ -75,6 +75,31 @@ class Needs:
         self._mark = mark
         self.lookup(ids)
 
+    def keep_written(self) -> None:
+        """What is needed is needed in packs of write-only machines as well, wherever else it is found.
+
+        They know of no copy but their own and would store it again; and of two such copies nobody knows which is true.
+        """
+        index = self.index
+        inside = (index.pack_table["written"] != 0)[index.segments.pack]
+        if not inside.any():
+            return
+        base = 0
+        for table, marks in zip(index.tables, self.marks, strict=True):
+            for at in range(0, len(table), IDS_MAX):
+                unmarked = marks[at : at + IDS_MAX] == 0
+                rows = at + np.flatnonzero(unmarked & inside[base + table.segment[at : at + IDS_MAX].astype(np.int64)])
+                marks[rows] = self._marks_of(table.ids[rows])
+            base += len(table.segments)
+
+    def _marks_of(self, ids: U8) -> U8:
+        """The marks of the copies that are found of these chunks."""
+        number, row = self.index.find(ids)
+        found = np.zeros(len(ids), np.uint8)
+        for at, marks in enumerate(self.marks):
+            found[number == at] = marks[row[number == at]]
+        return found
+
     def ids_in(self, packs: Collection[bytes]) -> Iterator[U8]:
         """Ids of the chunks needed out of these packs, some at a time."""
         inside = np.array([pack in packs for pack in self.index.packs], dtype=bool)[self.index.segments.pack]

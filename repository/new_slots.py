@@ -9,7 +9,6 @@ from model.errors import RepositoryError
 from repository.key_file import KeyFile
 from repository.keyring import Epoch
 from repository.keys import KdfParams
-from repository.rotation import TRIES
 from repository.slots import Unlocked, create_key_file_slot, create_password_slot, create_recovery_slot
 
 if TYPE_CHECKING:
@@ -44,6 +43,8 @@ def _in_newest_epoch(repository: Repository, create: Callable[[Epoch], Unlocked]
 
     Raises RepositoryError if epochs begin all the time, NoKey, StoreError.
     """
+    from repository.rotation import TRIES  # not needed by who only opens a repository
+
     for _ in range(TRIES):
         repository.reload_keys()
         made = create(repository.keys.sealing())

@@ -13,7 +13,6 @@ import hmac
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,7 +103,7 @@ class OwnHistory:
         except (OSError, LoxError):
             return None
         assert self._keys.writer is not None
-        return replace(snapshot, writer=self._keys.writer.id.hex()), chunks
+        return snapshot._replace(writer=self._keys.writer.id.hex()), chunks
 
     def _read_chunk(self, chunk_id: bytes) -> bytes:
         name = chunk_id.hex()

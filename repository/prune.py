@@ -198,6 +198,7 @@ class _Prune:
         present = dict(list_packs(self._repository))
         needs = Needs(self._repository, index)
         self._follow(needs, snapshots)
+        needs.keep_written()
         usage = Usage.of(needs)
         used = [pack for pack, use in zip(index.packs, usage.needed_packs(index).tolist(), strict=True) if use]
         old = old_packs(self._repository, used, self._progress) if self._reencrypt else ()
@@ -210,8 +211,10 @@ class _Prune:
         return needs, usage, plan, marks
 
     def _load_index(self, condemned: frozenset[bytes], damaged: frozenset[bytes]) -> ChunkIndex:
+        """What a write-only machine says is doubted more than what was condemned: it may be rubbish under the name of
+        what others have."""
         index = ChunkIndex.load(self._repository, default_cache_dir(), only_present=True)
-        return index.doubting_packs(condemned).doubting_packs(damaged)
+        return index.doubting_packs(condemned).doubting_packs(damaged).doubting_written().doubting_written()
 
     def _follow(self, needs: Needs, snapshots: list[Snapshot]) -> None:
         parts = needs.roots(snapshots, 1, self._progress)

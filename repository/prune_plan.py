@@ -21,6 +21,7 @@ from repository.pack import PACK_TARGET, PackKind
 KEEP_WHOLE = 0.9  # of a segment's plain bytes: if so many are needed it is copied as it is, with the rest
 SMALL = 4  # a pack is small if it has less than a fourth of what packs are made for
 SMALL_MIN = 16  # small packs of one kind that are worth joining
+MOSTLY_UNUSED = 0.75  # of what a pack of a write-only machine holds: what is needed of it that machine stores again
 
 Reals = npt.NDArray[np.float64]
 
@@ -114,9 +115,12 @@ def plan_prune(
     there = np.array([present.get(pack) == size for pack, size in zip(index.packs, sizes.tolist(), strict=True)], bool)
     usable = needed & there & ~np.array([pack in condemned for pack in index.packs], bool)
     forced = usable & np.array([pack in also for pack in index.packs], bool)
-    _choose(plan, usage, policy, usable, forced, sizes)
+    written = index.pack_table["written"] != 0
+    held = np.bincount(index.segments.pack, weights=index.segments.stored, minlength=len(sizes))
+    worth = ~written | forced | (usage.gain >= MOSTLY_UNUSED * held)
+    _choose(plan, usage, policy, usable & worth, forced, sizes)
     room = None if policy.max_rewrite is None else policy.max_rewrite - plan.copied
-    _join_small(plan, usage, usable, sizes, index.pack_table["kind"], room)
+    _join_small(plan, usage, usable & ~written, sizes, index.pack_table["kind"], room)
     chosen = np.zeros(len(index.packs), dtype=bool)
     chosen[plan.rewrite] = True
     plan.gain = int(usage.gain[chosen].sum())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -11,16 +10,15 @@ from typing import TYPE_CHECKING
 from model.chunking import ChunkerParams
 from model.errors import Damaged, Exists, UsageError, WrongPassword
 from repository.config import CONFIG_NAME, Config, Operation
-from repository.credentials import Credentials
 from repository.deleting import delete
 from repository.epochs import EpochsFound, read_epochs
 from repository.finding import read_config
-from repository.key_file import KeyFile
+from repository.key_file import WRITE_ONLY_MARK, KeyFile
 from repository.keyring import KeyRing, only_writes
 from repository.keys import KEY_SIZE, REPO_ID_SIZE, ChunkKeys, KdfParams
+from repository.known_writers import KnownWriters
 from repository.new_slots import add_key_file_slot, add_password_slot, add_recovery_slot
 from repository.rereads import Rereads
-from repository.rotation import Rotation, rotate
 from repository.seal import OBJECT_MAX, Cipher, CipherKind, Envelope, ObjectKind
 from repository.slots import (
     KeySlot,
@@ -34,12 +32,12 @@ from repository.slots import (
 )
 from repository.store import Store, open_store
 from repository.unlocking import unlock
-from repository.writers import Writer, WriterKey, issue_writer, load_writers, revoke_writer
 
 if TYPE_CHECKING:
+    from repository.credentials import Credentials
     from repository.pack import PackReader
-
-WRITERS_SECONDS = 60.0  # after which it is looked again who was revoked
+    from repository.rotation import Rotation
+    from repository.writers import Writer, WriterKey
 
 _BOTH_OPEN = "both passwords open it now; remove the old one with credentials that may delete: lox key remove"
 
@@ -53,10 +51,10 @@ class Repository:
         self.keys = keys
         if config.chunk_keys is not None:
             keys.share(config.chunk_keys)
-        self.cipher = Cipher(keys, self._accepts)
+        self._writers = KnownWriters(self)
+        self.cipher = Cipher(keys, self._writers.accepts)
         self.rereads = Rereads()
         self.unlocked = unlocked  # the key slot that opened it, None without encryption
-        self._writers: tuple[float, dict[bytes, Writer]] | None = None  # when they were read; of the store
         if unlocked is not None:
             keys.reload = self.reload_keys
 
@@ -124,8 +122,8 @@ class Repository:
             return cls._opened(store, envelope, KeyRing.public(envelope.repo_id), None)
         if password is None:
             raise WrongPassword("the repository is encrypted and no password was given", subject=store.url)
-        if (writer := WriterKey.parse(password)) is not None:
-            return cls._open_to_write(store, envelope, writer)
+        if password.startswith(WRITE_ONLY_MARK):
+            return cls._open_to_write(store, envelope, password)
         unlocked = unlock(store, envelope.repo_id, password, rereads)
         opened = cls._opened(store, envelope, read_epochs(store, envelope.repo_id, unlocked).ring, unlocked)
         opened.rereads = rereads
@@ -151,7 +149,10 @@ class Repository:
         return cls(store, config, keys, unlocked)
 
     @classmethod
-    def _open_to_write(cls, store: Store, envelope: Envelope, writer: WriterKey) -> Repository:
+    def _open_to_write(cls, store: Store, envelope: Envelope, text: str) -> Repository:
+        from repository.writers import WriterKey
+
+        writer = WriterKey.parse(text)
         if envelope.repo_id != writer.repo_id:
             raise WrongPassword("the write-only key is of another repository", subject=store.url)
         config = Config.decode(writer.config)
@@ -194,6 +195,8 @@ class Repository:
 
     def credentials(self) -> Credentials:
         """A picklable secret for `attach`."""
+        from repository.credentials import Credentials  # light opening: see `known_writers`
+
         return Credentials(self.id, self.config.encode(), copy(self.keys), self.unlocked)
 
     def put_object(self, kind: ObjectKind, name: str, plain: bytes, writer: bytes | None = None) -> int:
@@ -234,7 +237,9 @@ class Repository:
     def rotate(self) -> Rotation:
         """Begin a new epoch: what is stored from now on opens with the key slots that are left, and with no key that
         anybody had before. Raises as `rotation.rotate`."""
-        rotation = rotate(self.store, self.id, self._opener(), self._valid_writers)
+        from repository.rotation import rotate
+
+        rotation = rotate(self.store, self.id, self._opener(), self._writers.valid)
         self.reload_keys()
         return rotation
 
@@ -265,20 +270,18 @@ class Repository:
     def list_writers(self) -> list[Writer]:
         """The write-only machines, revoked ones too. Raises as `load_writers`."""
         self._opener()
-        return load_writers(self)
+        return self._writers.load()
 
     def issue_writer(self, label: str) -> WriterKey:
         """A key for a machine that stores backups and reads none. Raises UsageError, NoKey, StoreError."""
         self._opener()
         self.reload_keys()
-        return issue_writer(self, label)
+        return self._writers.issue(label)
 
     def revoke_writer(self, writer: Writer) -> int:
         """What a write-only machine writes from now on does not count; how many objects it wrote so far, which do."""
         self._opener()
-        count = revoke_writer(self, writer)
-        self._writers = None
-        return count
+        return self._writers.revoke(writer)
 
     def password_slot(self) -> KeySlot:
         """The slot of the password that opened it. Raises UsageError if something else did."""
@@ -292,17 +295,6 @@ class Repository:
         self.unlocked = add_password_slot(self, password, old.label, kdf)
         delete(self.store, old.name, "replacing a password", _BOTH_OPEN)
         return self.unlocked.slot
-
-    def _valid_writers(self) -> list[bytes]:
-        return [writer.id for writer in load_writers(self) if writer.revoked is None]
-
-    def _accepts(self, writer: bytes, name: str) -> bool:
-        """Whether what a write-only machine wrote counts: all until it was revoked, then what was there already."""
-        now = time.monotonic()
-        if self._writers is None or now - self._writers[0] > WRITERS_SECONDS:
-            self._writers = now, {one.id: one for one in load_writers(self, lambda error: None)}
-        found = self._writers[1].get(writer)
-        return found is None or found.revoked is None or name in found.accepted
 
     def _opener(self) -> Unlocked:
         if self.write_only:

@@ -18,12 +18,16 @@ NAMES_KEPT = 20
 
 
 class Rereads:
-    """What was read wrong once and right then, of one repository in this process. Thread-safe."""
+    """What was read wrong once and right then, of one repository in this process. Thread-safe.
+
+    `tell` is set where lanes of another process's run are: that process counts what they met.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.count = 0
         self.names: list[str] = []  # of the first objects
+        self.tell: Callable[[str], None] | None = None
 
     def note(self, name: str) -> None:
         """The object `name` was read wrong, and right when it was read again."""
@@ -31,6 +35,8 @@ class Rereads:
             self.count += 1
             if len(self.names) < NAMES_KEPT and name not in self.names:
                 self.names.append(name)
+        if self.tell is not None:
+            self.tell(name)
 
     def read(self, name: str, attempt: Callable[[], T]) -> T:
         """What `attempt` gives, which fetches from the object `name` and opens; made twice if it finds damage.

@@ -10,7 +10,6 @@ that was there before can. Deleting the file makes it the first time again.
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +86,8 @@ def _write(path: Path, seen: Seen) -> None:
     """Mode 0600, all of it or nothing; without a place for it, nothing is remembered."""
     document: Document = {"repo_id": seen.repo_id.hex(), "encrypted": seen.encrypted, "epoch": seen.epoch}
     temporary = ""
+    import tempfile  # brings much along that comparing does not need
+
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd, temporary = tempfile.mkstemp(prefix=".new-", dir=path.parent)

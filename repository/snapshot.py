@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import TYPE_CHECKING, NamedTuple
 
 from model.errors import Damaged, LoxError, NewerFormat, NotFound
 from repository.document_cache import Family, Listed, load_family
@@ -28,9 +28,10 @@ WRITTEN_BY = "written_by"  # the field of a copy that says which write-only mach
 _VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """One finished backup. Times are ns since the epoch by the clock of the host; `started` is before the first stat.
+class Snapshot(NamedTuple):
+    """One finished backup. A tuple, because a listing of thousands makes them ten times as fast as frozen dataclasses.
+
+    Times are ns since the epoch by the clock of the host; `started` is before the first stat.
 
     If there are `hosts`, each backed up its own file system: `paths` are theirs, and in the manifest all of a host lies
     below a folder of its name. `stats` are numbers for display only. `extra` holds fields of later versions, kept as
@@ -50,13 +51,13 @@ class Snapshot:
     tags: tuple[str, ...] = ()
     excludes: tuple[bytes, ...] = ()
     problems: int = 0
-    stats: Mapping[str, int] = field(default_factory=dict)
+    stats: Mapping[str, int] = {}
     program: str = ""
     id: str = ""  # 32 hex digits, given by `save`
     writer: str = ""  # told by the seal, not by the document
     original: tuple[bytes, str] | None = None
     hosts: tuple[str, ...] = ()
-    extra: Mapping[str, object] = field(default_factory=dict)
+    extra: Mapping[str, object] = {}
 
     @property
     def name(self) -> str:
@@ -76,13 +77,13 @@ class Snapshot:
 
     def save(self, repository: Repository) -> Snapshot:
         """Commit: store this under a new id, durably; the snapshot with its id. Raises StoreError."""
-        named = replace(self.under_new_id(), writer=repository.writer)
+        named = self.under_new_id()._replace(writer=repository.writer)
         named.put(repository)
         return named
 
     def under_new_id(self) -> Snapshot:
         """The same with an id that no other has, as made by somebody who has full keys."""
-        return replace(self, id=os.urandom(16).hex(), writer="")
+        return self._replace(id=os.urandom(16).hex(), writer="")
 
     def put(self, repository: Repository) -> None:
         """Commit under the id it has, which must be new. Raises StoreError."""
@@ -175,7 +176,8 @@ class Snapshots(list[Snapshot]):
     """The snapshots of a repository, oldest first, and why others could not be read: damaged, or newer than we are."""
 
     def __init__(self, readable: Iterable[Snapshot] = (), unreadable: Iterable[tuple[str, LoxError]] = ()) -> None:
-        super().__init__(sorted(readable, key=lambda snapshot: (snapshot.time, snapshot.id)))
+        by_id = sorted(readable, key=attrgetter("id"))  # mostly it is the order in which they come
+        super().__init__(sorted(by_id, key=attrgetter("time")))
         self.unreadable = list(unreadable)
 
 
@@ -185,13 +187,16 @@ def load_all(repository: Repository, cache_dir: Path | None = None, listed: List
     One that cannot be read hides no other. `listed` is what the store lists of them, if that was asked for already.
     Raises StoreError.
     """
-    from repository.snapshot_columns import pack_snapshots, unpack_snapshots  # they need to know what we are
+    from repository.snapshot_columns import pack_snapshots, packs, unpack_snapshots  # they need to know what we are
 
     def load_named(repository: Repository, name: str) -> Snapshot:
         return load(repository, name.removeprefix(SNAPSHOT_PREFIX))
 
     # What a write-only machine wrote may cease to count: that is asked each time.
-    family = Family(SNAPSHOT_PREFIX, load_named, pack_snapshots, unpack_snapshots, lambda one: not one.writer)
+    def lasting(snapshot: Snapshot) -> bool:
+        return not snapshot.writer and packs(snapshot)
+
+    family = Family(SNAPSHOT_PREFIX, load_named, pack_snapshots, unpack_snapshots, lasting)
     loaded = load_family(repository, family, cache_dir, listed)
     return Snapshots(loaded.found.values(), loaded.unreadable)
 
@@ -200,7 +205,7 @@ def load(repository: Repository, snapshot_id: str) -> Snapshot:
     """The snapshot of this full id. Raises Missing, Damaged, NewerFormat."""
     name = SNAPSHOT_PREFIX + snapshot_id
     data, writer = repository.get_written(ObjectKind.SNAPSHOT, name)
-    return replace(Snapshot.decode(snapshot_id, data), writer=writer.hex() if writer else "")
+    return Snapshot.decode(snapshot_id, data)._replace(writer=writer.hex() if writer else "")
 
 
 def resolve(repository: Repository, wanted: str, cache_dir: Path | None = None) -> Snapshot:
@@ -266,7 +271,7 @@ def find_parent(
         and max(snapshot.time, snapshot.started) <= now + FUTURE
         and (mode != "differential" or snapshot.mode == "full")
     ]
-    return max(same, key=lambda snapshot: (snapshot.time, snapshot.id), default=None)
+    return max(same, key=attrgetter("time", "id"), default=None)
 
 
 def _decode_root(fields: Document, subject: str) -> ManifestRoot:

@@ -1,41 +1,63 @@
-"""Many snapshots as columns: what a local cache keeps of them, ten times as fast to read back as their documents.
+"""Many snapshots as columns: what a local cache keeps of them, many times as fast to read back as their documents.
 
-What snapshots of one host have in common (host, paths, tags, ...) is written once.
+JSON: parents, originals, and once what snapshots of one host have in common (host, paths, tags, ...)
+bytes: columns of 64-bit numbers, one after the other, then the ids of the chunks where their manifests begin
 """
 
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
+from repository.document_cache import Packed
 from repository.manifest_root import ManifestRoot
 from repository.snapshot import SNAPSHOT_PREFIX, Snapshot
 
 _NUMBERS = ("time", "started", "finished", "problems")
 _ROOT_NUMBERS = ("parts", "rows", "bytes")
-_ID = 64  # hex digits of a chunk id
+_COLUMNS = len(_NUMBERS) + len(_ROOT_NUMBERS) + 2  # beside them: which of the commons, and how many chunks
+_WORD, _ID = 8, 32  # bytes of a number and of a chunk id
 _COMMON = ("host", "user", "mode", "program", "extra", "paths", "excludes", "tags", "hosts")
 _OWN = ("id", "parent", "stats", "root", "original")
 # What is not packed would be lost without a word; what has a writer is never packed.
-assert {*_NUMBERS, *_COMMON, *_OWN, "writer"} == {field.name for field in fields(Snapshot)}
+assert {*_NUMBERS, *_COMMON, *_OWN, "writer"} == set(Snapshot._fields)
 
 
-def pack_snapshots(snapshots: Sequence[Snapshot]) -> dict[str, object]:
-    """As JSON; the ids are not in it."""
+def packs(snapshot: Snapshot) -> bool:
+    """Whether the numbers of a snapshot fit into columns: anybody's may be as large as JSON has them."""
+    root = snapshot.root
+    numbers = chain(
+        (snapshot.time, snapshot.started, snapshot.finished, snapshot.problems, root.parts, root.rows, root.bytes),
+        root.lengths,
+        snapshot.stats.values(),
+    )
+    return all(-(1 << 63) <= number < 1 << 63 for number in numbers)
+
+
+def pack_snapshots(snapshots: Sequence[Snapshot]) -> Packed:
+    """Snapshots that `packs` says yes to; the ids are not in it."""
     commons: dict[tuple[Any, ...], int] = {}
-    columns: dict[str, list[Any]] = {
-        **{name: [getattr(snapshot, name) for snapshot in snapshots] for name in _NUMBERS},
-        **{name: [getattr(snapshot.root, name) for snapshot in snapshots] for name in _ROOT_NUMBERS},
-        "parent": [snapshot.parent for snapshot in snapshots],
-        "original": [(made[0].hex(), made[1]) if (made := snapshot.original) else None for snapshot in snapshots],
-        "stats": [list(snapshot.stats.values()) for snapshot in snapshots],
-        "chunks": [b"".join(snapshot.root.chunks).hex() for snapshot in snapshots],
-        "lengths": [snapshot.root.lengths for snapshot in snapshots],
-        "common": [commons.setdefault(_common(snapshot), len(commons)) for snapshot in snapshots],
+    roots = [snapshot.root for snapshot in snapshots]
+    numbers = array("q")
+    for columns, rows in ((_NUMBERS, snapshots), (_ROOT_NUMBERS, roots)):
+        for name in columns:
+            numbers.extend(map(attrgetter(name), rows))
+    numbers.extend(commons.setdefault(_common(snapshot), len(commons)) for snapshot in snapshots)
+    numbers.extend(len(root.chunks) for root in roots)
+    numbers.extend(chain.from_iterable(root.lengths for root in roots))
+    numbers.extend(chain.from_iterable(snapshot.stats.values() for snapshot in snapshots))
+    document = {
+        "parents": [snapshot.parent for snapshot in snapshots],
+        "originals": {
+            at: (made[0].hex(), made[1]) for at, snapshot in enumerate(snapshots) if (made := snapshot.original)
+        },
+        "commons": [_closed(*common) for common in commons],
     }
-    return {**columns, "commons": [_closed(*common) for common in commons]}
+    return document, numbers.tobytes() + b"".join(chain.from_iterable(root.chunks for root in roots))
 
 
 def _common(snapshot: Snapshot) -> tuple[Any, ...]:
@@ -61,27 +83,39 @@ def _opened(
     return host, user, mode, program, extra, *lines, tuple(tags), keys, tuple(hosts)
 
 
-def unpack_snapshots(names: Sequence[str], packed: Any) -> Iterator[Snapshot]:
-    """The snapshots again. Raises ValueError, TypeError, KeyError, IndexError for other JSON."""
-    at = len(SNAPSHOT_PREFIX)
-    commons = [_opened(*common) for common in packed["commons"]]
-    columns = [
-        packed[name] for name in ("time", "started", "finished", "parent", "problems", "stats", "original", "common")
-    ]
-    roots = [packed[name] for name in ("chunks", "lengths", *_ROOT_NUMBERS)]
-    for name, row, (chunks, lengths, *numbers) in zip(
-        names, zip(*columns, strict=True), zip(*roots, strict=True), strict=True
+def unpack_snapshots(names: Sequence[str], document: Any, body: bytes) -> Iterator[Snapshot]:
+    """The snapshots again. Raises ValueError, TypeError, KeyError, IndexError for what was packed otherwise."""
+    at, rows = len(SNAPSHOT_PREFIX), len(names)
+    commons = [_opened(*common) for common in document["commons"]]
+    originals = {int(row): (bytes.fromhex(made[0]), made[1]) for row, made in document["originals"].items()}
+    columns, lengths, counts, ids = _split(body, rows, commons)
+    first = counted = 0
+    for row, (name, parent, time, started, finished, problems, parts, entries, size, common, chunks) in enumerate(
+        zip(names, document["parents"], *columns, strict=True)
     ):
-        time, started, finished, parent, problems, stats, made, common = row
         host, user, mode, program, extra, paths, excludes, tags, keys, hosts = commons[common]
-        if len(chunks) == _ID:
-            ids: tuple[bytes, ...] = (bytes.fromhex(chunks),)
-        else:
-            ids = tuple(bytes.fromhex(chunks[begin : begin + _ID]) for begin in range(0, len(chunks), _ID))
-        root = ManifestRoot(ids, tuple(lengths), *numbers)
-        counts = dict(zip(keys, stats, strict=True))
+        end, numbers = first + chunks, counts[counted : counted + len(keys)]
+        root = ManifestRoot(tuple(ids[first:end]), tuple(lengths[first:end]), parts, entries, size)
         yield Snapshot(
-            time, started, finished, host, user, paths, mode, root, parent, tags, excludes, problems, counts, program,
-            name[at:], "", (bytes.fromhex(made[0]), made[1]) if made else None, hosts,
-            extra,
+            time, started, finished, host, user, paths, mode, root, parent, tags, excludes, problems,
+            dict(zip(keys, numbers, strict=True)), program, name[at:], "", originals.get(row), hosts, extra,
         )  # fmt: skip
+        first, counted = end, counted + len(keys)
+
+
+def _split(
+    body: bytes, rows: int, commons: Sequence[tuple[Any, ...]]
+) -> tuple[list[list[int]], list[int], list[int], list[bytes]]:
+    """The columns, one number a row; lengths of chunks, counts of `stats` and ids of chunks of all rows in a line."""
+    fixed = _COLUMNS * rows
+    numbers = array("q", body[: fixed * _WORD]).tolist()
+    columns = [numbers[begin : begin + rows] for begin in range(0, fixed, rows)] if rows else [[]] * _COLUMNS
+    if min(columns[-1], default=0) < 0 or min(columns[-2], default=0) < 0:
+        raise ValueError("less than nothing")
+    chunks, counts = sum(columns[-1]), sum(len(commons[common][8]) for common in columns[-2])
+    end = (fixed + chunks + counts) * _WORD
+    if len(numbers) != fixed or len(body) != end + chunks * _ID:
+        raise ValueError("another length")
+    rest = array("q", body[fixed * _WORD : end]).tolist()
+    ids = [body[begin : begin + _ID] for begin in range(end, len(body), _ID)]
+    return columns, rest[:chunks], rest[chunks:], ids

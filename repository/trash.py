@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from model.errors import Damaged, Exists, LoxError, Missing, NewerFormat, NotFound, UsageError
 from repository.annotations import load_annotations, remove_notes
 from repository.deleting import delete
-from repository.document_cache import Family, load_family
+from repository.document_cache import Family, Packed, load_family
 from repository.documents import Document, decode_document, encode_document, take, take_hex
 from repository.keyring import WRITER_ID_SIZE
 from repository.purged import record_purged
@@ -207,18 +207,18 @@ def _load(repository: Repository, name: str) -> Trashed:
     return _decode(name, repository.get_object(ObjectKind.MARK, name))
 
 
-def _pack(trash: Sequence[Trashed]) -> object:
-    return [(one.time, one.rule, one.document.hex(), (one.writer or b"").hex()) for one in trash]
+def _pack(trash: Sequence[Trashed]) -> Packed:
+    return [(one.time, one.rule, one.document.hex(), (one.writer or b"").hex()) for one in trash], b""
 
 
-def _unpack(names: Sequence[str], packed: Any) -> Iterator[Trashed]:
+def _unpack(names: Sequence[str], packed: Any, body: bytes) -> Iterator[Trashed]:
     for name, (time, rule, text, writer) in zip(names, packed, strict=True):
         yield _trashed(name, time, rule, bytes.fromhex(text), bytes.fromhex(writer) or None)
 
 
 def _trashed(name: str, time: int, rule: str, document: bytes, writer: bytes | None) -> Trashed:
     snapshot_id = name.removeprefix(TRASH_PREFIX).partition("/")[0]
-    snapshot = replace(Snapshot.decode(snapshot_id, document), writer=writer.hex() if writer else "")
+    snapshot = Snapshot.decode(snapshot_id, document)._replace(writer=writer.hex() if writer else "")
     return Trashed(snapshot_id, time, rule, snapshot, document, (name,), writer)
 
 

@@ -73,10 +73,11 @@ class WriterKey:
         return TEXT_PREFIX + urlsafe_b64encode(data).decode()
 
     @classmethod
-    def parse(cls, text: str) -> WriterKey | None:
-        """The key in a line of text, None if it is something else. Raises WrongPassword if it is damaged or newer."""
-        if not text.startswith("lox-write-only-"):
-            return None
+    def parse(cls, text: str) -> WriterKey:
+        """The key in a line of text, which begins with `key_file.WRITE_ONLY_MARK`.
+
+        Raises WrongPassword if it is damaged or newer.
+        """
         try:
             if not text.startswith(TEXT_PREFIX):
                 raise NewerFormat("made by a newer version")

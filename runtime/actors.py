@@ -23,6 +23,7 @@ START_SECONDS = 60.0
 CLOSE_SECONDS = 60.0
 ABORT_SECONDS = 2.0
 
+_FLUSH = object()  # among items that wait for their call
 GROUP = 3  # items, unless they are `apart`, that go in one call to a lane that has others to work on: calls cost
 
 _MORE_ROOM = {"max_restarts": 0, "max_task_retries": 0, "enable_task_events": False}
@@ -77,7 +78,7 @@ class _Actor:
     meter: LaneMeter
     opened: bool = False
     calls: deque[_Call] = field(default_factory=deque)
-    gathered: list[Any] = field(default_factory=list)  # items for its next call
+    gathered: deque[Any] = field(default_factory=deque)  # items for its next calls
     idle: float = 0.0
     held: float = 0.0  # reading of the pressure behind it at the last reply
 
@@ -95,7 +96,9 @@ class RayHands:
         self._actors: dict[Lane, _Actor] = {}
         self._events: deque[Event] = deque()
         self._told_to_stop = False
-        self._alone = False  # once a worker has died: of a call with several items nobody knows which one it was
+        # Once a worker has died, an item goes out when the one before it has come back: of several that were under way
+        # nobody knows which one it was, not even if each had a call of its own; a reply can die with its worker.
+        self._alone = False
 
     def open(self, lane: Lane) -> None:
         drive, settings = self._drive, self._settings
@@ -116,23 +119,24 @@ class RayHands:
             self._push(lane, item, 1)
             return
         actor = self._actors[lane]
-        apart = self._alone or getattr(item, "apart", False)
+        apart = getattr(item, "apart", False) and not self._alone
         if apart:
             self._push_gathered(lane, actor)
         actor.gathered.append(item)
-        if apart or len(actor.gathered) == GROUP or not actor.calls:
+        if apart or not actor.calls or (len(actor.gathered) == GROUP and not self._alone):
             self._push_gathered(lane, actor)
 
     def flush(self, lane: Lane) -> None:
         if lane not in self._actors:
             return
         actor = self._actors[lane]
+        if self._alone and lane.strand == 0:
+            actor.gathered.append(_FLUSH)
+            if not actor.calls:
+                self._push_gathered(lane, actor)
+            return
         self._push_gathered(lane, actor)
-        if self._is_last(lane):
-            self._called(lane, actor.handle.flush.remote(), None, [Flushed(lane)])
-        else:
-            reply, outputs = actor.handle.flush_apart.options(num_returns=2).remote()
-            self._called(lane, reply, outputs, [Flushed(lane)])
+        self._flush(lane)
 
     def taken(self, output: Output) -> None:
         pass
@@ -161,9 +165,23 @@ class RayHands:
         return lane.strand + 1 == len(self._drive.strands)
 
     def _push_gathered(self, lane: Lane, actor: _Actor) -> None:
-        if actor.gathered:
-            items, actor.gathered = actor.gathered, []
+        if not self._alone and actor.gathered:
+            items = list(actor.gathered)
+            actor.gathered.clear()
             self._push(lane, items, len(items))
+        elif actor.gathered:
+            item = actor.gathered.popleft()
+            if item is _FLUSH:
+                self._flush(lane)
+            else:
+                self._push(lane, [item], 1)
+
+    def _flush(self, lane: Lane) -> None:
+        if self._is_last(lane):
+            self._called(lane, self._actors[lane].handle.flush.remote(), None, [Flushed(lane)])
+        else:
+            reply, outputs = self._actors[lane].handle.flush_apart.options(num_returns=2).remote()
+            self._called(lane, reply, outputs, [Flushed(lane)])
 
     def _push(self, lane: Lane, items: Any, count: int) -> None:
         handle, done = self._actors[lane].handle, [Pushed(lane)] * count

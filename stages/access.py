@@ -83,6 +83,18 @@ class RepositoryAccess:
         log = VerifiedLog.open(self.repository, default_cache_dir())
         return frozenset(log.times) - log.damaged
 
+    @property
+    def services(self) -> dict[str, Any]:
+        """What lanes elsewhere tell this process of the repository, for the `host` of an executor."""
+        return {_rereads_of(self.repository): self.repository.rereads}
+
+    def report_to(self, context: Context) -> None:
+        """What the lane that opens in `context` reads twice is told to the process that started the run."""
+        rereads = self.repository.rereads
+        service = context.services.get(_rereads_of(self.repository), rereads)
+        if service is not rereads:
+            rereads.tell = service.note
+
     def secure(self, keep: Callable[[bytes], Secret] | None) -> None:
         """Let lanes in other processes attach. `keep` is the executor's; None: it has none."""
         if keep is not None:
@@ -92,6 +104,10 @@ class RepositoryAccess:
         assert self._secret is not None, "secure() comes before a repository leaves the process"
         fresh: dict[str, Any] = {"_repository": None, "_index": None, "_condemned": None}
         return fresh | {"_url": self._url, "_mirrors": self._mirrors, "_secret": self._secret}
+
+
+def _rereads_of(repository: Repository) -> str:
+    return f"rereads of {repository.id.hex()}"
 
 
 def _mirrors_of(repository: Repository | None) -> tuple[str, ...]:

@@ -74,6 +74,7 @@ class Decryptor(Stage[Fetched, Opened]):
     def open(self, context: Context) -> None:
         self._keys: tuple[bytes, PackKeys] | None = None
         self._room = Room()
+        self.access.report_to(context)
 
     def push(self, item: Fetched) -> Iterator[Opened]:
         order, trouble = item.order, dict(item.trouble)

@@ -119,6 +119,7 @@ class Downloader(Stage[Order, Fetched]):
     def open(self, context: Context) -> None:
         self._heads: dict[bytes, bytes] = {}
         self._requests = RequestsTold(context)
+        self.access.report_to(context)
 
     def push(self, item: Order) -> Iterator[Fetched]:
         name = pack_name(item.pack_id)

@@ -1,15 +1,20 @@
-"""Raising and resolving alerts."""
+"""Raising and resolving alerts. Each opening and each end is also an event, in the same transaction: see outbox.py."""
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import update
+from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control.alerts.tables import AlertRow
-from control.db.base import now
-from model.wire.alerts import AlertKind, Severity
+from control.alerts.tables import AlertEventRow, AlertRow
+from control.db.base import new_id, now
+from model.wire.alerts import Alert, AlertKind, Severity
+
+TEXT_MAX = 2_000  # letters: hosts have their say in it
+SAID = frozenset(Alert.model_fields) - {"count", "last_at", "acknowledged_at"}
+_COLUMNS = [getattr(AlertRow, name) for name in sorted(Alert.model_fields)]
 
 
 async def raise_alert(
@@ -23,17 +28,26 @@ async def raise_alert(
     agent: UUID | None = None,
     job: UUID | None = None,
     run: UUID | None = None,
+    lasting: bool = False,
 ) -> None:
-    """Tell the operators of a tenant. While an alert of this kind about `subject` is open, it counts up instead."""
-    again = await session.execute(
+    """Tell the operators of a tenant. While an alert of this kind about `subject` is open, it counts up instead.
+
+    `lasting`: the trouble is a state that is seen again and again: one that is acknowledged stays the only one too.
+    """
+    text = text[:TEXT_MAX]
+    again = (
         update(AlertRow)
         .where(AlertRow.tenant_id == tenant, AlertRow.kind == kind, AlertRow.subject == subject)
-        .where(AlertRow.resolved_at.is_(None), AlertRow.acknowledged_at.is_(None))
+        .where(AlertRow.resolved_at.is_(None))
         .values(count=AlertRow.count + 1, last_at=now(), text=text, run_uuid=run)
     )
-    if again.rowcount:  # type: ignore[attr-defined]
+    if not lasting:
+        again = again.where(AlertRow.acknowledged_at.is_(None))
+    if (await session.execute(again)).rowcount:  # type: ignore[attr-defined]
         return
+    moment = now()
     found = AlertRow(
+        uuid=new_id(),
         tenant_id=tenant,
         kind=kind,
         subject=subject,
@@ -42,15 +56,53 @@ async def raise_alert(
         agent_uuid=agent,
         job_uuid=job,
         run_uuid=run,
+        count=1,
+        raised_at=moment,
+        last_at=moment,
     )
+    said = _said({name: getattr(found, name) for name in Alert.model_fields})
     session.add(found)
+    session.add(AlertEventRow(tenant_id=tenant, event="opened", subject=subject, said=said))
     await session.flush()
 
 
 async def resolve_alerts(session: AsyncSession, kind: AlertKind, subject: UUID) -> None:
     """The cause is gone."""
-    await session.execute(
-        update(AlertRow)
-        .where(AlertRow.kind == kind, AlertRow.subject == subject, AlertRow.resolved_at.is_(None))
-        .values(resolved_at=now())
+    await _resolve(session, (AlertRow.kind == kind) & (AlertRow.subject == subject))
+
+
+async def resolve_of_job(session: AsyncSession, kind: AlertKind, job: UUID) -> None:
+    """The cause of those about single runs of a job is gone."""
+    await _resolve(session, (AlertRow.kind == kind) & (AlertRow.job_uuid == job))
+
+
+async def resolve_all(session: AsyncSession, subject: UUID) -> None:
+    """An agent, a job or a target goes, or its trouble is of no interest any more."""
+    about = or_(AlertRow.agent_uuid == subject, AlertRow.job_uuid == subject, AlertRow.subject == subject)
+    await _resolve(session, about)
+
+
+async def unresolved(session: AsyncSession, kind: AlertKind, subjects: list[UUID]) -> set[UUID]:
+    """About which of `subjects` an alert of this kind is not resolved."""
+    found = select(AlertRow.subject).where(
+        AlertRow.kind == kind, AlertRow.subject.in_(subjects), AlertRow.resolved_at.is_(None)
     )
+    return set((await session.scalars(found)).all())
+
+
+async def _resolve(session: AsyncSession, which: ColumnElement[bool]) -> None:
+    done = await session.execute(
+        update(AlertRow)
+        .where(which, AlertRow.resolved_at.is_(None))
+        .values(resolved_at=now())
+        .returning(AlertRow.tenant_id, AlertRow.subject, *_COLUMNS)
+        .execution_options(synchronize_session=False)
+    )
+    for row in done.mappings().all():
+        event = AlertEventRow(tenant_id=row["tenant_id"], event="resolved", subject=row["subject"], said=_said(row))
+        session.add(event)
+
+
+def _said(row: Any) -> dict[str, Any]:
+    fields = {name: row[name] for name in Alert.model_fields}
+    return Alert.model_validate(fields).model_dump(mode="json", include=set(SAID))

@@ -31,7 +31,7 @@ def command(options: Options) -> int:
     shown = tls.fingerprint(files.authority or files.certificate)
     options.tell(f"url: {settings.url}", what="settings", url=settings.url)
     kind = "authority" if files.authority else "certificate"
-    options.tell(f"{kind}: {files.authority or files.certificate}, sha256 {shown}", what=kind, sha256=shown)
+    options.tell(f"{kind}: {files.authority or files.certificate}, sha256:{shown}", what=kind, sha256=shown)
     for name, verdict in verdicts.items():
         fields = {"what": "audit", "tenant": name, "rows": verdict.rows, "head": verdict.head.hex()}
         state = "intact" if verdict.broken is None else f"BROKEN at row {verdict.broken}: {verdict.why}"

@@ -18,8 +18,10 @@ from control.api.problems import Conflict, Forbidden, Unauthenticated
 from control.auth.secrets import CREDENTIAL, Secret, make_secret
 from control.auth.tables import TenantRow
 from control.db.base import new_id, now
+from control.fleet.commands import SOON, enqueue
 from control.fleet.known import KnownAgent
 from control.fleet.tables import AgentRow, CredentialRow, RotationRow
+from model.wire.commands import RotateCredential
 
 OVERLAP = timedelta(seconds=30)  # requests under way with the old credential when the new one was first used
 GRACE = timedelta(days=7)  # for an agent to fetch its new credential
@@ -120,12 +122,13 @@ async def _stolen(session: AsyncSession, credential: CredentialRow) -> None:
 
 
 async def ask_rotation(session: AsyncSession, agent: AgentRow) -> datetime:
-    """Have the agent get a new credential with its next heartbeat. Returns by when."""
+    """Have the agent get a new credential with its next heartbeat, which it is to send now. Returns by when."""
     if agent.registered_at is None or agent.revoked:
         raise Conflict("this agent has no credential: it was not registered yet, or it was revoked")
     grace = now() + GRACE
     row = RotationRow(agent_uuid=agent.uuid, tenant_id=agent.tenant_id, asked_at=now(), grace_until=grace)
     await session.merge(row)
+    await enqueue(session, agent.uuid, RotateCredential(), SOON)
     return grace
 
 

@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control.alerts.raising import raise_alert, resolve_alerts
+from control.alerts.raising import raise_alert, resolve_alerts, unresolved
 from control.db.base import now
 from control.db.engine import Sessions
 from control.fleet.tables import AgentRow
@@ -47,7 +47,6 @@ class Heartbeats:
         self._sessions = sessions
         self._log = log
         self._beats: dict[UUID, Beat] = {}
-        self._skewed: set[UUID] = set()
         self._present: set[UUID] = set()
         self.count = 0  # since the process began
 
@@ -97,12 +96,14 @@ class Heartbeats:
         if written:
             connection = await session.connection()
             await connection.execute(_UPDATE, written)
+        skewed = await unresolved(session, "clock_skew", list(known))
         for agent, (sequence, offline_since) in known.items():
-            await self._look(session, agent, beats[agent], sequence, offline_since)
+            await self._look(session, agent, beats[agent], sequence, offline_since, agent in skewed)
 
     async def _look(
-        self, session: AsyncSession, agent: UUID, beat: Beat, sequence: int, offline_since: datetime | None
-    ) -> None:
+        self, session: AsyncSession, agent: UUID, beat: Beat, sequence: int, offline_since: datetime | None,
+        skewed: bool,
+    ) -> None:  # fmt: skip
         if offline_since is not None:
             await resolve_alerts(session, "offline", agent)
         if beat.said.sequence < sequence:
@@ -111,10 +112,8 @@ class Heartbeats:
         if abs(beat.skew) > SKEW_SECONDS:
             ahead = "ahead of" if beat.skew > 0 else "behind"
             text = f"the host's clock is {abs(beat.skew):.0f} s {ahead} the server's: schedules run at the wrong time"
-            await raise_alert(session, beat.tenant, "clock_skew", agent, text, agent=agent)
-            self._skewed.add(agent)
-        elif agent in self._skewed:
-            self._skewed.discard(agent)
+            await raise_alert(session, beat.tenant, "clock_skew", agent, text, agent=agent, lasting=True)
+        elif skewed:
             await resolve_alerts(session, "clock_skew", agent)
 
 

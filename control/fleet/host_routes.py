@@ -11,14 +11,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control.api.call import Call
 from control.api.problems import Problem, Unauthenticated
 from control.api.routes import AGENTS, NOBODY, Routes
+from control.audit import record
 from control.auth.roles import AGENT_SCOPES, Principal
 from control.auth.secrets import Secret
 from control.auth.tables import TenantRow
 from control.db.base import now
-from control.fleet.agents import rotating
+from control.fleet.agents import agent_row, rotating
 from control.fleet.commands import Wakes, commands_after, taken
-from control.fleet.credentials import Stolen, known_agent, next_credential
-from control.fleet.enrolment import Enrolled, enrol
+from control.fleet.credentials import Stolen, ask_rotation, known_agent, next_credential
+from control.fleet.enrolment import Enrolled, enrol, registration_of
 from control.fleet.exchanges import ExchangeGone, Head, sending
 from control.fleet.heartbeats import Heartbeats
 from control.fleet.known import KnownAgent, KnownAgents
@@ -27,7 +28,7 @@ from control.jobs.policy import policy_of
 from control.runs.events import take_events
 from control.runs.live import Live
 from control.services import Services
-from model.wire.agents import HEARTBEAT_SECONDS, HeartbeatIn, HeartbeatOut, Registered, RegisterIn
+from model.wire.agents import HEARTBEAT_SECONDS, HeartbeatIn, HeartbeatOut, Registered, RegisterIn, Rotation
 from model.wire.commands import WAIT_SECONDS_MAX, Commands
 from model.wire.policy import Policy
 from model.wire.runs import EventsIn, EventsOut
@@ -73,7 +74,7 @@ def _principal(known: KnownAgent) -> Principal:
 
 @routes.add(
     "POST", "/api/v1/agent/register", principals=NOBODY, body=RegisterIn, returns={200: Registered}, secret=True,
-    limit="enrol",
+    limit="free",
     example={
         "agent_uuid": UUID_EXAMPLE, "registration_token": "lox_agt_" + 32 * "0" + "_" + 51 * "0",
         "hostname": "web-1.example.com", "os": "linux", "version": "1.0.0", "machine_id": "0123456789abcdef",
@@ -84,15 +85,11 @@ async def register(call: Call) -> Registered:
     body, key = call.body(RegisterIn), call.request.headers.get("Idempotency-Key", "")
     if len(key) > KEY_MAX:
         raise Problem(f"Idempotency-Key has at most {KEY_MAX} characters", status=422, kind="invalid")
-    refusal: Unauthenticated | None = None
-    enrolled: Enrolled | None = None
-    async with call.services.sessions.begin() as session:
-        try:
-            enrolled = await enrol(session, body, key)
-        except Unauthenticated as error:  # the alert about it stays
-            refusal = error
-    if refusal is not None or enrolled is None:
-        raise refusal or Unauthenticated()
+    try:
+        enrolled = await _enrolled(call, body, key)
+    except Unauthenticated:  # a roll-out behind one address is not held up: only who is wrong is counted
+        call.services.limits.take("failures", call.caller)
+        raise
     call.services.part(KnownAgents).forget(enrolled.agent)
     async with call.reading() as session:
         tenant = await session.get(TenantRow, enrolled.tenant)
@@ -125,6 +122,22 @@ async def heartbeat(call: Call) -> HeartbeatOut:
     )
 
 
+async def _enrolled(call: Call, body: RegisterIn, key: str) -> Enrolled:
+    """Raises Unauthenticated, after the alert about it was written."""
+    async with call.reading() as session:
+        await registration_of(session, body)
+    async with call.services.sessions.begin() as session:
+        try:
+            enrolled = await enrol(session, body, key)
+        except Unauthenticated as error:
+            refusal = error
+        else:
+            who = Principal("agent", enrolled.agent, body.hostname, enrolled.tenant, AGENT_SCOPES)
+            await record(session, enrolled.tenant, who, "agent.enrol", enrolled.agent, call.remote)
+            return enrolled
+    raise refusal
+
+
 async def _known(call: Call) -> KnownAgent:
     """What was found when this request was let in; looked up again if it changed in this very moment."""
     try:
@@ -140,6 +153,18 @@ async def _agent(session: AsyncSession, uuid: UUID) -> AgentRow:
     if row is None:
         raise Unauthenticated()
     return row
+
+
+@routes.add(
+    "POST", "/api/v1/agent/rotate-token", principals=AGENTS, returns={202: Rotation}, audit="agent.rotate-token",
+)  # fmt: skip
+async def rotate(call: Call) -> Rotation:
+    """Have the agent that asks take a new credential; the old one works until the new one is in use."""
+    uuid = call.principal.uuid
+    async with call.transaction() as session:
+        grace = await ask_rotation(session, await agent_row(session, call.tenant, uuid, lock=True))
+    call.services.part(Wakes).wake(uuid)
+    return Rotation(uuid=uuid, rotation_pending=True, grace_until=grace)
 
 
 @routes.add("GET", "/api/v1/agent/policy", principals=AGENTS, returns={200: Policy, 304: None}, limit="data")

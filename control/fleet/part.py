@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from control.alerts import routes as alert_routes
+from control.alerts import sending, target_routes
 from control.auth.secrets import CREDENTIAL
 from control.fleet import host_routes, routes
 from control.fleet.commands import Wakes
@@ -17,6 +18,7 @@ from control.fleet.watching import watch
 from control.installer import routes as installer_routes
 from control.installer.command import Installer
 from control.jobs import routes as job_routes
+from control.repositories import maintenance, removing
 from control.repositories import routes as repository_routes
 from control.restores import routes as restore_routes
 from control.runs import routes as run_routes
@@ -71,9 +73,12 @@ def parts() -> Sequence[Part]:
         Part("agents", routes.routes, start, lead),
         Part("agent", host_routes.routes),
         Part("repositories", repository_routes.routes),
+        Part("removed repositories", removing.routes, None, removing.lead),
+        Part("maintenance", maintenance.routes),
         Part("jobs", job_routes.routes),
         Part("runs", run_routes.routes),
         Part("restores", restore_routes.routes),
         Part("alerts", alert_routes.routes),
+        Part("alert-targets", target_routes.routes, lead=sending.lead),
         Part("installer", installer_routes.routes),
     ]

@@ -7,12 +7,13 @@ from uuid import UUID
 from sqlalchemy import delete, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control.alerts.raising import resolve_all
 from control.api.call import Call
 from control.api.problems import Conflict, Invalid
 from control.api.routes import Routes
 from control.db.base import new_id
 from control.fleet.agents import agent_fields, agent_health, agent_of, agent_row, rotating
-from control.fleet.commands import REFRESH, SOON, Wakes, enqueue, policy_changed
+from control.fleet.commands import REFRESH, Wakes, enqueue, policy_changed
 from control.fleet.credentials import ask_rotation
 from control.fleet.enrolment import issue
 from control.fleet.heartbeats import Heartbeats
@@ -31,8 +32,8 @@ from model.wire.agents import (
     Os,
     Rotation,
 )
-from model.wire.base import Page
-from model.wire.commands import RotateCredential, SetLimits
+from model.wire.base import Hostname, Page
+from model.wire.commands import SetLimits
 
 routes = Routes()
 EXAMPLE = {"hostname": "web-1.example.com", "os": "linux", "tags": ["web"]}
@@ -42,7 +43,7 @@ class AgentQuery(ListQuery):
     """Which agents."""
 
     os: Os | None = None
-    hostname: str | None = None
+    hostname: Hostname | None = None
 
 
 @routes.add(
@@ -128,6 +129,7 @@ async def remove(call: Call) -> None:
     uuid = call.uuid("agent_uuid")
     async with call.transaction() as session:
         row = await agent_row(session, call.tenant, uuid, lock=True)
+        await resolve_all(session, uuid)
         if await session.scalar(select(exists().where(MachineBackupRow.agent_uuid == uuid))):
             if row.revoked:
                 raise Conflict("it is revoked; it stays, because backups of it are known that can be restored")
@@ -159,7 +161,6 @@ async def rotate(call: Call) -> Rotation:
     async with call.transaction() as session:
         row = await agent_row(session, call.tenant, uuid, lock=True)
         grace = await ask_rotation(session, row)
-        await enqueue(session, uuid, RotateCredential(), SOON)
     call.services.part(Wakes).wake(uuid)
     return Rotation(uuid=uuid, rotation_pending=True, grace_until=grace)
 

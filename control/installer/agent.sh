@@ -33,25 +33,25 @@ TEXT
 }
 
 say() { printf '%s\n' "lox-agent: $*"; }
-fail() {
-    printf '%s\n' "lox-agent: error: $*" >&2
-    exit 1
-}
-need_value() { [ "$1" -ge 2 ] || fail "$2 needs a value (see --help)"; }
+fail() { printf '%s\n' "lox-agent: error: $*" >&2; exit 1; }
 
 parse() {
     API_URL='' AGENT_UUID='' TOKEN="${LOX_TOKEN:-}" WANTED='' OFFLINE='' ROOT='' PYTHON=''
     DRY_RUN=no START=yes UNINSTALL=no PURGE=no
     while [ $# -gt 0 ]; do
         case "$1" in
-            --api-url) need_value $# "$1"; API_URL="${2%/}"; shift 2 ;;
-            --agent-uuid) need_value $# "$1"; AGENT_UUID="$2"; shift 2 ;;
-            --token) need_value $# "$1"; TOKEN="$2"; shift 2 ;;
-            --token-file) need_value $# "$1"; TOKEN="$(cat -- "$2")"; shift 2 ;;
-            --version) need_value $# "$1"; WANTED="$2"; shift 2 ;;
-            --offline) need_value $# "$1"; OFFLINE="$2"; shift 2 ;;
-            --root) need_value $# "$1"; ROOT="${2%/}"; START=no; shift 2 ;;
-            --python) need_value $# "$1"; PYTHON="$2"; shift 2 ;;
+            --api-url | --agent-uuid | --token | --token-file | --version | --offline | --root | --python)
+                [ $# -ge 2 ] || fail "$1 needs a value (see --help)" ;;
+        esac
+        case "$1" in
+            --api-url) API_URL="${2%/}"; shift 2 ;;
+            --agent-uuid) AGENT_UUID="$2"; shift 2 ;;
+            --token) TOKEN="$2"; shift 2 ;;
+            --token-file) TOKEN="$(cat -- "$2")"; shift 2 ;;
+            --version) WANTED="$2"; shift 2 ;;
+            --offline) OFFLINE="$2"; shift 2 ;;
+            --root) ROOT="${2%/}"; START=no; shift 2 ;;
+            --python) PYTHON="$2"; shift 2 ;;
             --dry-run) DRY_RUN=yes; shift ;;
             --no-start) START=no; shift ;;
             --uninstall) UNINSTALL=yes; shift ;;
@@ -65,7 +65,7 @@ parse() {
 check_arguments() {
     [ "$UNINSTALL" = yes ] && return 0
     [ "$PURGE" = no ] || fail "--purge goes with --uninstall"
-    [ -n "$API_URL" ] && [ -n "$AGENT_UUID" ] || { usage >&2; exit 2; }
+    if [ -z "$API_URL" ] || [ -z "$AGENT_UUID" ]; then usage >&2; exit 2; fi
     local url='^https://[][A-Za-z0-9._:-]+$'
     [[ $API_URL =~ $url ]] || fail "--api-url must be https://HOST[:PORT], not $API_URL"
     [[ $AGENT_UUID =~ ^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$ ]] || fail "--agent-uuid is not a UUID"
@@ -127,20 +127,14 @@ find_openssl() {
 
 # fetch NAME: into the work folder, from the server or from the folder of --offline.
 fetch() {
-    if [ -n "$OFFLINE" ]; then
-        cp -- "$OFFLINE/$1" "$WORK/$1" || fail "$OFFLINE holds no $1"
-        return 0
-    fi
+    if [ -n "$OFFLINE" ]; then cp -- "$OFFLINE/$1" "$WORK/$1" || fail "$OFFLINE holds no $1"; return 0; fi
     curl --fail --silent --show-error --proto '=https' --retry 3 --max-time 1800 \
         ${CA_FILE:+--cacert "$CA_FILE"} --output "$WORK/$1" "$SERVER_URL/files/$1" || fail "cannot download $SERVER_URL/files/$1"
 }
 
 fetch_manifest() {
-    CA_FILE=''
-    if [ -n "$CA_CERTIFICATE" ]; then
-        CA_FILE="$WORK/ca.pem"
-        printf '%s\n' "$CA_CERTIFICATE" >"$CA_FILE"
-    fi
+    CA_FILE="${CA_CERTIFICATE:+$WORK/ca.pem}"
+    [ -z "$CA_FILE" ] || printf '%s\n' "$CA_CERTIFICATE" >"$CA_FILE"
     fetch manifest.txt
     fetch manifest.sig
     printf '%s\n' "$MANIFEST_KEY" >"$WORK/key.pem"
@@ -246,10 +240,7 @@ write_settings() {
         chmod 644 "$folder/ca.pem.new"
         mv -f "$folder/ca.pem.new" "$folder/ca.pem"
     fi
-    if [ -e "$folder/config.yaml" ]; then
-        say "$folder/config.yaml is there and stays as it is"
-        return 0
-    fi
+    [ ! -e "$folder/config.yaml" ] || { say "$folder/config.yaml is there and stays as it is"; return 0; }
     [ -n "$TOKEN" ] || fail "a first installation needs --token, --token-file or LOX_TOKEN"
     {
         printf '# Settings of the LOX Backup agent. All there are: lox-agent config show\n'
@@ -260,32 +251,24 @@ write_settings() {
 }
 
 install_service() {
-    local units="$ROOT/etc/systemd/system" shipped
-    if [ "$KERNEL" = Darwin ]; then
-        shipped="$(find "$TARGET" -path '*/configs/launchd/com.lox.backup.agent.plist' | head -n 1)"
-        mkdir -p "$ROOT/Library/LaunchDaemons"
-        install -m 644 "$shipped" "$ROOT/Library/LaunchDaemons/com.lox.backup.agent.plist"
-        return 0
-    fi
-    shipped="$(find "$TARGET" -path '*/configs/systemd/lox-agent.service' | head -n 1)"
-    [ -n "$shipped" ] || fail "the package holds no lox-agent.service"
-    mkdir -p "$units"
-    install -m 644 "$shipped" "$units/lox-agent.service"
+    local place="$ROOT/etc/systemd/system" name=lox-agent.service shipped
+    [ "$KERNEL" != Darwin ] || place="$ROOT/Library/LaunchDaemons" name=com.lox.backup.agent.plist
+    shipped="$(find "$TARGET" -path "*/configs/*/$name" | head -n 1)"
+    [ -n "$shipped" ] || fail "the package holds no $name"
+    mkdir -p "$place"
+    install -m 644 "$shipped" "$place/$name"
 }
 
 start_service() {
     [ "$START" = yes ] || { say "installed; nothing was started"; return 0; }
     if [ "$KERNEL" = Darwin ]; then
-        launchctl bootout system/com.lox.backup.agent 2>/dev/null || true
+        stop_service
         launchctl bootstrap system /Library/LaunchDaemons/com.lox.backup.agent.plist
     elif [ -d /run/systemd/system ]; then
         systemctl daemon-reload
         systemctl enable --quiet lox-agent
         systemctl restart lox-agent
-    else
-        say "installed; systemd does not run here: start it by lox-agent run"
-        return 0
-    fi
+    else say "installed; systemd does not run here: start it by lox-agent run"; return 0; fi
     say "started; look at it by lox-agent status"
 }
 
@@ -316,12 +299,10 @@ uninstall() {
 tell_plan() {
     say "would install version $VERSION for $KERNEL, $MACHINE, $PYTHON_TAG: ${#FILES[@]} packages, $KILOBYTES KiB"
     say "would use $PYTHON and put the program into $ROOT/opt/lox-agent/versions/$VERSION"
-    if [ -e "$ROOT/etc/lox-agent/config.yaml" ]; then
-        say "would leave $ROOT/etc/lox-agent/config.yaml as it is"
-    else
-        say "would write $ROOT/etc/lox-agent/config.yaml for agent $AGENT_UUID of $API_URL"
-    fi
-    say "would install the service$([ "$START" = yes ] && printf ' and start it' || true)"
+    local config="$ROOT/etc/lox-agent/config.yaml" what="for agent $AGENT_UUID of $API_URL"
+    if [ -e "$config" ]; then say "would leave $config as it is"; else say "would write $config $what"; fi
+    say "would install the service"
+    [ "$START" = no ] || say "would start it"
 }
 
 main() {
@@ -331,20 +312,14 @@ main() {
     check_arguments
     elevate
     umask 077
-    if [ "$UNINSTALL" = yes ]; then
-        uninstall
-        return 0
-    fi
+    [ "$UNINSTALL" = no ] || { uninstall; return 0; }
     WORK="$(mktemp -d)"
     trap 'rm -rf -- "$WORK"' EXIT
     check_system
     fetch_manifest
     choose_files
     check_room
-    if [ "$DRY_RUN" = yes ]; then
-        tell_plan
-        return 0
-    fi
+    [ "$DRY_RUN" = no ] || { tell_plan; return 0; }
     TARGET="$ROOT/opt/lox-agent/versions/$VERSION"
     (umask 022 && install_program)
     write_settings

@@ -26,6 +26,15 @@ async def powershell(call: Call) -> web.StreamResponse:
     return _script(call.services.part(Installer).powershell())
 
 
+@routes.add("GET", "/ca.crt", principals=NOBODY, returns={200: None})
+async def authority(call: Call) -> web.StreamResponse:
+    """The certificate of the server's own authority. Who fetches it here has to know its fingerprint from elsewhere."""
+    found = call.services.part(Installer).authority()
+    if not found:
+        raise Unknown("authority of this server's own")
+    return web.Response(text=found + "\n", content_type="application/x-pem-file")
+
+
 def _script(text: str) -> web.Response:
     return web.Response(text=text, content_type="text/plain")
 

@@ -18,6 +18,7 @@ from model.wire.policy import PolicyJob
 
 LATE = timedelta(minutes=15)  # how long after its time, and its jitter, a run may begin before the job is overdue
 COLUMNS = ("name", "repository_uuid")
+TIMES = ("schedule_cron", "timezone", "jitter_seconds", "enabled")
 
 
 async def job_row(session: AsyncSession, tenant: UUID, uuid: UUID) -> JobRow:
@@ -28,16 +29,19 @@ async def job_row(session: AsyncSession, tenant: UUID, uuid: UUID) -> JobRow:
     return row
 
 
-def put_fields(row: JobRow, fields: JobFields) -> None:
-    """Make `row` hold `fields`, and reckon anew when it is due."""
+def put_fields(row: JobRow, fields: JobFields) -> bool:
+    """Make `row` hold `fields`. Returns whether its times are others now, and it was reckoned anew when it is due."""
+    before = row.fields or {}
     held = {name: getattr(fields, name) for name in COLUMNS}
     for name, value in held.items():
         setattr(row, name, value)
     whole = fields.model_dump(mode="json", include=set(JobFields.model_fields) - set(COLUMNS))
     row.fields = whole
     row.updated_at = now()
-    row.due_at = due_after(fields, row.updated_at)
-    row.overdue = False
+    changed = any(before.get(name) != whole[name] for name in TIMES)
+    if changed:
+        row.due_at, row.overdue = due_after(fields, row.updated_at), False
+    return changed
 
 
 def fields_of(row: JobRow) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control.alerts.raising import resolve_alerts, resolve_all
 from control.api.call import Call
 from control.api.problems import Conflict, Invalid, Problem, Unknown, invalid
 from control.api.routes import Routes
@@ -120,7 +121,8 @@ async def change(call: Call) -> Job:
         except ValidationError as error:
             raise invalid(JobFields, error) from None
         await _check(session, call.tenant, fields)
-        put_fields(row, fields)
+        if put_fields(row, fields):
+            await resolve_alerts(session, "overdue", row.uuid)
         await session.flush()
         await policy_changed(session, row.agent_uuid)
         if "bandwidth_limit_mbps" in given:
@@ -135,6 +137,7 @@ async def remove(call: Call) -> None:
     """Remove a job. Its backups stay."""
     async with call.transaction() as session:
         row = await job_row(session, call.tenant, call.uuid("job_uuid"))
+        await resolve_all(session, row.uuid)
         await session.delete(row)
         await session.flush()
         await policy_changed(session, row.agent_uuid)

@@ -59,6 +59,8 @@ def _all_times(expression: str, zone: str, after: datetime) -> Iterator[datetime
 
 def _times(expression: str, zone: str, after: datetime) -> Iterator[datetime]:
     where = zone_of(zone)
+    if len(expression.split()) == 6:
+        raise InvalidSchedule(f"{expression!r} has six: there are five fields, {FIELDS}")  # CronSim takes seconds
     try:
         times = CronSim(expression, after.astimezone(where))
     except CronSimError as error:
@@ -73,5 +75,5 @@ def _times(expression: str, zone: str, after: datetime) -> Iterator[datetime]:
 
 def _in_words(trouble: str, expression: str) -> str:
     if expression.startswith("@"):
-        return f"{expression!r} is a nickname, which is not understood"
+        return f"{expression!r} is no nickname that is understood, as @daily is"
     return trouble[:1].lower() + trouble[1:]

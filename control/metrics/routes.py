@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, get_args
 
+import prometheus_client
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control.alerts.tables import AlertRow
+from control.alerts.tables import AlertDeliveryRow, AlertRow, AlertTargetRow
 from control.api.call import Call
 from control.api.routes import Routes
 from control.fleet.heartbeats import Heartbeats, status_of
@@ -21,6 +22,7 @@ from control.fleet.tables import AgentRow
 from control.metrics.requests import Requests
 from control.runs.tables import RunRow
 from model.wire.agents import AgentStatus
+from model.wire.alert_targets import TargetKind
 
 routes = Routes()
 STATUSES: tuple[AgentStatus, ...] = ("registered", "online", "offline", "revoked")
@@ -46,6 +48,7 @@ async def metrics(call: Call) -> web.StreamResponse:
                 .group_by(AlertRow.kind, AlertRow.severity)
             )
         ).all()
+        messages = await _messages(call, db)
     registry = CollectorRegistry()
     online = Gauge("lox_server_agents", "Agents by status", ["status"], registry=registry)
     found = Counter(status_of(row, call.services.part(Heartbeats).newest(row.uuid)) for row in agents)
@@ -56,6 +59,7 @@ async def metrics(call: Call) -> web.StreamResponse:
         runs,
     )
     _fill(Gauge("lox_server_alerts_open", "Alerts nobody looks after", ["kind", "severity"], registry=registry), alerts)
+    _tell_messages(registry, *messages)
     text = generate_latest(registry) + generate_latest(call.services.part(Requests).registry)
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4, "Lox-Process": str(os.getpid())})
 
@@ -63,6 +67,35 @@ async def metrics(call: Call) -> web.StreamResponse:
 def _fill(gauge: Gauge, rows: Iterable[Any]) -> None:
     for first, second, number in rows:
         gauge.labels(first, second).set(number)
+
+
+Rows = Sequence[Any]
+
+
+async def _messages(call: Call, db: AsyncSession) -> tuple[Rows, Rows]:
+    """How many messages about alerts got to targets, and how many are on their way."""
+    counted = select(AlertTargetRow.kind, func.sum(AlertTargetRow.sent), func.sum(AlertTargetRow.failed))
+    ended = await db.execute(counted.where(AlertTargetRow.tenant_id == call.tenant).group_by(AlertTargetRow.kind))
+    waiting = await db.execute(
+        select(AlertTargetRow.kind, func.count())
+        .join(AlertDeliveryRow, AlertDeliveryRow.target_uuid == AlertTargetRow.uuid)
+        .where(AlertTargetRow.tenant_id == call.tenant, AlertDeliveryRow.state == "waiting")
+        .group_by(AlertTargetRow.kind)
+    )
+    return ended.all(), waiting.all()
+
+
+def _tell_messages(registry: CollectorRegistry, ended: Rows, waiting: Rows) -> None:
+    text = "Messages about alerts, by what became of them; falls when a target is removed"
+    count = prometheus_client.Counter("lox_server_alert_messages", text, ["target", "result"], registry=registry)
+    on_way = Gauge("lox_server_alert_messages_waiting", "Messages not there yet", ["target"], registry=registry)
+    for kind in get_args(TargetKind):
+        on_way.labels(kind).set(0)
+    for kind, sent, failed in ended:
+        count.labels(kind, "sent").inc(sent)
+        count.labels(kind, "failed").inc(failed)
+    for kind, number in waiting:
+        on_way.labels(kind).set(number)
 
 
 async def _agents(call: Call, db: AsyncSession) -> Iterable[AgentRow]:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control.alerts.raising import raise_alert, resolve_alerts
+from control.alerts.raising import raise_alert, resolve_alerts, resolve_of_job
 from control.jobs.tables import JobRow
 from control.runs.tables import RunRow
 from model.wire.runs import Finished
@@ -32,6 +32,7 @@ async def note_findings(session: AsyncSession, row: RunRow, event: Finished, job
     if event.status not in ("success", "partial") or job is None:
         return
     await resolve_alerts(session, "failed", subject)
+    await resolve_of_job(session, "lost", subject)
     missing = event.summary.missing_paths
     if missing:
         text = f"{name}: {len(missing)} of its paths are not there: {', '.join(missing[:3])}"

@@ -7,6 +7,7 @@ that say more than that are always written before they are answered.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,14 +16,14 @@ from uuid import UUID
 from model.wire.runs import EventsIn, EventsOut, Progress
 
 LOOK_SECONDS = 1.0  # what another process took in is seen so late
-WRITE_SECONDS = 5.0  # between two writes of progress alone
+WRITE_SECONDS = 4.0, 6.0  # between two writes of progress alone; at random, so that runs that began together spread
 RUNS_MAX = 10_000
 
 
 @dataclass(slots=True)
 class _Known:
     agent: UUID
-    written: float
+    due: float  # when progress is to be written again
     answer: EventsOut
     progress: Progress | None = None
 
@@ -37,7 +38,7 @@ class Live:
     def only_progress(self, run: UUID, agent: UUID, body: EventsIn) -> EventsOut | None:
         """The answer to events that are progress alone and need not be written now; None if they are to be written."""
         known = self._known.get(run)
-        if known is None or known.agent != agent or time.monotonic() - known.written > WRITE_SECONDS:
+        if known is None or known.agent != agent or time.monotonic() > known.due:
             return None
         newest = body.events[-1]
         if not isinstance(newest, Progress) or not all(isinstance(event, Progress) for event in body.events):
@@ -51,7 +52,7 @@ class Live:
         """Events were written, and are answered so."""
         if len(self._known) >= RUNS_MAX:
             self._known.clear()
-        self._known[run] = _Known(agent, time.monotonic(), answer)
+        self._known[run] = _Known(agent, time.monotonic() + random.uniform(*WRITE_SECONDS), answer)
 
     def forget(self, run: UUID) -> None:
         """It changed by what no event said: the next one is to look."""

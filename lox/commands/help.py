@@ -27,6 +27,7 @@ ENVIRONMENT = {
     "AWS_*, GOOGLE_*, AZURE_*": "credentials and endpoints of object stores; SFTP reads ~/.ssh and asks the agent",
     "LOX_VAULT_TOKEN_FILE, LOX_VAULT_CA_FILE": "credential for lox+https://, and the certificate (PEM) to trust",
     "LOX_SERVER, LOX_SERVER_[TOKEN|CA]_FILE": "the server to ask, its token and certificate, instead of 'lox login'",
+    "LOX_TENANT": "the tenant of a server to act within, for those who stand above tenants",
     "LOX_CONFIG_DIR": "where 'lox login' keeps tokens; the default is ~/.config/lox",
     "LOX_PROGRESS_INTERVAL": "seconds between lines of progress where there is no terminal (30)",
     "LOX_METRICS_LISTEN, LOX_METRICS_TEXTFILE, LOX_METRICS_EVERY": "as the options --metrics-...; see docs/metrics.md",

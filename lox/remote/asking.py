@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -26,11 +27,25 @@ server_option = option("--server", metavar="URL", help="Ask this server. [env: L
 
 
 def client_of(named: str | None) -> Client:
-    """Talks to the server that is meant. Raises UsageError if there is none."""
+    """Talks to the server that is meant, within the tenant of LOX_TENANT. Raises UsageError if there is none."""
     from lox.remote.client import Client
-    from lox.remote.servers import Servers
+    from lox.remote.servers import TENANT, Servers
 
-    return Client(Servers().chosen(named))
+    client = Client(Servers().chosen(named))
+    tenant = os.environ.get(TENANT)
+    return within(client, tenant) if tenant else client
+
+
+def within(client: Client, tenant: str) -> Client:
+    """The same, acting within a tenant: a UUID, the beginning of one, or a name. Raises NotFound, UsageError."""
+    from dataclasses import replace
+
+    from lox.remote.client import Client
+
+    uuid = tenant.lower()
+    if not UUID.fullmatch(tenant):
+        uuid = str(found(Client(replace(client.server, tenant="")), "tenants", tenant)["uuid"])
+    return Client(replace(client.server, tenant=uuid))
 
 
 def found(client: Client, kind: str, name: str, keys: Sequence[str] = ("name",)) -> Fields:

@@ -71,9 +71,9 @@ class Client:
         """The object as it is then."""
         return self._sent("PATCH", _path(path, {}), body)
 
-    def delete(self, *path: str) -> None:
+    def delete(self, *path: str, **query: object) -> None:
         """Nothing, if it is gone."""
-        self._sent("DELETE", _path(path, {}))
+        self._sent("DELETE", _path(path, query))
 
     def pages(self, *path: str, most: int | None = None, **query: object) -> Iterator[Fields]:
         """The items of a list, `most` of them, page by page."""
@@ -141,7 +141,8 @@ class Client:
             raise self._unreachable(error) from error
 
     def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.server.token}", "Accept": "application/json"}
+        tenant = {"Lox-Tenant": self.server.tenant} if self.server.tenant else {}
+        return {"Authorization": f"Bearer {self.server.token}", "Accept": "application/json", **tenant}
 
     def _good(self, answer: Answer) -> Answer:
         if answer.ok:
@@ -149,6 +150,8 @@ class Client:
         if answer.status >= 500:
             raise Unreachable("the server failed", subject=self.server.url, why=answer.why)
         hint = f"lox login {self.server.url}" if answer.status == 401 else _told(answer, "hint")
+        if _told(answer, "type").endswith(":tenant-missing"):
+            hint = "name it with LOX_TENANT, or once for all with lox login --tenant"
         raise RefusedByServer("the server refused", why=answer.why, hint=hint, status=answer.status)
 
     def _unreachable(self, error: StoreError) -> Unreachable:

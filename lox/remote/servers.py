@@ -16,17 +16,22 @@ from urllib.parse import urlsplit
 from model.errors import ConfigError, UsageError
 
 SERVER, TOKEN_FILE, CA_FILE = "LOX_SERVER", "LOX_SERVER_TOKEN_FILE", "LOX_SERVER_CA_FILE"
+TENANT = "LOX_TENANT"
 _SIZE_MAX = 1 << 20
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{8,4096}")
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """`url` is ``https://host[:port]``; `ca` the PEM text of the authority to trust, empty: those the host trusts."""
+    """`url` is ``https://host[:port]``; `ca` the PEM text of the authority to trust, empty: those the host trusts.
+
+    `tenant` is the UUID of the one to act within, for those who stand above tenants.
+    """
 
     url: str
     token: str = field(repr=False)
     ca: str = ""
+    tenant: str = ""
 
 
 def address(text: str) -> str:
@@ -85,6 +90,11 @@ class Servers:
             return known[last]
         what = "not logged in" if not last else "not logged in to this server"
         raise UsageError(what, subject=last, hint="lox login https://host:port")
+
+    def known_ca(self, url: str) -> str:
+        """What was trusted at the last login to this server; empty if nothing but what the host trusts."""
+        known, _ = self._read()
+        return known[url].ca if url in known else ""
 
     def all(self) -> list[Server]:
         """Every server, the one logged in to last at the end."""

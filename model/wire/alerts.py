@@ -17,6 +17,7 @@ AlertKind = Literal[
     "size_anomaly",
     "missing_paths",
     "dedup_collapse",
+    "undelivered",
 ]
 Severity = Literal["warning", "critical"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
@@ -194,28 +193,31 @@ class LocalStore(Store):
         self._durable.add(folder)
 
     def _walk(self, folder: str, prefix: str) -> Iterator[tuple[str, int]]:
+        """As `list`, below `folder`. Of objects there may be very many in one: no call is made twice."""
+        above = folder and folder + "/"
         try:
-            with os.scandir(os.path.join(self.url, folder)) as entries:
-                # A folder sorts as its children do, so that the whole listing is sorted by full name.
-                found = [(entry.name + "/" if entry.is_dir() else entry.name, entry) for entry in entries]
+            fd = os.open(os.path.join(self.url, folder), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             return
-        found.sort()
-        above = folder and folder + "/"
-        for key, entry in found:  # of objects there may be very many: no call is made twice
-            name = above + entry.name
-            if not is_part(entry.name):
-                continue
-            if key[-1] == "/":
-                if name.startswith(prefix) or prefix.startswith(name + "/"):
-                    yield from self._walk(name, prefix)
-            elif name.startswith(prefix):
-                try:
-                    status = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:  # deleted while we listed
-                    continue
-                if stat.S_ISREG(status.st_mode):
-                    yield name, status.st_size
+        try:
+            with os.scandir(fd) as entries:
+                # A folder sorts as its children do, so that the whole listing is sorted by full name.
+                found = [entry.name + "/" if entry.is_dir() else entry.name for entry in entries if is_part(entry.name)]
+            found.sort()
+            for name in found:
+                full = above + name
+                if name[-1] == "/":
+                    if full.startswith(prefix) or prefix.startswith(full):
+                        yield from self._walk(full[:-1], prefix)
+                elif full.startswith(prefix):
+                    try:
+                        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                    except FileNotFoundError:  # deleted while we listed
+                        continue
+                    if stat.S_ISREG(status.st_mode):
+                        yield full, status.st_size
+        finally:
+            os.close(fd)
 
 
 def _read(fd: int, offset: int, length: int) -> bytes:
@@ -291,6 +293,8 @@ def _unlink_temporary(folder: str, inode: int) -> None:
 
 
 def _rename_to_free_name(temporary: str, final: str) -> None:
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
     source, target = os.fsencode(temporary), os.fsencode(final)
     if libc.renameat2(_AT_FDCWD, source, _AT_FDCWD, target, _RENAME_NOREPLACE) != 0:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from model.errors import Exists, Missing, Refused, StoreFull, Transient
 from repository.store.base import Bytes, Store
-from repository.store.wrappers import WrappedStore
+from repository.store.wrapped import WrappedStore
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from model.errors import Exists, LoxError
 from repository.store.base import Bytes, Store
-from repository.store.wrappers import WrappedStore
+from repository.store.wrapped import WrappedStore
 
 SENT_ALONG = ("packs/", "index/")
 AT_ONCE = 64  # puts into one mirror; as many lanes as ever put at once

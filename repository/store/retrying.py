@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from model.errors import Exists, Missing, Transient
 from repository.store.base import Bytes, Leftover, Store
-from repository.store.wrappers import WrappedStore
+from repository.store.wrapped import WrappedStore
 
 T = TypeVar("T")
 BUDGET, FIRST_BUDGET = 300.0, 20.0  # seconds of trouble in one call; the smaller before the store has ever answered

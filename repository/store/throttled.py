@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from model.errors import UsageError
 from repository.store.base import Bytes, Store
 from repository.store.limits import parse_limit
-from repository.store.wrappers import WrappedStore
+from repository.store.wrapped import WrappedStore
 
 UPLOAD, DOWNLOAD, SHARE = "LOX_LIMIT_UPLOAD", "LOX_LIMIT_DOWNLOAD", "LOX_LIMIT_SHARE"
 _PORTION = 0.1  # seconds: a change of the limit is felt after about this long

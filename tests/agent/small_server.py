@@ -21,7 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from model.wire.agents import HeartbeatIn, HeartbeatOut, Registered, RegisterIn
+from model.wire.agents import HeartbeatIn, HeartbeatOut, Registered, RegisterIn, Rotation
 from model.wire.commands import Commands
 from model.wire.policy import Policy
 from model.wire.runs import EventsIn, EventsOut
@@ -72,6 +72,7 @@ class SmallServer:
         self.jobs: list[dict[str, Any]] = []
         self.repositories: list[dict[str, Any]] = []
         self.paused, self.revision = False, 1
+        self.fails_at: set[UUID] = set()  # runs whose events it cannot take
         self.drop_answers = 0  # of registrations: the connection is cut instead
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken: asyncio.Event | None = None
@@ -118,6 +119,7 @@ class SmallServer:
         app = web.Application(client_max_size=1 << 24)
         app.router.add_post("/api/v1/agent/register", self._register)
         app.router.add_post("/api/v1/agent/heartbeat", self._heartbeat)
+        app.router.add_post("/api/v1/agent/rotate-token", self._rotate)
         app.router.add_get("/api/v1/agent/policy", self._policy)
         app.router.add_get("/api/v1/agent/commands", self._commands)
         app.router.add_post("/api/v1/agent/runs/{run}/events", self._events)
@@ -163,6 +165,13 @@ class SmallServer:
         )
         return web.Response(text=answer.model_dump_json(), content_type="application/json")
 
+    async def _rotate(self, request: web.Request) -> web.Response:
+        self._known(request)
+        self.credentials.append(f"lox_cred_{uuid4().hex}")
+        grace = dt.datetime.now(dt.UTC) + dt.timedelta(days=7)
+        answer = Rotation(uuid=self.agent, rotation_pending=True, grace_until=grace)
+        return web.Response(text=answer.model_dump_json(), status=202, content_type="application/json")
+
     async def _policy(self, request: web.Request) -> web.Response:
         self._known(request)
         if request.headers.get("If-None-Match") == f'"{self.revision}"':
@@ -187,6 +196,8 @@ class SmallServer:
     async def _events(self, request: web.Request) -> web.Response:
         self._known(request)
         body = EventsIn.model_validate_json(await request.read())
+        if UUID(request.match_info["run"]) in self.fails_at:
+            return web.json_response({"title": "a mistake of the server", "status": 500}, status=500)
         known = self.events.setdefault(UUID(request.match_info["run"]), {})
         for event in body.events:
             known.setdefault(event.sequence, event)

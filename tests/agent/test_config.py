@@ -42,6 +42,8 @@ def test_defaults_and_the_example_are_as_promised(tmp_path: Path) -> None:
         (LEAST + "heartbeat_interval: soon\n", ":3:21: heartbeat_interval: soon: should be a valid integer"),
         (LEAST + "work_dir: here\n", ":3:11: work_dir: here: write an absolute path"),
         (LEAST + "restore_paths: [/srv, srv]\n", ":3:23: restore_paths.1: srv: write an absolute path"),
+        (LEAST + 'work_dir: "/srv/\\0"\n', ":3:11: work_dir:"),
+        (LEAST.replace("lox.backup", "lox.backup:99999"), ":1:10: api_url: https://api.lox.backup:99999: port out of"),
         (LEAST + "log_level: loud\n", ":3:12: log_level: loud: should be 'debug', 'info', 'warn' or 'error'"),
         (LEAST.replace("https", "http"), ":1:10: api_url: http://api.lox.backup: write https://HOST"),
         ("agent_uuid: 550e8400-e29b-41d4-a716-446655440000\n", ":1:1: api_url is missing"),
@@ -60,6 +62,11 @@ def test_a_name_that_is_nearly_right_is_suggested(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(written(tmp_path, LEAST + "heartbeat_intervall: 5\n"))
     assert caught.value.hint == "did you mean heartbeat_interval?"
+
+
+def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no regular file"):
+        load(tmp_path)
 
 
 def test_what_others_may_read_is_refused(tmp_path: Path) -> None:

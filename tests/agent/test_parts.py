@@ -83,7 +83,8 @@ def test_a_script_gets_its_context_and_no_secrets(tmp_path: Path, monkeypatch: p
 
 def test_a_script_that_takes_too_long_is_ended_with_all_it_started(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
-    script(tmp_path, "slow", f"sleep 300 & echo $! > {tmp_path}/pid; wait")
+    stubborn = "(trap '' TERM; exec sleep 300)"  # the script itself ends with SIGTERM
+    script(tmp_path, "slow", f"{stubborn} & echo $! > {tmp_path}/pid; wait")
     result = asyncio.run(run_hook(tmp_path, "slow", {}, 0.5))
     assert result.code is None and "took too long" in result.trouble
     with pytest.raises(ProcessLookupError):
@@ -248,10 +249,11 @@ def test_hostile_fields_stay_values(tmp_path: Path) -> None:
 
 
 def test_rules_become_options() -> None:
-    line = lines.forget(job(retention_count=30, keep={"daily": 14, "within": "30d", "last": 40}))
+    rule = lines.rule_of(job(retention_count=30, keep={"daily": 14, "within": "30d", "last": 40}))
+    line = lines.forget(rule)
     text = " ".join(line)
     assert "--keep-last 40" in text and "--keep-daily 14" in text and "--keep-within 30d" in text
-    assert "--keep-last 7" in " ".join(lines.forget(job()))
+    assert "--keep-last 7" in " ".join(lines.forget(lines.rule_of(job())))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.agent.small_server import certificate
 from tests.control.postgres import Cluster, programs, running_cluster
 from tests.control.servers import RunningServer, Tenant, make_tenant, running
 
@@ -17,8 +18,16 @@ NUMBERS = count(1)
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running(tmp_path_factory.mktemp("server")) as found:
+def pem(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate that the server trusts, and its key: for a mail server."""
+    return certificate(tmp_path_factory.mktemp("pem"))
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, pem: tuple[Path, Path]) -> Iterator[RunningServer]:
+    """It may tell alerts to 127.0.0.1, where tests listen, and to no other address of this machine."""
+    allowed = {"LOX_SERVER_ALERT_NETWORKS": "127.0.0.1/32", "SSL_CERT_FILE": str(pem[0])}
+    with running(tmp_path_factory.mktemp("server"), **allowed) as found:
         yield found
 
 

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,11 +26,13 @@ from uuid import uuid4
 import aiohttp
 import psutil
 
+from tests.control.postgres import programs, running_cluster
 from tests.control.servers import Tenant, make_tenant, running
 
 HEARTBEAT_SECONDS = 60.0
 POLL_SECONDS = 50
-RAMP_SECONDS = 20.0  # in which agents come; calls are measured after it
+LOST_SECONDS = 60  # a heartbeat without an answer for so long is lost
+RAMP_SECONDS = 60.0  # in which agents come; calls are measured after it
 STAGES = ("scan", "read", "chunk", "hash", "dedup", "compress", "encrypt", "upload", "commit")
 
 
@@ -55,7 +57,7 @@ class Fleet:
     """Agents of one tenant, as far as the server can tell."""
 
     def __init__(self, tenant: Tenant, session: aiohttp.ClientSession, *, beat: float, ramp: float) -> None:
-        self.ramp_seconds = ramp
+        self.ramp_seconds, self.over = ramp, asyncio.Event()
         self.server, self.session, self.tally, self.beat_seconds = tenant.api.server, session, Tally(), beat
         self.operator = {"Authorization": f"Bearer {tenant.api.token}"}
 
@@ -96,7 +98,7 @@ class Fleet:
         await asyncio.gather(*work)
 
     async def _beats(self, headers: dict[str, str]) -> None:
-        await asyncio.sleep(random.uniform(0, self.beat_seconds))  # so that they do not come together
+        await self._rest(random.uniform(0, self.beat_seconds))  # so that they do not come together
         sequence = 0
         while True:
             sequence += 1
@@ -108,7 +110,21 @@ class Fleet:
             self.tally.beats_sent += 1
             answer = await self.call("heartbeat", "POST", "/api/v1/agent/heartbeat", headers, body)
             self.tally.beats_answered += answer is not None
-            await asyncio.sleep(max(0.0, self.beat_seconds - (time.monotonic() - begin)))
+            await self._rest(self.beat_seconds - (time.monotonic() - begin))
+
+    async def _rest(self, seconds: float) -> None:
+        """Until the next call; for good once the end was called."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.over.wait(), max(0.0, seconds))
+        if self.over.is_set():
+            await asyncio.Event().wait()
+
+    async def answered(self) -> None:
+        """Wait for heartbeats under way, until they count as lost."""
+        for _ in range(LOST_SECONDS):
+            if self.tally.beats_answered == self.tally.beats_sent:
+                return
+            await asyncio.sleep(1)
 
     async def _polls(self, headers: dict[str, str]) -> None:
         await asyncio.sleep(random.uniform(0, self.ramp_seconds))
@@ -125,6 +141,7 @@ class Fleet:
                 await asyncio.sleep(1)
 
     async def _run(self, headers: dict[str, str]) -> None:
+        await asyncio.sleep(random.uniform(0, 1))
         path, sequence = f"/api/v1/agent/runs/{uuid4()}/events", 0
         events: list[dict[str, Any]] = [{"event": "started", "kind": "backup"}]
         while True:
@@ -181,6 +198,8 @@ async def drive(
         fleet.tally.seconds.clear()
         fleet.tally.processor.clear()
         await asyncio.sleep(seconds)
+        fleet.over.set()
+        await fleet.answered()  # what is under way is not lost
         for task in work:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
@@ -227,15 +246,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--agents", type=int, default=2000)
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--database", help="URL of a PostgreSQL database; by default SQLite")
+    parser.add_argument("--postgresql", action="store_true", help="start one and use it; by default SQLite")
     parser.add_argument("--processes", type=int, default=1)
     given = parser.parse_args(arguments)
     options = () if given.processes == 1 else ("--processes", str(given.processes))
     quiet = {"LOX_SERVER_LOG_LEVEL": "info"}
-    with (
-        tempfile.TemporaryDirectory() as name,
-        running(Path(name), *options, database=given.database, **quiet) as server,
-    ):
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        database = None
+        if given.postgresql:
+            found = programs()
+            if found is None:
+                parser.error("PostgreSQL is not here")
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            database = stack.enter_context(running_cluster(place, found)).database()
+        server = stack.enter_context(running(folder / "server", *options, database=database, **quiet))
         tenant = make_tenant(server, "Load")
         fleet = asyncio.run(drive(tenant, given.agents, given.runs, given.minutes * 60))
         print(report(fleet))

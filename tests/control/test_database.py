@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -24,6 +25,7 @@ from control.db.engine import make_engine, make_sessions
 from control.db.everything import metadata
 from control.db.migrate import forms, migrate
 from model.errors import ConfigError
+from tests.control.hosts import add_job, add_repository, enrolled
 from tests.control.postgres import Cluster
 from tests.control.servers import RunningServer, lox_server, make_tenant, running
 from tests.control.test_isolation import (
@@ -169,6 +171,26 @@ def test_a_repetition_at_another_process_is_harmless(big_server: RunningServer) 
     assert statuses == [201] + [409] * 9
     assert len(tenant.api.ok("GET", "/api/v1/agents")["items"]) == 1
     assert tenant.api.ok("GET", "/api/v1/audit/verify")["intact"]
+
+
+@pytest.mark.slow
+def test_what_a_script_says_is_taken_whatever_it_is(big_server: RunningServer) -> None:
+    """PostgreSQL holds no NUL. An agent whose words are refused for it says them again and again, and nothing else."""
+    tenant = make_tenant(big_server, "Nul")
+    add_repository(tenant)
+    host = enrolled(tenant)
+    job, run = add_job(tenant, host), str(uuid4())
+    trouble = dict.fromkeys(("what", "subject", "why", "hint"), "a\x00b")
+    told = host.tell(
+        run,
+        {"event": "started", "kind": "backup", "job_uuid": job["uuid"]},
+        {"event": "log", "level": "info", "text": "a\0b"},
+        {"event": "problem", "path": "/a\0b", "text": "a\0b"},
+        {"event": "finished", "status": "failed", "exit_code": 1, "summary": {}, "error": trouble},
+    )
+    assert told.status == 200, told.body
+    (line,) = tenant.api.ok("GET", f"/api/v1/runs/{run}/log")["items"]
+    assert line["text"] == "a\ufffdb"
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ GUARDED = [route for route in ROUTES if route.principals != NOBODY]
 OPEN = {
     ("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/api/v1/openapi.json"), ("POST", "/api/v1/auth/login"),
     ("POST", "/api/v1/agent/register"), ("GET", "/agent"), ("GET", "/agent.ps1"), ("GET", "/files/{name}"),
+    ("GET", "/ca.crt"),
 }  # fmt: skip
 AT_ONCE = 8
 NOT_THERE = (404, 410)

@@ -49,6 +49,8 @@ def test_defaults_are_those_of_the_product_text(tenant: Tenant, host: Host) -> N
         ("schedule_cron", "61 * * * *", "bad minute"),
         ("schedule_cron", "0 2 * *", "wrong number of fields"),
         ("schedule_cron", "0 0 31 2 *", "bad day-of-month"),
+        ("schedule_cron", "@reboot", "no nickname"),
+        ("schedule_cron", "* * * * * *", "five fields"),
         ("timezone", "Mars/Olympus", "no time zone"),
         ("source_paths", ["var/www"], "absolute"),
         ("source_paths", [], "at least 1"),
@@ -65,6 +67,13 @@ def test_what_a_job_cannot_be(tenant: Tenant, host: Host, field: str, value: obj
     assert answer.status == 422
     assert says in answer.body["detail"], answer.body
     assert answer.body["errors"][0]["pointer"].startswith(f"#/{field}")
+
+
+def test_nicknames_of_cron_are_what_they_stand_for(tenant: Tenant, host: Host) -> None:
+    job = add_job(tenant, host, schedule_cron="@daily", timezone="Europe/Berlin")
+    assert job["schedule_cron"] == "0 0 * * *"
+    changed = tenant.api.ok("PATCH", f"/api/v1/backup-jobs/{job['uuid']}", {"schedule_cron": "@Hourly"})
+    assert changed["schedule_cron"] == "0 * * * *" and changed["next_run_at"].endswith(":00:00Z")
 
 
 def test_an_encrypted_job_needs_an_encrypted_repository(tenant: Tenant, host: Host) -> None:

@@ -21,5 +21,5 @@ def test_a_hundred_agents(tmp_path: Path) -> None:
         assert tally.beats_answered == tally.beats_sent >= 200
         assert asyncio.run(missing(tenant)) == []
         runs = tenant.api.ok("GET", "/api/v1/runs?status=running")["items"]
-        assert len(runs) == 10 and min(run["progress"]["files_done"] for run in runs) > 10
+        assert len(runs) == 10 and min(run["progress"]["files_done"] for run in runs) > 3
         assert tally.memory[-1] - tally.memory[len(tally.memory) // 2] < 20 << 20

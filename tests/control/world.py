@@ -33,6 +33,7 @@ def make_world(tenant: Tenant) -> World:
     thief = registration(host.agent, machine_id="another-machine")
     refused = Client(api.server)("POST", "/api/v1/agent/register", thief)
     assert refused.status == 401, refused.body
+    target = {"name": mark, "webhook": {"url": "https://localhost:9/none"}, "enabled": False}
     user = {"email": f"{mark}@example.org", "role": "viewer", "password": PASSWORD}
     return World(
         tenant,
@@ -46,6 +47,7 @@ def make_world(tenant: Tenant) -> World:
             "backup_uuid": backup["uuid"],
             "restore_uuid": restore["uuid"],
             "alert_uuid": api.ok("GET", "/api/v1/alerts")["items"][0]["uuid"],
+            "target_uuid": api.ok("POST", "/api/v1/alert-targets", target)["uuid"],
             "user_uuid": api.ok("POST", "/api/v1/users", user)["uuid"],
             "token_uuid": api.ok("POST", "/api/v1/api-tokens", {"name": mark, "scopes": ["runs:read"]})["uuid"],
             "tenant_uuid": str(tenant.uuid),

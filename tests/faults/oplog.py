@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from repository.store import Bytes, MemoryStore
-from repository.store.wrappers import WrappedStore
+from repository.store.wrapped import WrappedStore
 
 LATER = 2 * 3600 * 10**9  # ns
 GARBAGE = b"\xa5garbage behind the end"

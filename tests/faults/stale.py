@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from model.errors import Missing
 from repository.store import Bytes, Store
-from repository.store.wrappers import WrappedStore
+from repository.store.wrapped import WrappedStore
 
 
 class StaleStore(WrappedStore):

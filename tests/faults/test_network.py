@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 
 from model.errors import Damaged, Exists, Refused, StoreError, Transient
-from pipelines.options import Watch
+from pipelines.options import EngineOptions, Watch
 from pipelines.restore import RestoreRequest, restore
 from repository.check import check
+from repository.index import ChunkIndex
+from repository.pack import PackKind, pack_name
 from repository.repository import Repository
 from repository.snapshot import load_all, resolve
 from repository.store import Store, objects, open_store, retrying
@@ -185,6 +187,21 @@ def test_wrong_bytes_are_found_out_and_never_restored(
     opened = Repository.open(store, "secret")
     assert check(opened, "data").findings == []
     assert restored(opened, tmp_path, tree) == look(tree)
+
+
+@pytest.mark.ray
+def test_the_process_that_started_them_counts_what_workers_read_wrong_once(
+    proxy: Proxy, store: Store, tree: Path, tmp_path: Path
+) -> None:
+    repository = new(store)
+    back_up(repository, tree)
+    index = ChunkIndex.load(repository, None)
+    (pack,) = (pack for pack, kind in zip(index.packs, index.pack_table["kind"], strict=True) if kind == PackKind.DATA)
+    rule = proxy.rule("GET", pack_name(pack), faults.flip, times=1)  # this process reads manifests only
+    request = RestoreRequest(resolve(repository, "latest"), os.fsencode(tmp_path / "out"))
+    report = restore(repository, request, EngineOptions(executor="ray", lanes=2), Watch())
+    assert report.problems == [] and look(tmp_path / "out" / os.fspath(tree)[1:]) == look(tree)
+    assert (rule.hits, repository.rereads.count, repository.rereads.names) == (1, 1, [pack_name(pack)])
 
 
 # ---- B8: nobody may delete

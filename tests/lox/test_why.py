@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +98,7 @@ def test_times_that_prove_nothing(shell: Shell, tree: Path) -> None:
     repository = Repository.open(LocalStore(str(shell.repository)), PASSWORD)
     (first,) = load_all(repository)
     changed = (tree / "file").stat().st_ctime_ns
-    replace(first, time=first.time + 1, started=changed + 10_000_000).save(repository)
+    first._replace(time=first.time + 1, started=changed + 10_000_000).save(repository)
     shell("backup", tree).ok()
     found = why(shell, tree / "file")
     assert (found["state"], found["read"]) == ("unchanged", True)

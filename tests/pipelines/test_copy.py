@@ -8,7 +8,6 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from repository.repair_salvage import readable_chunks
 from repository.repository import Repository
 from repository.snapshot import Snapshot, load_all
 from repository.store import Bytes, LocalStore, Store
-from repository.store.wrappers import WrappedStore
+from repository.store.wrapped import WrappedStore
 from repository.trash import forget
 from stages.repack import Unpacker
 from tests.pipelines.helpers import CHEAP, Place, differences
@@ -108,8 +107,8 @@ def test_a_copy_restores_with_the_source_gone(
     copied = load_all(target.repository)
     assert [snapshot.original for snapshot in copied] == [(source.repository.id, one.id) for one in (first, second)]
     for one, made in zip((first, second), copied, strict=True):
-        kept = replace(one, id="", parent=None, root=made.root, extra={})
-        assert replace(made, id="", parent=None, original=None, extra={}) == kept
+        kept = one._replace(id="", parent=None, root=made.root, extra={})
+        assert made._replace(id="", parent=None, original=None, extra={}) == kept
     assert copied[1].parent == copied[0].id
     assert_restores(target, copied[1], tree, tmp_path / "out")
     assert target.restore(copied[0], tmp_path / "old").problems == []

@@ -12,7 +12,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -243,4 +242,4 @@ def test_a_host_that_is_lost_ends_the_run_and_the_next_one_finds_what_was_stored
         with pytest.raises(RunFailed, match="several nodes of the cluster have this name: nas") as caught:
             many(place, cluster, tree)
         assert "host=NAME" in caught.value.hint
-        assert replace(report.snapshot, hosts=()).roots != report.snapshot.roots
+        assert report.snapshot._replace(hosts=()).roots != report.snapshot.roots

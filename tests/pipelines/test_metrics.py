@@ -22,7 +22,7 @@ from pipelines.options import Watch
 from repository.store import LocalStore, MemoryStore
 from repository.store.base import Bytes
 from repository.store.measured import MeasuredStore, Requests
-from repository.store.wrappers import WrappedStore
+from repository.store.wrapped import WrappedStore
 from runtime.trace import StageTrace, Trace
 from tests.pipelines.helpers import Place, as_nobody
 from tests.pipelines.scraping import Scraped, fetch, one, promtool, scrape

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
@@ -61,7 +59,7 @@ def test_the_order_of_reading_does_not_matter(given: list[tuple[int, Changes]], 
 
 def sample() -> Snapshot:
     repository = new_repository(encrypted=False)
-    return replace(back_up(repository, TREE, tags=("made",)), id="x")
+    return back_up(repository, TREE, tags=("made",))._replace(id="x")
 
 
 def test_tags_pins_holds_and_comments_add_up() -> None:

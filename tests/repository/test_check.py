@@ -16,7 +16,8 @@ from repository.pack import pack_name
 from repository.repository import Repository
 from repository.snapshot import Snapshot, load_all
 from repository.store import Store
-from repository.store.wrappers import Fault, FaultyStore, WrappedStore
+from repository.store.wrapped import WrappedStore
+from repository.store.wrappers import Fault, FaultyStore
 from tests.repository.samples import CHUNK, back_up, new_repository
 
 FLIPS = 60  # places tried in each object by the fast test

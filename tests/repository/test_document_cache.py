@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
+import sys
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,25 +18,26 @@ from hypothesis import strategies as st
 from model.errors import Damaged
 from repository.annotations import Changes, Pin, annotate, load_annotations
 from repository.document_cache import _CacheFile
-from repository.documents import encode_document
 from repository.manifest_root import ManifestRoot
 from repository.repository import Repository
 from repository.seal import ObjectKind
 from repository.snapshot import SNAPSHOT_PREFIX, Snapshot, load_all
-from repository.snapshot_columns import pack_snapshots, unpack_snapshots
+from repository.snapshot_columns import pack_snapshots, packs, unpack_snapshots
 from repository.store import MemoryStore
 from repository.store.wrappers import RecordingStore
 from repository.trash import forget, load_trash
 from tests.repository.samples import new_repository
 
+STAMP: dict[str, object] = {"version": 2, "order": sys.byteorder}
 NOW = 1_800_000_000 * 10**9
 PLAIN = Snapshot(
     100, 90, 110, "box", "root", (b"/data", b"/etc/\xff"), "full", ManifestRoot((b"\1" * 32,), (9,), 1, 5, 1000),
     tags=("ü",), excludes=(b"*.log",), problems=3, stats={"files": 7}, program="lox", extra={"selection": {"x": [1]}},
 )  # fmt: skip
 
-numbers = st.integers(0, 1 << 70)
-json_values = st.recursive(st.none() | st.booleans() | numbers | st.text(), st.lists, max_leaves=3)
+numbers = st.integers(0, (1 << 63) - 1)
+whole = st.integers(-(1 << 63), (1 << 63) - 1)
+json_values = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=3)
 roots = st.lists(st.binary(min_size=32, max_size=32), min_size=1, max_size=3).flatmap(
     lambda chunks: st.builds(
         ManifestRoot,
@@ -47,9 +50,9 @@ roots = st.lists(st.binary(min_size=32, max_size=32), min_size=1, max_size=3).fl
 )
 snapshots = st.builds(
     Snapshot,
-    time=st.integers(),
-    started=st.integers(),
-    finished=st.integers(),
+    time=whole,
+    started=whole,
+    finished=whole,
     host=st.text(max_size=3),
     user=st.text(max_size=3),
     paths=st.lists(st.binary(max_size=3), max_size=2).map(tuple),
@@ -58,17 +61,32 @@ snapshots = st.builds(
     parent=st.none() | st.text(max_size=3),
     tags=st.lists(st.text(max_size=2), max_size=2).map(tuple),
     excludes=st.lists(st.binary(max_size=3), max_size=2).map(tuple),
-    problems=st.integers(),
-    stats=st.dictionaries(st.text(max_size=3), st.integers(), max_size=3),
+    problems=whole,
+    stats=st.dictionaries(st.text(max_size=3), whole, max_size=3),
     program=st.text(max_size=3),
     id=st.text("0123456789abcdef", min_size=32, max_size=32),
+    writer=st.just(""),
+    hosts=st.lists(st.text(max_size=2), max_size=2).map(tuple),
+    original=st.none() | st.tuples(st.binary(min_size=16, max_size=16), st.text("0123456789abcdef", min_size=32)),
     extra=st.dictionaries(st.text(max_size=3).map("x-".__add__), json_values, max_size=2),
 )
 
 
 @given(st.lists(snapshots, max_size=4))
 def test_packed_snapshots_come_back_as_they_were(some: list[Snapshot]) -> None:
-    assert list(unpack_snapshots([one.name for one in some], pack_snapshots(some))) == some
+    assert all(map(packs, some))
+    document, body = pack_snapshots(some)
+    assert list(unpack_snapshots([one.name for one in some], json.loads(json.dumps(document)), body)) == some
+
+
+@pytest.mark.parametrize("most", [{"time": 1 << 63}, {"stats": {"files": -(1 << 63) - 1}}, {"problems": 1 << 70}])
+def test_numbers_that_fit_into_no_column_are_read_each_time(tmp_path: Path, most: dict[str, Any]) -> None:
+    repository, store = recorded()
+    saved = [PLAIN.save(repository), PLAIN._replace(**most).save(repository)]
+    for expected in (2, 1, 1):
+        loaded: list[Snapshot] = []
+        assert reads(store, lambda: loaded.extend(load_all(repository, tmp_path))) == expected  # noqa: B023
+        assert sorted(loaded, key=repr) == sorted(saved, key=repr)
 
 
 def recorded(encrypted: bool = True) -> tuple[Repository, RecordingStore]:
@@ -85,10 +103,10 @@ def reads(store: RecordingStore, act: Callable[[], object]) -> int:
 @pytest.mark.parametrize("encrypted", [True, False])
 def test_each_object_is_read_once(tmp_path: Path, encrypted: bool) -> None:
     repository, store = recorded(encrypted)
-    saved = [replace(PLAIN, time=time).save(repository) for time in range(5)]
+    saved = [PLAIN._replace(time=time).save(repository) for time in range(5)]
     assert reads(store, lambda: load_all(repository, tmp_path)) == 5
     assert reads(store, lambda: load_all(repository, tmp_path)) == 0
-    saved.append(replace(PLAIN, time=7, host="other", stats={}).save(repository))
+    saved.append(PLAIN._replace(time=7, host="other", stats={}).save(repository))
     assert reads(store, lambda: load_all(repository, tmp_path)) == 1
     assert list(load_all(repository, tmp_path)) == saved == list(load_all(repository))
 
@@ -190,14 +208,12 @@ def test_anything_else_in_its_place_counts_for_nothing(tmp_path: Path, spoil: Ca
 def test_what_another_repository_sealed_is_not_believed(tmp_path: Path) -> None:
     repository, store = recorded()
     saved = PLAIN.save(repository)
-    document = {
-        "version": 1,
-        "names": [saved.id],
-        "sizes": [store.size(saved.name)],
-        "values": pack_snapshots([replace(saved, host="evil")]),
-    }
+    values, body = pack_snapshots([saved._replace(host="evil")])
+    document = STAMP | {"names": [saved.id], "sizes": [store.size(saved.name)], "values": values}
+    head = json.dumps(document).encode()
     for other, host in ((repository, "evil"), (new_repository(), "box")):  # the first shows that the forgery is good
-        forged = other.cipher.seal_object(ObjectKind.SNAPSHOT, "cache/snapshots.cache", encode_document(document))
+        plain = len(head).to_bytes(4, "little") + head + body
+        forged = other.cipher.seal_object(ObjectKind.SNAPSHOT, "cache/snapshots.cache", plain)
         path = cache_file(repository, tmp_path)
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(forged)
@@ -223,30 +239,56 @@ class FarStore(MemoryStore):
 
 def test_a_remote_store_is_asked_for_many_at_once(tmp_path: Path) -> None:
     repository = new_repository(store=FarStore())
-    saved = [replace(PLAIN, time=time).save(repository) for time in range(32)]
+    saved = [PLAIN._replace(time=time).save(repository) for time in range(32)]
     assert list(load_all(repository, tmp_path)) == saved
 
 
+PACKED, BODY = pack_snapshots([PLAIN])
+VALUES: dict[str, object] = dict(PACKED)  # type: ignore[call-overload]
+ONE: dict[str, object] = {"names": ["0" * 32], "sizes": [1]}
+
+
+def column(number: int, at: int) -> bytes:
+    """What is packed of one snapshot, with another number in the column `at`."""
+    return BODY[: at * 8] + number.to_bytes(8, sys.byteorder, signed=True) + BODY[at * 8 + 8 :]
+
+
 @pytest.mark.parametrize(
-    "document",
+    ("document", "body"),
     [
-        {"names": 5},
-        {"names": ["0" * 32], "sizes": [1], "values": None},
-        {"names": ["0" * 32], "sizes": [], "values": pack_snapshots([PLAIN])},
-        {"names": ["0" * 32, "1" * 32], "sizes": [1, 1], "values": pack_snapshots([PLAIN])},
-        {"names": [7], "sizes": [1], "values": pack_snapshots([PLAIN])},
-        {"names": ["0" * 32], "sizes": [1], "values": pack_snapshots([PLAIN]) | {"common": [3]}},
-        {"names": ["0" * 32], "sizes": [1], "values": pack_snapshots([PLAIN]) | {"commons": [[]]}},
-        {"names": ["0" * 32], "sizes": [1], "values": pack_snapshots([PLAIN]) | {"chunks": ["xy"]}},
+        ({"names": 5}, BODY),
+        (ONE | {"values": None}, BODY),
+        (ONE | {"sizes": [], "values": VALUES}, BODY),
+        ({"names": ["0" * 32, "1" * 32], "sizes": [1, 1], "values": VALUES}, BODY),
+        (ONE | {"names": [7], "values": VALUES}, BODY),
+        (ONE | {"values": VALUES}, BODY[:-1]),
+        (ONE | {"values": VALUES}, BODY + b"x"),
+        (ONE | {"values": VALUES}, b""),
+        *((ONE | {"values": VALUES}, column(number, 7)) for number in (-1, 1, 3)),  # which of the commons
+        *((ONE | {"values": VALUES}, column(number, 8)) for number in (-1, 0, 2, (1 << 63) - 1)),  # how many chunks
+        (ONE | {"values": VALUES | {"commons": [[]]}}, BODY),
+        (ONE | {"values": VALUES | {"parents": []}}, BODY),
+        (ONE | {"values": VALUES | {"originals": []}}, BODY),
+        (ONE | {"values": VALUES | {"originals": {"0": ["xy", ""]}}}, BODY),
     ],
-)
-@pytest.mark.parametrize("version", [1, 2])
-def test_other_documents_count_for_nothing(tmp_path: Path, document: dict[str, object], version: int) -> None:
+)  # fmt: skip
+def test_other_documents_count_for_nothing(tmp_path: Path, document: dict[str, object], body: bytes) -> None:
     repository, store = recorded()
     saved = PLAIN.save(repository)
-    _CacheFile(repository, tmp_path, "snapshots.cache").write({**document, "version": version})
+    sizes = {"sizes": [store.size(saved.name)]} if document.get("sizes") == [1] else {}
+    named = {"names": [saved.id]} if document.get("names") == ["0" * 32] else {}
+    _CacheFile(repository, tmp_path, "snapshots.cache").write({**STAMP, **document, **named, **sizes}, body)
     assert reads(store, lambda: load_all(repository, tmp_path)) == 1
     assert list(load_all(repository, tmp_path)) == [saved]
+
+
+@pytest.mark.parametrize(("stamp", "expected"), [({}, 0), ({"version": 1}, 1), ({"order": "middle"}, 1)])
+def test_other_versions_count_for_nothing(tmp_path: Path, stamp: dict[str, object], expected: int) -> None:
+    repository, store = recorded()
+    saved = PLAIN.save(repository)
+    document = STAMP | {"names": [saved.id], "sizes": [store.size(saved.name)], "values": VALUES} | stamp
+    _CacheFile(repository, tmp_path, "snapshots.cache").write(document, BODY)
+    assert reads(store, lambda: load_all(repository, tmp_path)) == expected
 
 
 def test_no_room_for_a_cache_is_no_trouble(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ from repository.seal import Cipher, ObjectKind
 from repository.slots import KeySlot, create_password_slot
 from repository.snapshot import load_all
 from repository.store import MemoryStore, Store
-from repository.store.wrappers import Fault, FaultyStore, RecordingStore, WrappedStore
+from repository.store.wrapped import WrappedStore
+from repository.store.wrappers import Fault, FaultyStore, RecordingStore
 from tests.repository.damage import every_flip
 from tests.repository.samples import CHEAP, back_up, content_of, new_repository
 

@@ -337,11 +337,11 @@ def test_a_second_batch_is_refused() -> None:
 def test_roots_that_contradict_their_parts_are_refused() -> None:
     chunks, root = written(many(10))
     for wrong in (
-        replace(root, rows=root.rows + 1),
-        replace(root, parts=2),
-        replace(root, parts=1 << 40),
-        replace(root, lengths=(root.lengths[0] + 1,)),
-        replace(root, chunks=root.chunks * 2, lengths=root.lengths * 2, parts=2, rows=20),
+        root._replace(rows=root.rows + 1),
+        root._replace(parts=2),
+        root._replace(parts=1 << 40),
+        root._replace(lengths=(root.lengths[0] + 1,)),
+        root._replace(chunks=root.chunks * 2, lengths=root.lengths * 2, parts=2, rows=20),
     ):
         with pytest.raises(Damaged):
             chunks.reader(wrong)

@@ -18,7 +18,8 @@ from repository.snapshot import load_all
 from repository.store import LocalStore, MemoryStore, Store
 from repository.store.base import Bytes
 from repository.store.mirrored import Mirror, MirroredStore
-from repository.store.wrappers import Fault, FaultyStore, RecordingStore, WrappedStore
+from repository.store.wrapped import WrappedStore
+from repository.store.wrappers import Fault, FaultyStore, RecordingStore
 from repository.trash import forget
 from tests.pipelines.helpers import CHEAP
 from tests.repository.samples import back_up

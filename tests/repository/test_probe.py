@@ -8,7 +8,8 @@ import pytest
 from model.errors import Exists, Refused, StoreError
 from repository.store import Bytes, LocalStore, MemoryStore, Store, open_store
 from repository.store.probe import ProbeReport, probe
-from repository.store.wrappers import Fault, FaultyStore, RecordingStore, WrappedStore
+from repository.store.wrapped import WrappedStore
+from repository.store.wrappers import Fault, FaultyStore, RecordingStore
 
 
 def traits(report: ProbeReport) -> dict[str, bool | None]:

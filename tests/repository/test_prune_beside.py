@@ -25,7 +25,8 @@ from repository.session_state import DEAD_AFTER, load_sessions
 from repository.sessions import Session, open_session
 from repository.snapshot import load_all
 from repository.store import Bytes, LocalStore, MemoryStore, Store
-from repository.store.wrappers import Fault, FaultyStore, RecordingStore, WrappedStore
+from repository.store.wrapped import WrappedStore
+from repository.store.wrappers import Fault, FaultyStore, RecordingStore
 from tests.repository.prunes import ALL, LAZY, Home, bytes_of, flipped, replace
 from tests.repository.test_sessions import elsewhere
 

@@ -3,9 +3,11 @@ from __future__ import annotations
 import getpass
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,9 +15,13 @@ from pathlib import Path
 import pytest
 
 from model.errors import Exists, LoxError, Missing, Refused, StoreError, StoreFull, Transient, UsageError
+from repository.leftovers import LONGEST_WRITER
+from repository.prune import prune
+from repository.repair import repair
 from repository.store import Store, open_store
 from repository.store.remote import open_remote
 from tests.contracts.store import StoreContract
+from tests.repository.prunes import ALL, Home, bytes_of
 from tests.repository.servers import BUCKET, azure_server, rclone_server, s3_server, sftp_server
 
 
@@ -182,6 +188,40 @@ def test_sftp_sees_no_leftovers_and_strangers(sftp_url: str, tmp_path: Path) -> 
     (keys / "README").write_bytes(b"not ours")
     (keys / "link").symlink_to("one")
     assert list(store.list()) == [("keys/one", 1)]
+
+
+KILLED = """
+import os, signal, sys
+from repository.store import open_store
+
+class Dying(list):
+    def __iter__(self):
+        yield self[0]
+        os.kill(os.getpid(), signal.SIGKILL)
+
+open_store(sys.argv[1]).put("packs/aa/half", Dying([bytes(12 << 20), b"never"]))
+"""
+
+
+def test_prune_removes_over_sftp_what_killed_writers_left(sftp_url: str, tmp_path: Path) -> None:
+    home = Home(open_store(sftp_url))
+    home.keep(a=bytes_of(1, 4))
+    ended = subprocess.run([sys.executable, "-c", KILLED, sftp_url], timeout=120, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    folder = tmp_path / "deep" / "repo"
+    (half,) = folder.rglob(".tmp-*")
+    (name, *_) = home.packs()
+    twin = (folder / name).parent / ".tmp-0123456789abcdef"  # killed when the object had its name already
+    os.link(folder / name, twin)
+    assert prune(home.repository, ALL).leftovers == 0 and half.stat().st_size > 0  # its writer may live
+    for path in (half, twin):
+        os.utime(path, (time.time() - 2 * LONGEST_WRITER / 1e9,) * 2)
+    assert [each.path for each in repair(home.repository).leftovers] == sorted(
+        os.fspath(path.relative_to(folder)) for path in (half, twin)
+    )
+    assert prune(home.repository, ALL).leftovers == 2
+    assert not half.exists() and not twin.exists()
+    home.verify()
 
 
 def test_sftp_makes_a_folder_again_that_went_away(sftp_url: str, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 from model.errors import Exists, Missing, Refused, Transient
 from repository.store import MemoryStore, Store
 from repository.store.retrying import BUDGET, CAP, FIRST_BUDGET, RetryingStore
-from repository.store.wrappers import Fault, FaultyStore, WrappedStore
+from repository.store.wrapped import WrappedStore
+from repository.store.wrappers import Fault, FaultyStore
 from tests.contracts.store import StoreContract
 
 

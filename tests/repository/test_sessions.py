@@ -23,7 +23,8 @@ from repository.session_state import DEAD_AFTER, SESSION_PREFIX, load_sessions, 
 from repository.sessions import Session, open_session, reading_session
 from repository.snapshot import Snapshot, load_all
 from repository.store import Bytes, LocalStore, Store
-from repository.store.wrappers import Fault, FaultyStore, WrappedStore
+from repository.store.wrapped import WrappedStore
+from repository.store.wrappers import Fault, FaultyStore
 from repository.sweep import look_around
 from tests.repository.samples import back_up, new_repository, random_ids, receipt_of
 

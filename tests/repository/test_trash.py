@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,8 @@ from repository.repository import Repository
 from repository.seal import ObjectKind
 from repository.snapshot import Snapshot, load_all
 from repository.store import LocalStore, MemoryStore
-from repository.store.wrappers import Fault, FaultyStore, WrappedStore
+from repository.store.wrapped import WrappedStore
+from repository.store.wrappers import Fault, FaultyStore
 from repository.trash import TRASH_PREFIX, choose_trashed, forget, load_live, load_trash, purge, undelete
 from tests.repository.samples import back_up, content_of, new_repository
 from tests.repository.test_annotations import overwrite
@@ -95,7 +95,7 @@ SCRIPT = """
 import os, signal, sys
 from repository.repository import Repository
 from repository.store import LocalStore
-from repository.store.wrappers import WrappedStore
+from repository.store.wrapped import WrappedStore
 from repository.trash import forget, load_trash, undelete
 path, what, snapshot, steps = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 class Dying(WrappedStore):
@@ -283,7 +283,7 @@ def test_another_snapshot_under_the_same_id_is_not_overwritten() -> None:
     repository = new_repository()
     snapshot = back_up(repository, TREE)
     forget(repository, snapshot.id, "policy", NOW)
-    repository.put_object(ObjectKind.SNAPSHOT, snapshot.name, replace(snapshot, host="evil").encode())
+    repository.put_object(ObjectKind.SNAPSHOT, snapshot.name, snapshot._replace(host="evil").encode())
     with pytest.raises(Damaged):
         bring_back(repository, snapshot.id)
     assert places(repository, snapshot.id) == (True, True)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from repository.store import Bytes, Store
-from repository.store.wrappers import WrappedStore
+from repository.store.wrapped import WrappedStore
 
 Choose = Callable[[list[str]], str]
 """Of those who wait for a turn, sorted, the one whose turn it is."""

@@ -142,11 +142,22 @@ def test_both_are_killed_in_mid_run(site: Site) -> None:
 
 @pytest.mark.parametrize("site", ["vault"], indirect=True)
 def test_a_credential_is_rotated(site: Site) -> None:
-    before = (site.host.work / "credential").read_text()
+    """By its operator, by its host while it runs, and by its host after a SIGKILL."""
+    credential = site.host.work / "credential"
+    seen = [credential.read_text()]
     site.api.ok("POST", f"/api/v1/agents/{site.agent}/rotate-token")
-    assert site.host.run("rotate-token").returncode == 0
-    eventually(lambda: (site.host.work / "credential").read_text() != before)
+    eventually(lambda: credential.read_text() not in seen)
     eventually(lambda: not site.api.ok("GET", f"/api/v1/agents/{site.agent}")["rotation_pending"])
+    seen.append(credential.read_text())
+    assert site.host.run("rotate-token").returncode == 0
+    seen.append(credential.read_text())
+    site.host.kill()
+    done = site.host.run("rotate-token")
+    assert done.returncode == 0, done.stderr
+    seen.append(credential.read_text())
+    assert len(set(seen)) == 4
+    assert not site.api.ok("GET", f"/api/v1/agents/{site.agent}")["rotation_pending"]
+    site.host.start()
     job = site.add_job(schedule_cron=None)
     assert site.ended(site.run(job))["status"] == "success"
     assert site.api.ok("GET", f"/api/v1/agents/{site.agent}")["status"] == "online"

@@ -416,4 +416,95 @@ def upgrade() -> None:
     with op.batch_alter_table("run_lines", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_run_lines_run_uuid"), ["run_uuid", "kind", "sequence"], unique=False)
 
+    op.create_table(
+        "alert_events",
+        sa.Column("sequence", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("event", sa.String(length=16), nullable=False),
+        sa.Column("subject", sa.Uuid(), nullable=False),
+        sa.Column("said", sa.JSON(none_as_null=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["tenants.uuid"], name=op.f("fk_alert_events_tenant_id_tenants"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("sequence", name=op.f("pk_alert_events")),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "alert_targets",
+        sa.Column("uuid", sa.Uuid(), nullable=False),
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("name", sa.String(length=200), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("enabled", sa.Boolean(), nullable=False),
+        sa.Column("fields", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("sealed", sa.LargeBinary(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("message_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("remind_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("sent", sa.Integer(), nullable=False),
+        sa.Column("failed", sa.Integer(), nullable=False),
+        sa.Column("last_sent_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("failing_since", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["tenants.uuid"], name=op.f("fk_alert_targets_tenant_id_tenants"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("uuid", name=op.f("pk_alert_targets")),
+    )
+    with op.batch_alter_table("alert_targets", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_alert_targets_remind_at"), ["remind_at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_alert_targets_tenant_id"), ["tenant_id", "uuid"], unique=False)
+
+    op.create_table(
+        "alert_deliveries",
+        sa.Column("uuid", sa.Uuid(), nullable=False),
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("target_uuid", sa.Uuid(), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("content", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("claimed_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("done_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("detail", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["target_uuid"],
+            ["alert_targets.uuid"],
+            name=op.f("fk_alert_deliveries_target_uuid_alert_targets"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["tenants.uuid"], name=op.f("fk_alert_deliveries_tenant_id_tenants"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("uuid", name=op.f("pk_alert_deliveries")),
+    )
+    with op.batch_alter_table("alert_deliveries", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_alert_deliveries_state"), ["state", "due_at"], unique=False)
+        batch_op.create_index(
+            batch_op.f("ix_alert_deliveries_target_uuid"), ["target_uuid", "created_at", "uuid"], unique=False
+        )
+
+    op.create_table(
+        "alert_notices",
+        sa.Column("target_uuid", sa.Uuid(), nullable=False),
+        sa.Column("alert_uuid", sa.Uuid(), nullable=False),
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("sequence", sa.BigInteger(), nullable=False),
+        sa.Column("event", sa.String(length=16), nullable=False),
+        sa.Column("said", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["target_uuid"],
+            ["alert_targets.uuid"],
+            name=op.f("fk_alert_notices_target_uuid_alert_targets"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["tenants.uuid"], name=op.f("fk_alert_notices_tenant_id_tenants"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("target_uuid", "alert_uuid", name=op.f("pk_alert_notices")),
+    )
     # ### end Alembic commands ###

@@ -1,0 +1,123 @@
+"""Which process sends a message, and what became of it: at least once, under one UUID, and not for ever.
+
+A claim is a row's time in the future. A process that dies at it, also by SIGKILL, leaves the message to the next one
+when that time is over; the attempt has been counted, so that a message nobody survives ends too.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control.alerts.raising import raise_alert, resolve_alerts
+from control.alerts.tables import AlertDeliveryRow, AlertTargetRow
+from control.auth.tables import TenantRow
+
+CLAIM = timedelta(seconds=60)  # longer than any way of sending takes
+ATTEMPTS = 8  # over about fifteen hours
+FIRST, LONGEST, GROWTH = 30.0, 6 * 3600.0, 4.0  # seconds between attempts
+SPREAD = 0.2  # of a pause, so that what failed together does not come back together
+PER_TENANT = 2  # at a time: one whose targets are slow does not keep others waiting
+_LOOK = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A message that this process is to send."""
+
+    uuid: UUID
+    tenant: UUID
+    target: UUID
+    attempt: int
+    content: dict[str, Any]
+
+
+def pause(attempt: int, chance: float | None = None) -> timedelta:
+    """How long to wait after `attempt` (from 1) failed; `chance` from 0 to 1."""
+    seconds = min(LONGEST, FIRST * GROWTH ** (attempt - 1))
+    spread = 1 - SPREAD + 2 * SPREAD * (random.random() if chance is None else chance)
+    return timedelta(seconds=seconds * spread)
+
+
+def _is_due(at: datetime) -> Any:
+    free = or_(AlertDeliveryRow.claimed_until.is_(None), AlertDeliveryRow.claimed_until <= at)
+    return (AlertDeliveryRow.state == "waiting") & (AlertDeliveryRow.due_at <= at) & free
+
+
+async def is_due(db: AsyncSession, at: datetime) -> bool:
+    """Whether a message waits to be sent."""
+    return await db.scalar(select(AlertDeliveryRow.uuid).where(_is_due(at)).limit(1)) is not None
+
+
+async def claim(db: AsyncSession, at: datetime, most: int, busy: Counter[UUID]) -> list[Work]:
+    """Up to `most` messages, for this process alone. `busy`: how many of each tenant it is at."""
+    due = await db.execute(
+        select(AlertDeliveryRow.uuid, AlertDeliveryRow.tenant_id)
+        .join(TenantRow, TenantRow.uuid == AlertDeliveryRow.tenant_id)
+        .where(_is_due(at), TenantRow.suspended.is_(False))
+        .order_by(AlertDeliveryRow.due_at)
+        .limit(_LOOK)
+    )
+    taken: list[Work] = []
+    busy = Counter(busy)
+    for uuid, tenant in due.all():
+        if len(taken) >= most:
+            break
+        if busy[tenant] >= PER_TENANT:
+            continue
+        found = await db.execute(
+            update(AlertDeliveryRow)
+            .where(AlertDeliveryRow.uuid == uuid, _is_due(at))
+            .values(claimed_until=at + CLAIM, attempts=AlertDeliveryRow.attempts + 1)
+            .returning(AlertDeliveryRow.target_uuid, AlertDeliveryRow.attempts, AlertDeliveryRow.content)
+            .execution_options(synchronize_session=False)
+        )
+        for target, attempts, content in found:
+            taken.append(Work(uuid, tenant, target, attempts, content))
+            busy[tenant] += 1
+    return taken
+
+
+async def note_sent(db: AsyncSession, work: Work, detail: str, at: datetime) -> None:
+    """It is there."""
+    if await _end(db, work, "sent", detail, at):
+        values = {"sent": AlertTargetRow.sent + 1, "last_sent_at": at, "failing_since": None, "error": None}
+        await db.execute(update(AlertTargetRow).where(AlertTargetRow.uuid == work.target).values(**values))
+        await resolve_alerts(db, "undelivered", work.target)
+
+
+async def note_failed(db: AsyncSession, work: Work, why: str, at: datetime) -> None:
+    """It is not there: it is tried again, or given up, which is an alert of its own."""
+    target = await db.get(AlertTargetRow, work.target, populate_existing=True)
+    if target is None:
+        return
+    if work.attempt < ATTEMPTS:
+        again = update(AlertDeliveryRow).where(AlertDeliveryRow.uuid == work.uuid, AlertDeliveryRow.state == "waiting")
+        await db.execute(again.values(due_at=at + pause(work.attempt), claimed_until=None, detail=why))
+    elif await _end(db, work, "failed", why, at):
+        target.failed += 1
+        text = f"alerts do not reach {target.name}: {why}"
+        await raise_alert(db, work.tenant, "undelivered", target.uuid, text, severity="critical", lasting=True)
+    target.failing_since, target.error = target.failing_since or at, why
+    await db.flush()
+
+
+async def _end(db: AsyncSession, work: Work, state: str, detail: str, at: datetime) -> bool:
+    """Whether it was this that ended it."""
+    ended = update(AlertDeliveryRow).where(AlertDeliveryRow.uuid == work.uuid, AlertDeliveryRow.state == "waiting")
+    values = {"state": state, "detail": detail, "done_at": at, "claimed_until": None}
+    return bool((await db.execute(ended.values(**values))).rowcount)  # type: ignore[attr-defined]
+
+
+async def hurry(db: AsyncSession, target: UUID, at: datetime) -> None:
+    """What waits for a target that was changed is tried at once."""
+    waiting = (AlertDeliveryRow.target_uuid == target) & (AlertDeliveryRow.state == "waiting")
+    free = AlertDeliveryRow.claimed_until.is_(None)
+    await db.execute(update(AlertDeliveryRow).where(waiting, free).values(due_at=at, attempts=0))
