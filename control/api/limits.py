@@ -27,6 +27,7 @@ class Allowance:
 CLASSES = {
     "login": Allowance(0.2, 10),
     "enrol": Allowance(2, 50),
+    "costly": Allowance(0.5, 20),  # starts a program, or asks another server
     "failures": Allowance(1, 60),  # requests without a valid secret, per address
     "ordinary": Allowance(50, 500),
     "agent": Allowance(20, 200),
