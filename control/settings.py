@@ -58,6 +58,8 @@ class ServerSettings(BaseModel):
     log_level: Annotated[str, Field(pattern="^(debug|info|warn|error)$")] = "info"
     log_format: Annotated[str, Field(pattern="^(auto|json|text)$")] = "auto"
     rate_limits: bool = True
+    removed_days: Annotated[int, Field(ge=0, le=3650)] = 7
+    """For how long a removed repository can be brought back before its objects in the vault are deleted."""
     session_hours: Annotated[int, Field(ge=1, le=720)] = 12
     alert_networks: tuple[Network, ...] = ()
     """Where alert targets may be besides the internet."""

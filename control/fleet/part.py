@@ -18,6 +18,7 @@ from control.fleet.watching import watch
 from control.installer import routes as installer_routes
 from control.installer.command import Installer
 from control.jobs import routes as job_routes
+from control.repositories import maintenance, removing
 from control.repositories import routes as repository_routes
 from control.restores import routes as restore_routes
 from control.runs import routes as run_routes
@@ -72,6 +73,8 @@ def parts() -> Sequence[Part]:
         Part("agents", routes.routes, start, lead),
         Part("agent", host_routes.routes),
         Part("repositories", repository_routes.routes),
+        Part("removed repositories", removing.routes, None, removing.lead),
+        Part("maintenance", maintenance.routes),
         Part("jobs", job_routes.routes),
         Part("runs", run_routes.routes),
         Part("restores", restore_routes.routes),

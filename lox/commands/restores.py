@@ -16,6 +16,7 @@ BACKUP_COLUMNS = (
     ("UUID", "uuid"), ("TIME", "time"), ("SNAPSHOT", "snapshot"), ("FILES", "files"), ("BYTES", "bytes"),
     ("COMPLETE", "complete"),
 )  # fmt: skip
+LIMIT_MAX = 100_000  # entries that a server lists at a time
 RESTORE_COLUMNS = (
     ("UUID", "uuid"), ("STATUS", "status"), ("TYPE", "restore_type"), ("TARGET", "target_path"),
     ("STARTED", "started_at"), ("FINISHED", "finished_at"),
@@ -50,14 +51,19 @@ def backups(ctx: click.Context, /, agent: str | None, job: str | None, last: int
 @click.argument("backup", metavar="BACKUP")
 @click.argument("path", metavar="PATH", default="/")
 @option("--pattern", metavar="PATTERN", help="All below PATH that match.")
-@option("--limit", type=click.IntRange(1, 100_000), default=1000, show_default=True, metavar="N", help="How many.")
+@option("--limit", type=click.IntRange(1, LIMIT_MAX), default=1000, show_default=True, metavar="N", help="How many.")
 @server_option
 @click.pass_context
 def files(ctx: click.Context, /, backup: str, path: str, pattern: str | None, limit: int, server: str | None) -> None:
     """List what a backup holds in a folder. The agent looks, for it has the key."""
     client, output = client_of(server), output_of(ctx)
     uuid = found(client, BACKUPS, backup)["uuid"]
-    for entry in client.lines(BACKUPS, uuid, "files", path=path, pattern=pattern, limit=limit):
+    asked = min(limit + 1, LIMIT_MAX)  # one more tells whether there are more
+    for number, entry in enumerate(client.lines(BACKUPS, uuid, "files", path=path, pattern=pattern, limit=asked)):
+        if number == limit:
+            output.event("more", limit=limit)
+            output.note(f"There is more than {limit:,}: see --limit and --pattern.")
+            break
         output.event("entry", **event_fields(entry))
         output.line(f"{cell(entry.get('bytes')):>14}  {cell(entry.get('modified_at')):<19}  {cell(entry.get('path'))}")
 

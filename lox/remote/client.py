@@ -71,9 +71,9 @@ class Client:
         """The object as it is then."""
         return self._sent("PATCH", _path(path, {}), body)
 
-    def delete(self, *path: str) -> None:
+    def delete(self, *path: str, **query: object) -> None:
         """Nothing, if it is gone."""
-        self._sent("DELETE", _path(path, {}))
+        self._sent("DELETE", _path(path, query))
 
     def pages(self, *path: str, most: int | None = None, **query: object) -> Iterator[Fields]:
         """The items of a list, `most` of them, page by page."""

@@ -56,6 +56,8 @@ def _when() -> list[Any]:
                help="What becomes of times at which the host was off. [server: run_once]"),
         option("--overlap", "overlap_policy", type=click.Choice(["skip", "queue"]), section=_WHEN,
                help="When the run before has not ended. [server: skip]"),
+        option("--max-duration", "max_duration_seconds", metavar="SECONDS|none", section=_WHEN,
+               help="Stop a backup that takes longer; it has failed then."),
         option("--enabled/--disabled", "enabled", default=None, section=_WHEN, help="Whether the schedule counts."),
     ]  # fmt: skip
 

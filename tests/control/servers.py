@@ -20,7 +20,7 @@ from uuid import UUID
 import aiohttp
 
 PASSWORD = "correct horse battery"
-START_SECONDS = 120.0
+START_SECONDS = 120.0  # on a machine that does much else
 
 
 def free_port() -> int:

@@ -90,6 +90,8 @@ def test_from_login_to_files_that_are_back(site: Site, host: AgentProcess, tmp_p
     (backup,) = lox.json("restores", "backups", "--agent", "web-1")
     names = [line["path"] for line in lox.json("restores", "files", backup["uuid"][:13], str(host.data))]
     assert any(name.endswith("index.php") for name in names) and not any("skipped" in name for name in names)
+    first, more = lox.json("restores", "files", backup["uuid"], str(host.data), "--limit", "1")
+    assert first["type"] == "entry" and more == {"type": "more", "schema": 1, "limit": 1}
     target = tmp_path / "restore" / "some"
     lox("restores", "start", backup["uuid"], f"{host.data}/index.php", "--target", target, "--wait").ok()
     assert (target / str(host.data)[1:] / "index.php").read_text() == "<?php"
