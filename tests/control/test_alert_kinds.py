@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any, get_args
 from uuid import uuid4
 
+import psutil
 import pytest
+from sqlalchemy import update
 
+from control.alerts.tables import AlertDeliveryRow
 from control.db import everything
 from control.db.engine import make_engine, make_sessions
 from control.fleet.watching import look
@@ -22,6 +25,7 @@ from model.wire.alerts import AlertKind
 from tests.agent import processes
 from tests.control import receivers
 from tests.control.hosts import Host, add_job, add_repository, back_up, enrolled, registration
+from tests.control.postgres import Cluster
 from tests.control.receivers import Receiver
 from tests.control.servers import Client, RunningServer, Tenant, make_tenant, running
 
@@ -194,3 +198,39 @@ def test_a_server_that_is_killed_at_it_sends_it_again_and_not_for_ever(tmp_path:
         assert (delivery["state"], delivery["uuid"]) == ("sent", first.headers["webhook-id"])
         assert delivery["attempts"] >= 2
         assert server.stop() == 0 and hook.came.empty()
+
+
+def test_of_two_processes_one_sends_and_the_next_takes_over(tmp_path: Path, hook: Receiver, postgres: Cluster) -> None:
+    database, allowed = postgres.database(), "127.0.0.1/32"
+    two = {"LOX_SERVER_PROCESSES": "2", "LOX_SERVER_ALERT_NETWORKS": allowed}
+    with running(tmp_path / "two", database=database, **two) as server:
+        tenant = make_tenant(server, "Two")
+        body = {"name": "slow", "webhook": {"url": hook.url}, "wait_seconds": 0, "quiet_seconds": 0}
+        path = f"{TARGETS}/{tenant.api.ok('POST', TARGETS, body)['uuid']}"
+        add_repository(tenant)
+        host = enrolled(tenant)
+        hook.go.clear()
+        fail(host, add_job(tenant, host))
+        first = hook.next()
+        assert server.process is not None
+        (sender,) = [one for one in psutil.Process(server.process.pid).children() if hook.port in _peers(one)]
+        sender.kill()
+        hook.go.set()
+        asyncio.run(_release(database))
+        second = hook.next()
+        assert (second.headers["webhook-id"], second.body) == (first.headers["webhook-id"], first.body)
+        eventually(lambda: tenant.api.ok("GET", path)["sent"] == 1)
+        assert server.stop() == 0 and hook.came.empty()
+
+
+def _peers(process: psutil.Process) -> set[int]:
+    """Ports to which a process has connections."""
+    return {one.raddr.port for one in process.net_connections("tcp") if one.raddr}
+
+
+async def _release(database: str) -> None:
+    """As if a minute had passed since a message was claimed."""
+    engine = make_engine(database)
+    async with make_sessions(engine).begin() as db:
+        await db.execute(update(AlertDeliveryRow).values(claimed_until=AlertDeliveryRow.created_at))
+    await engine.dispose()
