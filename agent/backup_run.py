@@ -14,7 +14,7 @@ from agent.hooks import HookResult, run_hook
 from agent.host import Host, Outcome
 from agent.logs import log
 from agent.maintenance_run import forgotten, pruned
-from agent.pings import ping
+from agent.pings import ending, ping
 from agent.repositories import Place, trouble_of
 from agent.state import StateUnwritable
 from agent.telling import Teller, summary_of_backup
@@ -46,7 +46,7 @@ class BackupRun:
     async def run(self) -> None:
         """From the first event to the last. If the task is cancelled, the row stays: the next agent takes it up."""
         self.teller.started()
-        ping(self.host, self.job.ping_url, "start", self.teller.row.run)
+        self._ping("start")
         outcome = await self._guarded()
         outcome = await self._after(outcome)
         if outcome.good and (gone := await self._retain()):
@@ -54,8 +54,11 @@ class BackupRun:
         if self.teller.row.body.get("uncounted"):
             self.host.metrics.failed(lines.label(self.job, self.job.uuid), outcome.status)
         self.teller.ended(outcome.status, outcome.code, outcome.summary, outcome.error)
-        ping(self.host, self.job.ping_url, "" if outcome.good else "fail", self.teller.row.run)
+        self._ping(ending(outcome.good, outcome.code))
         self._log(outcome)
+
+    def _ping(self, what: str) -> None:
+        ping(self.job.ping_url, what, self.teller.row.run, this_host=self.host.config.allow_ping_this_host)
 
     def _log(self, outcome: Outcome) -> None:
         told = {"job": self.job.name, "run": str(self.teller.row.run), "status": outcome.status}

@@ -15,6 +15,7 @@ from agent.bandwidth import clear
 from agent.host import Host, place_of
 from agent.logs import log
 from agent.maintenance_run import MaintenanceRun
+from agent.pings import ping
 from agent.repositories import Place
 from agent.restore_run import RestoreRun
 from agent.schedule import Schedule, Skipped, Wanted
@@ -273,6 +274,7 @@ class Runner:
         await _settled(teller)
         if self.policy is not None and (job := _found(self.policy, row.job)) is not None:
             self.host.metrics.failed(lines.label(job, job.uuid))
+            ping(job.ping_url, "fail", row.run, this_host=self.host.config.allow_ping_this_host)
 
     async def _late_hook(self, row: RunRow) -> None:
         """The script after a backup that did not get to it."""
