@@ -10,6 +10,7 @@ import base64
 import hashlib
 import hmac
 import struct
+import threading
 import unicodedata
 from dataclasses import dataclass
 
@@ -42,6 +43,9 @@ def purpose_info(purpose: str, repo_id: bytes) -> bytes:
     """The HKDF info of a key: "lox", "v1", purpose, repository id, each after its length in one byte."""
     parts = (b"lox", b"v1", purpose.encode(), repo_id)
     return b"".join(struct.pack("<B", len(part)) + part for part in parts)
+
+
+_ALONE = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -88,13 +92,14 @@ def stretch_password(password: str, salt: bytes, params: KdfParams) -> tuple[byt
 
     typed = unicodedata.normalize("NFC", password).encode("utf-8", errors="surrogateescape")
     try:
-        derived = Argon2id(
-            salt=salt,
-            length=2 * KEY_SIZE,
-            iterations=params.iterations,
-            lanes=params.lanes,
-            memory_cost=params.memory_kib,
-        ).derive(typed)
+        with _ALONE:  # OpenSSL 3 has threads of its own for lanes: two derivations at once wait for each other for ever
+            derived = Argon2id(
+                salt=salt,
+                length=2 * KEY_SIZE,
+                iterations=params.iterations,
+                lanes=params.lanes,
+                memory_cost=params.memory_kib,
+            ).derive(typed)
     except MemoryError as error:
         raise LoxError("not enough memory to check the password", why=f"it takes {params.memory_kib} KiB") from error
     except UnsupportedAlgorithm as error:
