@@ -22,6 +22,7 @@ REPO_ID_SIZE = 16
 _MEMORY_CAP = 2 << 20  # KiB
 _ITERATIONS_CAP = 16
 _LANES_CAP = 16
+_ALONE = threading.Lock()  # of one derivation at a time
 _CHECKSUM_SIZE = 3
 _GROUP = 7
 # Letters and digits people confuse; base32 has neither 0, 1 nor 8, and the checksum settles a wrong guess.
@@ -43,9 +44,6 @@ def purpose_info(purpose: str, repo_id: bytes) -> bytes:
     """The HKDF info of a key: "lox", "v1", purpose, repository id, each after its length in one byte."""
     parts = (b"lox", b"v1", purpose.encode(), repo_id)
     return b"".join(struct.pack("<B", len(part)) + part for part in parts)
-
-
-_ALONE = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, repr=False)
