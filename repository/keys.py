@@ -10,6 +10,7 @@ import base64
 import hashlib
 import hmac
 import struct
+import threading
 import unicodedata
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ REPO_ID_SIZE = 16
 _MEMORY_CAP = 2 << 20  # KiB
 _ITERATIONS_CAP = 16
 _LANES_CAP = 16
+_ALONE = threading.Lock()  # of one derivation at a time
 _CHECKSUM_SIZE = 3
 _GROUP = 7
 # Letters and digits people confuse; base32 has neither 0, 1 nor 8, and the checksum settles a wrong guess.
@@ -88,13 +90,14 @@ def stretch_password(password: str, salt: bytes, params: KdfParams) -> tuple[byt
 
     typed = unicodedata.normalize("NFC", password).encode("utf-8", errors="surrogateescape")
     try:
-        derived = Argon2id(
-            salt=salt,
-            length=2 * KEY_SIZE,
-            iterations=params.iterations,
-            lanes=params.lanes,
-            memory_cost=params.memory_kib,
-        ).derive(typed)
+        with _ALONE:  # OpenSSL 3 has threads of its own for lanes: two derivations at once wait for each other for ever
+            derived = Argon2id(
+                salt=salt,
+                length=2 * KEY_SIZE,
+                iterations=params.iterations,
+                lanes=params.lanes,
+                memory_cost=params.memory_kib,
+            ).derive(typed)
     except MemoryError as error:
         raise LoxError("not enough memory to check the password", why=f"it takes {params.memory_kib} KiB") from error
     except UnsupportedAlgorithm as error:

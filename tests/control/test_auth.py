@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
+from control.auth.passwords import Passwords
 from tests.control.servers import PASSWORD, Client, RunningServer, Tenant, log_in, make_tenant, running
 
 
@@ -88,3 +92,28 @@ def test_a_server_that_was_killed_comes_back_with_what_it_had(tmp_path: Path) ->
         server.start()
         assert "kept" in [token["name"] for token in tenant.admin.ok("GET", "/api/v1/api-tokens")["items"]]
         assert server.stop() == 0
+
+
+def test_people_who_log_in_at_the_same_time_are_all_answered(tenant: Tenant) -> None:
+    """Two derivations with several lanes at once waited for each other for ever, and with them all who came after."""
+    server = tenant.admin.server
+    with ThreadPoolExecutor(6) as pool:
+        wrong = [
+            pool.submit(Client(server), "POST", "/api/v1/auth/login", {"email": tenant.email, "password": "x"})
+            for _ in range(4)
+        ]
+        right = [pool.submit(log_in, server, tenant.email) for _ in range(2)]
+        assert [one.result(240).status for one in wrong] == [401] * 4
+        assert all(one.result(240).cookie for one in right)
+
+
+def test_a_password_that_was_kept_with_more_lanes_is_known() -> None:
+    kept = Argon2id(salt=b"0123456789abcdef", length=32, iterations=1, lanes=2, memory_cost=64).derive_phc_encoded(
+        b"old"
+    )
+    passwords = Passwords()
+
+    async def all_at_once() -> list[bool]:
+        return await asyncio.gather(*(passwords.verify(text, kept) for text in ["old", "new"] * 8))
+
+    assert asyncio.run(all_at_once()) == [True, False] * 8

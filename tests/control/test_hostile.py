@@ -23,10 +23,14 @@ def test_who_guesses_holds_up_nobody_else_at_the_same_address(tmp_path: Path) ->
     with running(tmp_path, LOX_SERVER_RATE_LIMITS="true") as server, ThreadPoolExecutor(8) as pool:
         tenant = make_tenant(server, "Alpha")
         host = enrolled(tenant)
-        made = [tenant.api.ok("POST", "/api/v1/agents", {"hostname": f"h{n}", "os": "linux"}) for n in range(80)]
+        made = [tenant.api.ok("POST", "/api/v1/agents", {"hostname": f"h{n}", "os": "linux"}) for n in range(70)]
         guess = Client(server, WRONG)
-        seen = Counter(pool.map(lambda _: guess("GET", "/api/v1/agent/policy").status, range(400)))
-        assert set(seen) == {401, 429}, "guesses run into the limit"
+        seen = set[int]()
+        for _ in range(50):
+            seen |= set(pool.map(lambda _: guess("GET", "/api/v1/agent/policy").status, range(40)))
+            if 429 in seen:
+                break
+        assert seen == {401, 429}, "guesses run into the limit"
         assert host.beat().status == 200
         ask = Client(server)
         rolled_out = Counter(
@@ -35,7 +39,7 @@ def test_who_guesses_holds_up_nobody_else_at_the_same_address(tmp_path: Path) ->
                 made,
             )
         )
-        assert rolled_out == {200: 80}, "a roll-out behind one address is no attack"
+        assert rolled_out == {200: 70}, "a roll-out behind one address is no attack"
 
 
 @pytest.mark.parametrize(
