@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Name → what the help says. Each is `command` in control/commands/<name>.py, with _ for -.
 COMMANDS = {
     "run": "Be the server until stopped; what the service runs.",
-    "check": "Check settings, database, certificate and audit log.",
+    "check": "Check settings, database, certificate, audit log and secrets.",
     "migrate": "Bring the database to the form that this version needs.",
     "create-admin": "Make an administrator, and a tenant for them.",
     "reset-password": "Give a person a new password.",

@@ -30,12 +30,12 @@ class Sealer:
     def seal(self, about: bytes, secret: dict[str, Any]) -> bytes:
         """`secret` as it is kept. Raises ConfigError if there can be no key."""
         nonce = os.urandom(_NONCE)
-        return nonce + self._with_key().encrypt(nonce, json.dumps(secret).encode(), about)
+        return nonce + self._with_key(make=True).encrypt(nonce, json.dumps(secret).encode(), about)
 
     def open(self, about: bytes, sealed: bytes) -> dict[str, Any]:
         """The secret. Raises ConfigError if the key is another one, or the bytes were changed."""
         try:
-            opened = self._with_key().decrypt(sealed[:_NONCE], sealed[_NONCE:], about)
+            opened = self._with_key(make=False).decrypt(sealed[:_NONCE], sealed[_NONCE:], about)
         except (InvalidTag, ValueError):
             raise ConfigError(
                 "a stored secret cannot be opened", subject=str(self._path), why="it was sealed with another key",
@@ -45,19 +45,20 @@ class Sealer:
         assert isinstance(found, dict)
         return found
 
-    def _with_key(self) -> AESGCM:
+    def _with_key(self, make: bool) -> AESGCM:
         if self._cipher is None:
             try:
+                if make and not self._path.exists():
+                    _make(self._path)
                 self._cipher = AESGCM(_key(self._path))
             except (OSError, ValueError) as error:
-                raise ConfigError("cannot use the server's key", subject=str(self._path), why=str(error)) from error
+                why = (getattr(error, "strerror", None) or str(error)).lower()
+                raise ConfigError("cannot use the server's key", subject=str(self._path), why=why) from error
         return self._cipher
 
 
 def _key(path: Path) -> bytes:
-    """The key of the file, made if there is none. Raises OSError, ValueError."""
-    if not path.exists():
-        _make(path)
+    """The key of the file. Raises OSError, ValueError."""
     key = path.read_bytes()
     if len(key) != _KEY:
         raise ValueError(f"it has {len(key)} bytes, not {_KEY}")

@@ -47,7 +47,7 @@ class Watch:
             self.refused = "files cannot be read here"
             raise PermissionError(self.refused)
         if event in _CONNECTS and not self._may(arguments[0], arguments[1]):
-            self.refused = "this address is not of the internet, nor of the setting alert_networks"
+            self.refused = "it has no address in the internet, nor in the setting alert_networks"
             raise PermissionError(self.refused)
 
     def _readable(self, path: Any, flags: Any) -> bool:

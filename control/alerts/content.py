@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -55,8 +56,8 @@ def text_of(content: dict[str, Any]) -> str:
     for one in content["alerts"]:
         lines.append(_line(one))
         where = [f"{name} {one[key]}" for name, key in (("agent", "agent_name"), ("job", "job_name")) if one.get(key)]
-        ended = f", resolved {one['resolved_at']}" if one.get("resolved_at") else ""
-        lines.append("    " + ", ".join([one["kind"], *where, f"since {one['raised_at']}"]) + ended)
+        ended = f", resolved {_when(one['resolved_at'])}" if one.get("resolved_at") else ""
+        lines.append("    " + ", ".join([one["kind"], *where, f"since {_when(one['raised_at'])}"]) + ended)
     left = content["total"] - len(content["alerts"])
     if left:
         lines.append(f"... and {left} more")
@@ -66,6 +67,10 @@ def text_of(content: dict[str, Any]) -> str:
 def clean(text: str) -> str:
     """`text`, parts of which hosts wrote, on one line and without what a terminal would obey."""
     return text if text.isascii() and text.isprintable() else "".join(visible(one, double=False) for one in text)
+
+
+def _when(text: str) -> str:
+    return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _line(alert: dict[str, Any]) -> str:

@@ -46,7 +46,7 @@ class Guard:
         if not good:
             if plain and any(self.may(one, host) for one in found):
                 raise NotSent(f"{host}: without TLS a message goes only to networks of the setting alert_networks")
-            raise NotSent(f"{host} is {found[0]}, which is not of the internet, nor of the setting alert_networks")
+            raise NotSent(f"{host} has no address in the internet, nor in the setting alert_networks")
         return good
 
     def may(self, one: Address, host: str = "", *, plain: bool = False) -> bool:

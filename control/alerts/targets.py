@@ -97,15 +97,16 @@ def _same_password(row: AlertTargetRow, mail: dict[str, Any], kept: dict[str, An
 
 def seal(services: Services, row: AlertTargetRow, secrets: dict[str, Any]) -> None:
     """Keeps the secrets of a target. Raises ConfigError."""
-    row.sealed = services.part(Sealer).seal(_about(row), secrets)
+    row.sealed = services.part(Sealer).seal(about(row), secrets)
 
 
 def secrets_of(services: Services, row: AlertTargetRow) -> dict[str, Any]:
     """What was kept. Raises ConfigError if it cannot be opened."""
-    return services.part(Sealer).open(_about(row), row.sealed)
+    return services.part(Sealer).open(about(row), row.sealed)
 
 
-def _about(row: AlertTargetRow) -> bytes:
+def about(row: AlertTargetRow) -> bytes:
+    """What its secrets are bound to."""
     return b"alert-target" + row.tenant_id.bytes + row.uuid.bytes
 
 
@@ -139,7 +140,7 @@ def _check_literal(guard: Guard, field: str, host: str) -> None:
     except ValueError:
         return
     if not guard.may(one, host):
-        raise Invalid(field, f"{host} is not of the internet, nor of the setting alert_networks")
+        raise Invalid(field, f"{host} is not in the internet, nor in the setting alert_networks")
 
 
 async def check_names(session: AsyncSession, tenant: UUID, body: BaseModel) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.pass_obj
 def command(options: Options) -> int:
-    """Check settings, database, certificate and audit log.
+    """Check settings, database, certificate, audit log and secrets.
 
     Tells the newest hash of each audit log: noted elsewhere, it shows later whether rows were taken out or changed.
     """
@@ -39,8 +39,32 @@ def command(options: Options) -> int:
             f"audit of {name}: {verdict.rows} rows, {state}, head {verdict.head.hex()}",
             **fields, intact=verdict.broken is None, why=verdict.why,
         )  # fmt: skip
-    broken = any(verdict.broken is not None for verdict in verdicts.values())
+    targets, closed = asyncio.run(_targets(settings))
+    state = f"the secrets of {closed} cannot be opened, give them again" if closed else "their secrets can be opened"
+    options.tell(f"alert targets: {targets}; {state}", what="alert targets", targets=targets, closed=closed)
+    broken = closed > 0 or any(verdict.broken is not None for verdict in verdicts.values())
     return ExitCode.DAMAGE_FOUND if broken else ExitCode.OK
+
+
+async def _targets(settings: ServerSettings) -> tuple[int, int]:
+    """How many alert targets there are, and how many have secrets that the server's key does not open."""
+    from sqlalchemy import select
+
+    from control.alerts.tables import AlertTargetRow
+    from control.alerts.targets import about
+    from control.db.opening import transaction
+    from control.sealing import Sealer
+    from model.errors import ConfigError
+
+    sealer, count, closed = Sealer(settings.data_dir), 0, 0
+    async with transaction(settings) as db:
+        for row in await db.scalars(select(AlertTargetRow)):
+            count += 1
+            try:
+                sealer.open(about(row), row.sealed)
+            except ConfigError:
+                closed += 1
+    return count, closed
 
 
 async def _verdicts(settings: ServerSettings) -> dict[str, Verdict]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from tests.agent import processes
 from tests.control import receivers
 from tests.control.hosts import Host, add_job, add_repository, back_up, enrolled
 from tests.control.receivers import Mailbox, Posted, Receiver
-from tests.control.servers import RunningServer, Tenant
+from tests.control.servers import RunningServer, Tenant, lox_server, make_tenant, running
 
 TARGETS = "/api/v1/alert-targets"
 eventually = partial(processes.eventually, seconds=90.0)
@@ -149,7 +150,9 @@ def test_chat_services_by_apprise(mine: Tenant, hook: Receiver) -> None:
     assert "this is a test of an alert target" in hook.next().body.decode()
     hook.statuses, hook.location = [307], "http://127.0.0.2:9/elsewhere"
     tried = mine.api.ok("POST", f"{TARGETS}/{made['uuid']}/test")
-    assert not tried["sent"] and "not of the internet" in tried["detail"], "where a redirect leads is looked at too"
+    assert not tried["sent"] and "no address in the internet" in tried["detail"], (
+        "where a redirect leads is looked at too"
+    )
     for url, why in (("syslog://localhost", "none of the services"), ("slack://x", "does not understand")):
         refused = mine.api("POST", TARGETS, {**body, "apprise": {"url": url}})
         assert refused.status == 422 and why in refused.body["detail"]
@@ -270,7 +273,7 @@ def test_what_no_target_can_be(tenant: Tenant, body: dict[str, Any], field: str)
 def test_names_that_lead_back_are_refused_when_it_is_sent(tenant: Tenant, host: str) -> None:
     made = tenant.api.ok("POST", TARGETS, {"name": host, "webhook": {"url": f"https://{host}/latest"}})
     tried = tenant.api.ok("POST", f"{TARGETS}/{made['uuid']}/test")
-    assert not tried["sent"] and "not of the internet" in tried["detail"]
+    assert not tried["sent"] and "no address in the internet" in tried["detail"]
 
 
 def test_a_redirect_is_not_followed(mine: Tenant, hook: Receiver) -> None:
@@ -279,3 +282,25 @@ def test_a_redirect_is_not_followed(mine: Tenant, hook: Receiver) -> None:
     tried = mine.api.ok("POST", f"{TARGETS}/{made['uuid']}/test")
     assert not tried["sent"] and "redirects are not followed" in tried["detail"]
     assert hook.next() and hook.came.empty()
+
+
+@pytest.mark.slow
+def test_a_server_that_lost_its_key_says_so_and_takes_secrets_anew(tmp_path: Path, hook: Receiver) -> None:
+    with running(tmp_path / "lost", LOX_SERVER_ALERT_NETWORKS="127.0.0.1/32") as server:
+        tenant = make_tenant(server, "Lost")
+        path = f"{TARGETS}/{add_webhook(tenant, hook)['uuid']}"
+        assert "alert targets: 1; their secrets can be opened" in lox_server(server.data_dir, "check")
+        (server.data_dir / "secrets.key").unlink()
+        server.stop()
+        with pytest.raises(subprocess.CalledProcessError) as failed:
+            lox_server(server.data_dir, "check")
+        assert failed.value.returncode == 15 and "the secrets of 1 cannot be opened" in failed.value.output
+        assert not (server.data_dir / "secrets.key").exists(), "a check makes nothing"
+        server.start()
+        tried = tenant.api.ok("POST", f"{path}/test")
+        assert not tried["sent"] and "no such file" in tried["detail"]
+        tenant.api.ok("PATCH", path, {"webhook": {"url": hook.url}})
+        secret = tenant.api.ok("POST", f"{path}/rotate-secret")["secret"]
+        assert tenant.api.ok("POST", f"{path}/test")["sent"]
+        posted = hook.next()
+        assert example()(secret, posted.headers, posted.body)
