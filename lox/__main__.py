@@ -14,7 +14,6 @@ from lox import signals
 from lox.app import build
 from lox.output import close_stdout, open_missing_streams, utf8_streams
 from lox.settings import Settings, early_settings
-from lox.trouble import report
 from model.exits import ExitCode
 
 OPEN_FILES = 65_536
@@ -68,6 +67,8 @@ def _run(arguments: list[str], settings: Settings) -> int:
 def _ended(error: BaseException, settings: Settings) -> int:
     if isinstance(error, SystemExit):
         raise error
+    from lox.trouble import report  # most commands end well
+
     try:
         sys.stdout.flush()
     except OSError:

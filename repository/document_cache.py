@@ -77,6 +77,8 @@ def load_family(
     known = {} if cache is None else _known(cache, family)
     # One of another length was cut off or exchanged since: what it says now counts.
     fresh, unreadable = _read(repository, family, [one[0] for one in there if one not in known])
+    if not fresh and list(known) == there:
+        return Loaded({name: value for (name, _), value in known.items()}, [])
     found = {one[0]: known[one] if one in known else fresh[one[0]] for one in there if one in known or one[0] in fresh}
     if cache is not None and (any(map(family.lasting, fresh.values())) or len(known) > 2 * len(found)):
         cache.write(*_packed(family, [(one, found[one[0]]) for one in there if one[0] in found]))

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, chain, repeat
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 from repository.document_cache import Packed
 from repository.manifest_root import ManifestRoot
 from repository.snapshot import SNAPSHOT_PREFIX, Snapshot
+
+T = TypeVar("T")
 
 _NUMBERS = ("time", "started", "finished", "problems")
 _ROOT_NUMBERS = ("parts", "rows", "bytes")
 _COLUMNS = len(_NUMBERS) + len(_ROOT_NUMBERS) + 2  # beside them: which of the commons, and how many chunks
 _WORD, _ID = 8, 32  # bytes of a number and of a chunk id
 _COMMON = ("host", "user", "mode", "program", "extra", "paths", "excludes", "tags", "hosts")
+_FIELDS = len(_COMMON) + 1  # beside them: which numbers `stats` has
 _OWN = ("id", "parent", "stats", "root", "original")
 # What is not packed would be lost without a word; what has a writer is never packed.
 assert {*_NUMBERS, *_COMMON, *_OWN, "writer"} == set(Snapshot._fields)
@@ -85,22 +88,35 @@ def _opened(
 
 def unpack_snapshots(names: Sequence[str], document: Any, body: bytes) -> Iterator[Snapshot]:
     """The snapshots again. Raises ValueError, TypeError, KeyError, IndexError for what was packed otherwise."""
-    at, rows = len(SNAPSHOT_PREFIX), len(names)
+    at = len(SNAPSHOT_PREFIX)
     commons = [_opened(*common) for common in document["commons"]]
     originals = {int(row): (bytes.fromhex(made[0]), made[1]) for row, made in document["originals"].items()}
-    columns, lengths, counts, ids = _split(body, rows, commons)
-    first = counted = 0
-    for row, (name, parent, time, started, finished, problems, parts, entries, size, common, chunks) in enumerate(
-        zip(names, document["parents"], *columns, strict=True)
-    ):
-        host, user, mode, program, extra, paths, excludes, tags, keys, hosts = commons[common]
-        end, numbers = first + chunks, counts[counted : counted + len(keys)]
-        root = ManifestRoot(tuple(ids[first:end]), tuple(lengths[first:end]), parts, entries, size)
-        yield Snapshot(
-            time, started, finished, host, user, paths, mode, root, parent, tags, excludes, problems,
-            dict(zip(keys, numbers, strict=True)), program, name[at:], "", originals.get(row), hosts, extra,
-        )  # fmt: skip
-        first, counted = end, counted + len(keys)
+    columns, lengths, counts, ids = _split(body, len(names), commons)
+    times, started, finished, problems, *sizes, common, chunks = columns
+    roots = _made(ManifestRoot, _runs(ids, chunks), _runs(lengths, chunks), *sizes)
+    host, user, mode, program, extra, paths, excludes, tags, keys, hosts = (
+        [each[field] for each in map(commons.__getitem__, common)] for field in range(_FIELDS)
+    )
+    numbers = _runs(counts, list(map(len, keys)))
+    stats = [dict(zip(some, values, strict=True)) for some, values in zip(keys, numbers, strict=True)]
+    yield from _made(
+        Snapshot, times, started, finished, host, user, paths, mode, roots, document["parents"], tags, excludes,
+        problems, stats, program, [name[at:] for name in names], repeat("", len(names)),
+        [originals.get(row) for row in range(len(names))], hosts, extra,
+    )  # fmt: skip
+
+
+def _made(kind: type[T], *columns: Iterable[Any]) -> Iterator[T]:
+    """Tuples of this kind, a column for each of its fields: without a call of Python for each."""
+    return map(tuple.__new__, repeat(kind), zip(*columns, strict=True))  # type: ignore[arg-type]
+
+
+def _runs(values: Sequence[Any], counts: Sequence[int]) -> Iterable[tuple[Any, ...]]:
+    """The values in runs of so many."""
+    if len(values) == len(counts) and set(counts) <= {1}:  # nearly all manifests begin in one chunk
+        return zip(values, strict=True)
+    ends = list(accumulate(counts))
+    return [tuple(values[end - count : end]) for end, count in zip(ends, counts, strict=True)]
 
 
 def _split(
@@ -112,7 +128,7 @@ def _split(
     columns = [numbers[begin : begin + rows] for begin in range(0, fixed, rows)] if rows else [[]] * _COLUMNS
     if min(columns[-1], default=0) < 0 or min(columns[-2], default=0) < 0:
         raise ValueError("less than nothing")
-    chunks, counts = sum(columns[-1]), sum(len(commons[common][8]) for common in columns[-2])
+    chunks, counts = sum(columns[-1]), sum(len(commons[common][_FIELDS - 2]) for common in columns[-2])
     end = (fixed + chunks + counts) * _WORD
     if len(numbers) != fixed or len(body) != end + chunks * _ID:
         raise ValueError("another length")

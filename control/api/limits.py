@@ -29,6 +29,7 @@ class Allowance:
 
 CLASSES = {
     "login": Allowance(0.2, 10),
+    "costly": Allowance(0.5, 20),  # starts a program, or asks another server
     "failures": Allowance(1, 60),  # requests without a valid secret, per address; valid ones are never held up by it
     "ordinary": Allowance(50, 500),
     "agent": Allowance(20, 200),

@@ -21,6 +21,7 @@ from control.jobs import routes as job_routes
 from control.repositories import maintenance, removing
 from control.repositories import routes as repository_routes
 from control.restores import routes as restore_routes
+from control.runs import history
 from control.runs import routes as run_routes
 from control.runs.live import Live
 from control.services import Part, Services
@@ -76,7 +77,7 @@ def parts() -> Sequence[Part]:
         Part("removed repositories", removing.routes, None, removing.lead),
         Part("maintenance", maintenance.routes),
         Part("jobs", job_routes.routes),
-        Part("runs", run_routes.routes),
+        Part("runs", run_routes.routes, None, history.lead),
         Part("restores", restore_routes.routes),
         Part("alerts", alert_routes.routes),
         Part("alert-targets", target_routes.routes, lead=sending.lead),

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control.alerts.raising import resolve_all
+from control.alerts.raising import resolve_alerts, resolve_all
 from control.api.call import Call
 from control.api.problems import Conflict, Unknown
 from control.api.routes import Routes
@@ -67,6 +67,7 @@ async def remove(call: Call) -> None:
         for job in jobs:
             put_fields(job, job_fields(job).model_copy(update={"enabled": False}))
         row.removed_at, row.default, row.maintenance_due_at = now(), False, None
+        await resolve_alerts(session, "overdue", *(job.uuid for job in jobs))
         await resolve_all(session, row.uuid)
         await session.flush()
         for agent in agents:

@@ -86,6 +86,8 @@ def add(ctx: click.Context, /, server: str | None, **asked: Any) -> None:
     when = given({name: asked[name] for name in ("maintenance_cron", "maintenance_timezone")})
     made = client.post(KIND, body={name: value for name, value in body.items() if value is not None} | when)
     show_one(ctx, "repository", made)
+    if made["vault"] and made["maintenance_agent_uuid"] is None:
+        output_of(ctx).note("No backup in it is let go until it has a maintainer: lox repository change --maintainer")
 
 
 @command.command("change")

@@ -40,8 +40,8 @@ def _what() -> list[Any]:
         option("--path", "source_paths", metavar="PATH", help="What to back up; may be repeated.", **many),
         option("--exclude", "exclude_patterns", metavar="PATTERN", help="What to leave out; may be repeated.", **many),
         option("--include", "include_patterns", metavar="PATTERN", help="Only what matches; may be repeated.", **many),
-        option("--repository", "repository_uuid", metavar="UUID", section=_JOB,
-               help="Where it goes, or none for the tenant's default."),
+        option("--repository", "repository_uuid", metavar="REPOSITORY", section=_JOB,
+               help="Where it goes: a UUID, the beginning of one, a name; or none for the tenant's default."),
         option("--tag", "tags", metavar="TAG", help="A tag; may be repeated.", **many),
     ]  # fmt: skip
 

@@ -9,7 +9,6 @@ import asyncio
 import datetime as dt
 import ipaddress
 import json
-import socket
 import ssl
 import threading
 from pathlib import Path
@@ -25,6 +24,7 @@ from model.wire.agents import HeartbeatIn, HeartbeatOut, Registered, RegisterIn,
 from model.wire.commands import Commands
 from model.wire.policy import Policy
 from model.wire.runs import EventsIn, EventsOut
+from tests.ports import free_port
 
 TOKEN = "lox_agt_0123456789abcdef"
 
@@ -59,9 +59,7 @@ class SmallServer:
     def __init__(self, folder: Path, agent: UUID) -> None:
         self.agent = agent
         self.ca, self._key = certificate(folder)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"https://127.0.0.1:{self.port}"
         self.registrations: list[tuple[str, RegisterIn]] = []
         self.credentials = [f"lox_cred_{uuid4().hex}"]

@@ -19,15 +19,10 @@ from uuid import UUID
 
 import aiohttp
 
+from tests.ports import free_port
+
 PASSWORD = "correct horse battery"
 START_SECONDS = 120.0  # on a machine that does much else
-
-
-def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def lox_server(data_dir: Path, *arguments: str, stdin: str = "", database: str | None = None) -> str:

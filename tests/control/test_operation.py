@@ -18,8 +18,9 @@ from control.db.base import now
 from control.settings import ServerSettings
 from pipelines.settings_file import load_settings
 from tests.control.hosts import add_job, add_repository, back_up, enrolled
-from tests.control.servers import Client, RunningServer, Tenant, free_port, running
+from tests.control.servers import Client, RunningServer, Tenant, running
 from tests.packaging.project import ROOT
+from tests.ports import free_port
 
 UNIT = ROOT / "configs" / "systemd" / "lox-server.service"
 

@@ -30,6 +30,7 @@ from tests.faults import proxy as faults
 from tests.faults.proxy import Action, Answer, Proxy, Request, faulty_proxy, refuse
 from tests.faults.scenarios import CHEAP, CHUNKS, ENGINE, back_up, look
 from tests.repository.servers import BUCKET, s3_server
+from tests.repository.test_retrying import Clock
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +248,7 @@ def test_a_stalled_answer_is_not_waited_for_for_ever(proxy: Proxy, url: str, mon
         act()
         assert rule.hits == 1
     release.set()
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 120  # six seconds, and what a busy machine adds
     assert store.get("packs/aa/two") == b"y" * 100_000 and store.get("packs/aa/large") == large
 
 
@@ -284,7 +285,8 @@ def test_a_storm_of_errors_costs_time_and_nothing_else(
 def test_a_store_that_stays_down_ends_the_run_and_commits_nothing(
     proxy: Proxy, url: str, tree: Path, tmp_path: Path
 ) -> None:
-    repository = new(RetryingStore(open_remote(url), budget=0.3))
+    clock = Clock()  # that only waiting moves: however slow the machine is, there are several attempts
+    repository = new(RetryingStore(open_remote(url), budget=0.3, sleep=clock.sleep, clock=lambda: clock.now))
     rule = proxy.rule("PUT", "/snapshots/", refuse(503, "SlowDown"))
     with pytest.raises(Transient) as caught:
         back_up(repository, tree)
@@ -301,13 +303,14 @@ def test_an_upload_may_take_longer_than_a_server_may_be_silent(
     proxy: Proxy, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(objects, "_SILENCE", "1s")
-    store = open_remote(url)
+    store, bare = open_store(url), open_remote(url)  # the first repeats: on a busy machine any small answer may be late
 
     def slowly(request: Request) -> Answer:
         time.sleep(2)
         return request.hand_on()
 
-    proxy.rule("PUT", "packs/", slowly)
+    rule = proxy.rule("PUT", "packs/", slowly)
     store.put("packs/aa/large", [bytes(2 << 20)])
+    assert rule.hits == 1
     with pytest.raises(Transient):
-        store.put("packs/aa/small", [b"x"])
+        bare.put("packs/aa/small", [b"x"])

@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
+
 BUCKET = "backups"
 AZURE_ACCOUNT = "devstoreaccount1"  # account and key that every Azurite has; no secret
 AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -98,7 +100,7 @@ def rclone_server(folder: Path) -> Iterator[dict[str, str]]:
     pytest.importorskip("obstore", reason="no S3 client: pip install obstore")
     program = _rclone()
     (folder / BUCKET).mkdir(parents=True)
-    port = _free_port()
+    port = free_port()
     options = ["--addr", f"127.0.0.1:{port}", "--auth-key", "test,secret-of-the-test"]
     home = {**os.environ, "RCLONE_CONFIG": str(folder / "rclone.conf"), "RCLONE_CACHE_DIR": str(folder / "cache")}
     log = (folder / "rclone.log").open("wb")
@@ -113,7 +115,7 @@ def rclone_server(folder: Path) -> Iterator[dict[str, str]]:
         }
     finally:
         process.terminate()
-        process.wait(timeout=10)
+        process.wait(timeout=60)
         log.close()
 
 
@@ -149,7 +151,7 @@ def azure_server() -> Iterator[dict[str, str]]:
     program = shutil.which("azurite-blob")
     if program is None:
         pytest.skip("no Azure server: npm install --global azurite")
-    port = _free_port()
+    port = free_port()
     options = ["--silent", "--inMemoryPersistence", "--skipApiVersionCheck", "--blobPort", str(port)]
     process = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     environment = {
@@ -163,7 +165,7 @@ def azure_server() -> Iterator[dict[str, str]]:
         yield environment
     finally:
         process.terminate()
-        process.wait(timeout=10)
+        process.wait(timeout=60)
 
 
 def _make_container(endpoint: str) -> None:
@@ -180,7 +182,7 @@ def _make_container(endpoint: str) -> None:
         ("Content-Length", "0"),
     ):
         request.add_header(name, value)
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         assert answer.status == 201
 
 
@@ -199,7 +201,7 @@ def sftp_server(folder: Path, options: str = "") -> Iterator[tuple[int, dict[str
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     authorized = folder / "authorized_keys"
     shutil.copy(home / ".ssh" / "id_ed25519.pub", authorized)
-    port = _free_port()
+    port = free_port()
     host_key = (folder / "host_key.pub").read_text()
     (home / ".ssh" / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_key}")
     config = folder / "sshd_config"
@@ -217,15 +219,8 @@ def sftp_server(folder: Path, options: str = "") -> Iterator[tuple[int, dict[str
         yield port, {"HOME": str(home)}
     finally:
         process.terminate()
-        process.wait(timeout=10)
+        process.wait(timeout=60)
         log.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:

@@ -132,7 +132,7 @@ def test_other_threads_run_while_a_password_is_stretched() -> None:
         turns += 1
         time.sleep(0.0001)
     thread.join()
-    assert turns > 50  # a handful if the interpreter were locked
+    assert turns > 10  # one or two if the interpreter were locked
 
 
 @pytest.mark.parametrize("values", [(64, 0, 1), (64, 17, 1), (7, 1, 1), (64, 1, 17), (64, 1, 0), ((2 << 20) + 1, 1, 1)])

@@ -56,7 +56,7 @@ def test_it_is_renewed_by_itself_and_a_store_that_is_away_for_a_while_does_no_ha
     sound = repository.store
     repository.store = FaultyStore(sound, [Fault("put", SESSION_PREFIX, StoreError("away"), skip=3, times=2)])
     with open_session(repository, "backup", every=0.01) as session:
-        first, deadline = session.name, time.monotonic() + 10
+        first, deadline = session.name, time.monotonic() + 120
         seen = {first}
         while len(seen) < 5 and time.monotonic() < deadline:
             seen.add(session.name)

