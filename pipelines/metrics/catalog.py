@@ -90,7 +90,11 @@ CATALOG = (
     _counter("lane_deaths_total", _JOB, "Lanes that died and were started anew."),
     _counter("items_replayed_total", _JOB, "Items that went through the graph again because a lane died."),
     # Of the store.
-    _gauge("upload_speed_bytes_per_second", (), "Bytes sent to the store per second: of late, or by the last run."),
+    _gauge(
+        "upload_speed_bytes_per_second",
+        (),
+        "Bytes a second sent to the store: of late, or by the last backup or copy.",
+    ),
     _counter("upload_bytes_total", (), "Bytes sent to the store."),
     _counter("download_bytes_total", (), "Bytes received from the store."),
     Metric(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from runtime.trace import StageTrace, Trace
 
 BEAT_SECONDS = 15.0  # how often a run shows at least that it goes on
+SENDS = ("backup", "copy")  # what others send to a store is no speed that anybody asks for
 _REASONS = (
     ("permission denied", "permission"),
     (trouble.VANISHED, "vanished"),
@@ -53,6 +54,7 @@ class RunMeter:
         self._values = values
         self._job, self._operation = job, operation
         self._labels = (job,) if operation == "backup" else (job, operation)
+        self._sends = operation in SENDS
         self._set = "backup" if operation == "backup" else "operation"
         self._on_beat = on_beat
         self._began = time.monotonic()
@@ -85,13 +87,19 @@ class RunMeter:
         self._values.put("running", 1, self._job, self._operation)
         self._values.put("progress_timestamp_seconds", time.time(), self._job, self._operation)
         self._values.beat(BEAT_SECONDS)
-        self._values.measure_speed(self._began)
+        if not self._sends:
+            self._values.say_nothing_of("upload_speed_bytes_per_second")
+        self._measure(self._began)
         self._on_beat(False)
+
+    def _measure(self, now: float) -> None:
+        if self._sends:
+            self._values.measure_speed(now)
 
     def _beat(self) -> None:
         while not self._over.wait(BEAT_SECONDS):
             self._values.beat(BEAT_SECONDS)
-            self._values.measure_speed(time.monotonic())
+            self._measure(time.monotonic())
             self._on_beat(False)
 
     # ---- while it runs
@@ -102,7 +110,7 @@ class RunMeter:
             self._states[teller] = state
             self._values.put("progress_timestamp_seconds", time.time(), self._job, self._operation)
         self._values.beat(BEAT_SECONDS)
-        self._values.measure_speed(time.monotonic())
+        self._measure(time.monotonic())
 
     def problem(self, text: str) -> None:
         """Trouble with one item."""
@@ -191,7 +199,9 @@ class RunMeter:
             values.put(f"{self._set}_last_success_timestamp_seconds", now, *self._labels)
         values.put("running", 0, self._job, self._operation)
         values.put("items_under_way", 0, self._job)
-        values.put("upload_speed_bytes_per_second", (values.take_requests() - self._sent_before) / max(seconds, 1e-9))
+        sent = values.take_requests() - self._sent_before
+        if self._sends:
+            values.put("upload_speed_bytes_per_second", sent / max(seconds, 1e-9))
         values.beat(0)
         self._on_beat(True)
 

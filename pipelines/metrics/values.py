@@ -77,6 +77,11 @@ class Values:
             for key in [key for key in self._samples if is_of(job, key) and (not full or key[0] in full)]:
                 del self._samples[key]
 
+    def say_nothing_of(self, name: str) -> None:
+        """Give up a gauge without labels: whoever joins these values with earlier ones keeps what it was."""
+        with self._lock:
+            self._samples.pop((_metric(name, "gauge", ()).name, ()), None)
+
     def beat(self, interval: float, now: float | None = None) -> None:
         """The program shows that it goes on, and says that it will again within `interval` seconds; 0: it ends."""
         now = time.time() if now is None else now

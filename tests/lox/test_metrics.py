@@ -37,6 +37,7 @@ def test_commands_keep_one_file_up_and_it_agrees_with_what_they_print(shell: She
     file = tmp_path / "lox.prom"
     metrics = ("--metrics-textfile", file)
     summary = shell.json("backup", tree, *metrics, "--job", "web-files", "--metrics-every", "1d")[-1]
+    speed = one(read(file), "upload_speed_bytes_per_second")
     shell("restore", "latest", "--target", tmp_path / "back", "--verify", *metrics).ok()
     shell("check", "--read-data", *metrics).ok()
     shell("prune", *metrics).ok()
@@ -54,6 +55,7 @@ def test_commands_keep_one_file_up_and_it_agrees_with_what_they_print(shell: She
         assert one(found, "operation_total", **labels, status="success") == 1
         assert one(found, "running", **labels) == 0
         assert time.time() - one(found, "operation_last_success_timestamp_seconds", **labels) < 60
+    assert one(found, "upload_speed_bytes_per_second") == speed > 0, "of the backup, not of the check after it"
     assert one(found, "check_findings", job="check") == 0
     assert one(found, "upload_bytes_total") >= summary["bytes_stored"]
     assert one(found, "download_bytes_total") > 0

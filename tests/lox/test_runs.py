@@ -115,12 +115,18 @@ def test_a_run_that_fails_is_recorded_with_why(shell: Shell, tree: Path) -> None
 
 
 def test_an_interrupted_run_is_recorded_as_such(shell: Shell, tree: Path, tmp_path: Path) -> None:
-    slow = "import time, sources.files.scan as scan\nscan.Scanner.__iter__ = lambda self: iter([time.sleep(60)])\n"
+    scanning = tmp_path / "scanning"
+    slow = (
+        "import pathlib, threading, time, sources.files.scan as scan\ndef slowly(self):\n"
+        f" if threading.current_thread() is threading.main_thread(): pathlib.Path({str(scanning)!r}).touch()\n"
+        " time.sleep(120)\n yield\nscan.Scanner.__iter__ = slowly\n"
+    )
     code = f"{slow}import sys; from lox.__main__ import main; sys.exit(main(sys.argv[1:]))"
     env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     with subprocess.Popen([sys.executable, "-c", code, "backup", tree], env=env, stderr=subprocess.PIPE) as process:
         until = time.monotonic() + 60
-        while not (running := shell.json("top", "--once")) and time.monotonic() < until:
+        while not (running := shell.json("top", "--once")) or not scanning.exists():
+            assert time.monotonic() < until
             time.sleep(0.05)
         assert running[0]["pid"] == process.pid and running[0]["kind"] == "backup"
         process.send_signal(signal.SIGINT)

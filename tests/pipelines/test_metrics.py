@@ -166,7 +166,7 @@ def test_lanes_in_other_processes_are_counted_too(tmp_path: Path, tree: Path) ->
 def full_of_everything() -> Values:
     """Values in which every metric has a series."""
     values = Values(Requests())
-    for operation in ("backup", "check"):
+    for operation in ("check", "backup"):
         meter = RunMeter(values, JOB, operation, every=86400.0)
         meter.traced(_trace(1.0, busy=0.5))
         meter.problem("permission denied")
