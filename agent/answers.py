@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from agent import lines
@@ -22,6 +23,7 @@ from model.wire.jobs import Estimate
 from model.wire.restores import Entry
 
 LINES, PROBLEM = "application/x-ndjson", "application/problem+json"
+_SPECIAL = re.compile(r"[*?\[]")
 KINDS = {"tar": "application/x-tar", "zip": "application/zip", "raw": "application/octet-stream"}
 
 
@@ -33,7 +35,8 @@ async def browse(host: Host, asked: BrowseCommand) -> AsyncGenerator[bytes, None
         line = ["--json", "ls", "--", asked.snapshot, asked.path]
     else:
         below = asked.pattern if asked.pattern.startswith("/") else f"**/{asked.pattern}"
-        glob = asked.path.rstrip("/") + "/" + below.lstrip("/") if asked.path != "/" else asked.pattern
+        folder = _SPECIAL.sub(r"[\g<0>]", asked.path.rstrip("/"))  # the name of a folder is no pattern
+        glob = folder + "/" + below.lstrip("/") if folder else asked.pattern
         line = ["--json", "find", "--snapshot", asked.snapshot, "--", glob]
     count = 0
     async with contextlib.aclosing(_lines(host, place, line)) as texts:

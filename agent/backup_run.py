@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agent import lines
-from agent.child import Ended, Event, lox
+from agent.child import Ended
 from agent.hooks import HookResult, run_hook
 from agent.host import Host, Outcome
 from agent.logs import log
-from agent.pings import ping
-from agent.repositories import SECONDS, Place, trouble_of
+from agent.maintenance_run import forgotten, pruned
+from agent.pings import ending, ping
+from agent.repositories import Place, trouble_of
 from agent.state import StateUnwritable
 from agent.telling import Teller, summary_of_backup
 from model.errors import ConfigError, LoxError, RunFailed
@@ -23,7 +24,6 @@ from model.wire.policy import PolicyJob
 
 PRUNE_EVERY = 24 * 3600.0  # seconds
 HOOK_LINES = 200
-FORGOTTEN_MAX = 10_000  # that the server is told of
 
 
 @dataclass(slots=True)
@@ -46,16 +46,19 @@ class BackupRun:
     async def run(self) -> None:
         """From the first event to the last. If the task is cancelled, the row stays: the next agent takes it up."""
         self.teller.started()
-        ping(self.host, self.job.ping_url, "start", self.teller.row.run)
+        self._ping("start")
         outcome = await self._guarded()
         outcome = await self._after(outcome)
         if outcome.good and (gone := await self._retain()):
-            outcome.summary["forgotten"] = gone[:FORGOTTEN_MAX]
+            outcome.summary["forgotten"] = gone
         if self.teller.row.body.get("uncounted"):
             self.host.metrics.failed(lines.label(self.job, self.job.uuid), outcome.status)
         self.teller.ended(outcome.status, outcome.code, outcome.summary, outcome.error)
-        ping(self.host, self.job.ping_url, "" if outcome.good else "fail", self.teller.row.run)
+        self._ping(ending(outcome.good, outcome.code))
         self._log(outcome)
+
+    def _ping(self, what: str) -> None:
+        ping(self.job.ping_url, what, self.teller.row.run, this_host=self.host.config.allow_ping_this_host)
 
     def _log(self, outcome: Outcome) -> None:
         told = {"job": self.job.name, "run": str(self.teller.row.run), "status": outcome.status}
@@ -70,7 +73,8 @@ class BackupRun:
             self._working = asyncio.create_task(self._work())
             if self._unwanted:
                 self._working.cancel()
-            return await self._working
+            async with asyncio.timeout(self.job.max_duration_seconds) as limit:
+                return await self._working
         except asyncio.CancelledError:
             if not self._unwanted:
                 raise
@@ -78,6 +82,9 @@ class BackupRun:
         except LoxError as error:
             return Outcome.of_error(error)
         except OSError as error:
+            if isinstance(error, TimeoutError) and limit.expired():
+                why = f"it took longer than {self.job.max_duration_seconds} s, the most that the job allows"
+                return Outcome.of_error(RunFailed("the backup was stopped", why=why))
             why = (error.strerror or str(error)).lower()
             return Outcome.of_error(RunFailed("the system refused", subject=str(error.filename or ""), why=why))
 
@@ -162,33 +169,23 @@ class BackupRun:
     async def _retain(self) -> list[str]:
         """Forget what the job's rules do not keep, and prune once a day, where that is this agent's business.
 
-        Returns the snapshots that are gone.
+        Where the server says when the repository is maintained, it is pruned then. Returns the snapshots that are gone.
         """
         if not self.place.maintained:
             return []
-        environment, gone = self.host.environment(self.place), list[str]()
-
-        def hear(event: Event) -> None:
-            if event["type"] == "decision" and event.get("action") == "forget":
-                gone.append(str(event["id"]))
-
+        gone = list[str]()
         try:
-            ended = await lox(lines.forget(self.job), environment, SECONDS, hear)
-            if not ended.good:
-                self.teller.log(f"retention failed: {ended.trouble}", "error")
-                return []
-            if gone:
-                self.teller.log(f"retention: {len(gone)} snapshots forgotten")
+            gone = await forgotten(self.host, self.teller, self.place, lines.rule_of(self.job))
             name = f"pruned/{self.place.uuid}"
-            if time.time() - (self.host.state.note(name) or 0.0) >= PRUNE_EVERY:
+            if not self.place.scheduled and time.time() - (self.host.state.note(name) or 0.0) >= PRUNE_EVERY:
                 self.host.state.put_note(name, time.time())
-                ended = await lox(["--json", "prune"], environment)
-                self.teller.log(f"prune failed: {ended.trouble}" if not ended.good else "pruned",
-                                "info" if ended.good else "error")  # fmt: skip
+                await pruned(self.host, self.teller, self.place)
         except StateUnwritable as error:
             self.teller.log(f"not pruned: {error}", "error")
         except TimeoutError:
             self.teller.log("retention took too long; the next run tries again", "error")
+        except RunFailed as error:
+            self.teller.log(str(error), "error")
         return gone
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent import answers
 from agent.logs import log
+from agent.runner import Asked
 from agent.server import Backoff, ServerAway, ServerRefused, ServerRejected, Unreadable
 from agent.state import UNWRITABLE_SECONDS, StateUnwritable
 from model.errors import LoxError
@@ -18,7 +19,6 @@ from model.wire.commands import (
     DownloadCommand,
     EstimateCommand,
     RefreshPolicy,
-    RestoreCommand,
     RotateCredential,
     RunJob,
     SetLimits,
@@ -72,9 +72,9 @@ class Channel:
                 log().error("a command is of no use to this version of the agent", why=command.why)
             return
         body, runner = command.body, self._daemon.runner
-        asked = isinstance(body, RunJob | RestoreCommand)
+        asked = isinstance(body, Asked)
         expired = command.expires_at < datetime.now(UTC)
-        row = runner.row_of(body) if isinstance(body, RunJob | RestoreCommand) and not expired else None
+        row = runner.row_of(body) if isinstance(body, Asked) and not expired else None
         if not self._daemon.host.state.take_command(command.id, command.sequence, row):
             return
         log().info("command", command=body.kind, id=str(command.id), expired=expired)

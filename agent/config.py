@@ -75,7 +75,7 @@ class AgentConfig(BaseModel):
 
     `restore_paths` are folders outside of `restore_root` into which the server may have files restored;
     `allow_restore_in_place` lets it put them where they came from; `allow_unencrypted` lets it name a repository
-    without encryption.
+    without encryption; `allow_ping_this_host` lets it name a monitor on this host.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -97,6 +97,7 @@ class AgentConfig(BaseModel):
     restore_paths: tuple[FilePath, ...] = ()
     allow_restore_in_place: bool = False
     allow_unencrypted: bool = False
+    allow_ping_this_host: bool = False
     metrics: Metrics = Metrics()
 
     @property

@@ -117,7 +117,7 @@ class Daemon:
     # ---- heartbeats
 
     async def _heartbeats(self) -> None:
-        backoff, away = Backoff(5.0, self.config.heartbeat_interval), False
+        backoff, away = Backoff(5.0, self.config.heartbeat_interval), ""
         while True:
             self._beat_now.clear()
             wait = float(self.config.heartbeat_interval)
@@ -126,10 +126,11 @@ class Daemon:
                 backoff.succeeded()
                 if away:
                     log().info("the server is back")
-                away = False
+                away = ""
             except ServerAway as error:
-                log().log(logging.DEBUG if away else logging.WARNING, "no heartbeat", why=str(error))
-                away = True
+                level = logging.DEBUG if away == error.what else logging.WARNING  # each reason once
+                log().log(level, "no heartbeat", why=str(error), hint=error.hint)
+                away = error.what
                 wait = min(wait, backoff.seconds(error.retry_after))
             except ServerRefused as error:
                 log().error("the server refuses this agent", why=error.why, hint=error.hint)

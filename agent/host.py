@@ -92,4 +92,5 @@ class Outcome:
 def place_of(repository: PolicyRepository) -> Place:
     """A repository of the policy as this host uses it. One in a folder of the host is maintained by it, too."""
     local = repository.url.startswith(("/", "file:"))
-    return Place(repository.uuid, repository.url, repository.encryption == "required", repository.maintenance or local)
+    sealed, maintained = repository.encryption == "required", repository.maintenance or local
+    return Place(repository.uuid, repository.url, sealed, maintained, repository.maintenance and repository.scheduled)

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from agent.timetable import Timetable
 from model.errors import ConfigError
-from model.wire.jobs import JobFields, Keep
+from model.wire.jobs import JobFields, Keep, RetentionRule
 from model.wire.policy import PolicyJob
 from model.wire.restores import RestoreFields
 
@@ -84,11 +84,16 @@ def estimate(job: PolicyJob, paths: Sequence[str]) -> list[str]:
     return line
 
 
-def forget(job: PolicyJob) -> list[str]:
-    """`lox forget` with the job's rules: what any rule keeps stays."""
-    keep = job.keep or Keep()
-    line = ["--json", "forget", "--tag", job_tag(job.uuid), "--group-by", "host", "--timezone", job.timezone]
-    line += ["--keep-last", str(max(job.retention_count, keep.last or 0))]
+def rule_of(job: PolicyJob) -> RetentionRule:
+    """What is kept of a job's backups."""
+    return RetentionRule(job_uuid=job.uuid, timezone=job.timezone, retention_count=job.retention_count, keep=job.keep)
+
+
+def forget(rule: RetentionRule) -> list[str]:
+    """`lox forget` with the rules of a job: what any of them keeps stays."""
+    keep = rule.keep or Keep()
+    line = ["--json", "forget", "--tag", job_tag(rule.job_uuid), "--group-by", "host", "--timezone", rule.timezone]
+    line += ["--keep-last", str(max(rule.retention_count, keep.last or 0))]
     for name in ("hourly", "daily", "weekly", "monthly", "yearly", "within"):
         if (wanted := getattr(keep, name)) is not None:
             line += [f"--keep-{name}", str(wanted)]

@@ -25,12 +25,14 @@ SECONDS = 300.0  # for one of the short commands
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A repository of the policy. `maintained`: retention and pruning are this agent's business."""
+    """A repository of the policy. `maintained`: retention and pruning are this agent's business; `scheduled`: the
+    server says when it prunes."""
 
     uuid: UUID
     url: str
     encrypted: bool = True
     maintained: bool = False
+    scheduled: bool = False
 
 
 @dataclass(slots=True)

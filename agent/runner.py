@@ -14,6 +14,8 @@ from agent.backup_run import BackupRun, context, tell_hook
 from agent.bandwidth import clear
 from agent.host import Host, place_of
 from agent.logs import log
+from agent.maintenance_run import MaintenanceRun
+from agent.pings import ping
 from agent.repositories import Place
 from agent.restore_run import RestoreRun
 from agent.schedule import Schedule, Skipped, Wanted
@@ -21,9 +23,10 @@ from agent.state import UNWRITABLE_SECONDS, RunRow, StateUnwritable
 from agent.telling import Teller, stamp
 from agent.timetable import Timetable
 from model.errors import LoxError, NotFound, RunFailed
-from model.wire.commands import RestoreCommand, RunJob
+from model.wire.commands import MaintainCommand, RestoreCommand, RunJob
 from model.wire.policy import Policy, PolicyJob
 
+Asked = RunJob | RestoreCommand | MaintainCommand
 LOOK_SECONDS = 30.0  # at most until the clock is looked at again: it may have been set
 
 
@@ -34,7 +37,7 @@ class Runner:
         self.host = host
         self.policy: Policy | None = None
         self.schedule = Schedule(host.config.max_concurrent_jobs, host.state.marks())
-        self._runs: dict[UUID, BackupRun | RestoreRun] = {}
+        self._runs: dict[UUID, BackupRun | RestoreRun | MaintenanceRun] = {}
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
 
@@ -76,17 +79,20 @@ class Runner:
             if isinstance(running, BackupRun) and running.job.uuid == job:
                 self.host.bandwidth.set_own(run, mbps)
 
-    def row_of(self, asked: RunJob | RestoreCommand) -> RunRow:
+    def row_of(self, asked: Asked) -> RunRow:
         """A run that the server asks for, to be remembered with the command."""
         if isinstance(asked, RunJob):
             body: dict[str, Any] = {"trigger": "api", "mode": asked.mode, "attempt": 1}
             return RunRow(asked.run_uuid, asked.job_uuid, "backup", "waiting", body)
+        if isinstance(asked, MaintainCommand):
+            body = {"trigger": "api", "attempt": 1, "maintain": asked.model_dump(mode="json")}
+            return RunRow(asked.run_uuid, None, "maintenance", "waiting", body)
         body = {"trigger": "api", "attempt": 1, "restore": asked.model_dump(mode="json")}
         return RunRow(asked.restore_uuid, None, "restore", "waiting", body)
 
     def begin(self, row: RunRow) -> None:
-        """A run that is remembered as waiting is to begin: a restore now, a backup when its turn comes."""
-        if row.kind == "restore":
+        """A run that is remembered as waiting is to begin: a backup when its turn comes, others now."""
+        if row.kind != "backup":
             self._start(row)
         else:
             assert row.job is not None, "of a backup"
@@ -206,7 +212,9 @@ class Runner:
             except StateUnwritable:
                 await asyncio.sleep(UNWRITABLE_SECONDS)
 
-    def _made(self, row: RunRow, teller: Teller) -> BackupRun | RestoreRun:
+    def _made(self, row: RunRow, teller: Teller) -> BackupRun | RestoreRun | MaintenanceRun:
+        if row.kind == "maintenance":
+            return MaintenanceRun(self.host, teller, MaintainCommand.model_validate(row.body["maintain"]))
         if row.kind == "restore":
             asked = RestoreCommand.model_validate(row.body["restore"])
             return RestoreRun(self.host, teller, asked)
@@ -240,12 +248,12 @@ class Runner:
     # ---- after a SIGKILL
 
     async def _recover(self) -> None:
-        """Runs that a killed agent left: backups have failed and are tried again, restores go on."""
+        """Runs that a killed agent left: backups have failed and are tried again, others go on."""
         for row in self.host.state.runs("running"):
             outlived = await asyncio.to_thread(child.end_orphan, row.pid, row.pid_began)
             log().warning("the agent was stopped while this ran", run=str(row.run), kind=row.kind, outlived=outlived)
-            if row.kind == "restore":
-                self.host.teller(row).log("the agent was stopped while this ran; the restore goes on", "warn")
+            if row.kind != "backup":
+                self.host.teller(row).log(f"the agent was stopped while this ran; the {row.kind} goes on", "warn")
                 self._start(row)
             else:
                 await self._give_up(row)
@@ -266,6 +274,7 @@ class Runner:
         await _settled(teller)
         if self.policy is not None and (job := _found(self.policy, row.job)) is not None:
             self.host.metrics.failed(lines.label(job, job.uuid))
+            ping(job.ping_url, "fail", row.run, this_host=self.host.config.allow_ping_this_host)
 
     async def _late_hook(self, row: RunRow) -> None:
         """The script after a backup that did not get to it."""

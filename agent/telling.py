@@ -79,6 +79,8 @@ class Teller:
         body: Body = {"status": status, "exit_code": code, "summary": summary or {}}
         if error is not None:
             body["error"] = {name: clipped(getattr(error, name)) for name in ("what", "subject", "why", "hint")}
+            self.row.body["why"] = clipped(str(error))  # for commands on this host
+        self.row.body["exit_code"] = code
         self.row.state, self.row.status, self.row.ended = "ended", status, time.time()
         self.row.pid = self.row.pid_began = None
         self._add("finished", body)

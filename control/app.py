@@ -43,7 +43,7 @@ def all_routes() -> list[Route]:
 def make_services(settings: ServerSettings) -> Services:
     """What parts share. Raises ConfigError for a database that cannot be used."""
     engine = make_engine(settings.database)
-    limits = Limits() if settings.rate_limits else Limits(factor=float("inf"))
+    limits = Limits(processes=settings.processes) if settings.rate_limits else Limits(factor=float("inf"))
     services = Services(settings, engine, make_sessions(engine), limits, authenticators=dict(AUTHENTICATORS))
     services.keep(Requests())
     services.keep(Sealer(settings.data_dir))

@@ -58,6 +58,12 @@ class ServerSettings(BaseModel):
     log_level: Annotated[str, Field(pattern="^(debug|info|warn|error)$")] = "info"
     log_format: Annotated[str, Field(pattern="^(auto|json|text)$")] = "auto"
     rate_limits: bool = True
+    removed_days: Annotated[int, Field(ge=0, le=3650)] = 7
+    """For how long a removed repository can be brought back before its objects in the vault are deleted."""
+    run_log_days: Annotated[int, Field(ge=1, le=36_500)] = 90
+    """For how long the log of a run is kept."""
+    run_days: Annotated[int, Field(ge=1, le=36_500)] = 400
+    """For how long a run is kept of which no backup is left."""
     session_hours: Annotated[int, Field(ge=1, le=720)] = 12
     alert_networks: tuple[Network, ...] = ()
     """Where alert targets may be besides the internet."""

@@ -24,7 +24,20 @@ class Damage:
     def __init__(self, output: Output) -> None:
         self._output = output
         self._told: set[str] = set()
-        self.code = ExitCode.OK
+        self._code = ExitCode.OK
+        self._pruned: bool | None = None
+        self.view: View | None = None
+
+    @property
+    def code(self) -> ExitCode:
+        """What is to be said in the end. What a prune took away while it was read is no damage."""
+        if self._code is ExitCode.OK or self.view is None:
+            return self._code
+        if self._pruned is None:
+            self._pruned = self.view.pruned_meanwhile()
+            if self._pruned:
+                self._output.note("the repository was pruned meanwhile, so this is no damage: run it again")
+        return ExitCode.PARTIAL if self._pruned else self._code
 
     @property
     def count(self) -> int:
@@ -36,7 +49,7 @@ class Damage:
         if (text := safe(str(error))) in self._told:
             return
         self._told.add(text)
-        self.code = self.code or error.exit_code
+        self._code = self._code or error.exit_code
         fields: dict[str, object] = {"message": text, "exit_code": int(error.exit_code)}
         click.echo(json_line("problem", fields) if self._output.json else f"lox: {text}", err=True)
 
@@ -48,7 +61,7 @@ def open_view(ctx: click.Context, modules: Sequence[str] = ()) -> tuple[View, Da
     from repository.tables.view import View
 
     damage = Damage(output_of(ctx))
-    view = View(repository, default_cache_dir(), damage.note)
+    damage.view = view = View(repository, default_cache_dir(), damage.note)
     for _, error in view.snapshots.unreadable:
         damage.note(error)
     return view, damage

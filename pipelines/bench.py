@@ -32,6 +32,7 @@ class Bench:
 
     def __init__(self, ground: TrialGround, sample: Sample, on_pass: Callable[[str], None] = lambda what: None) -> None:
         self._ground = ground
+        self._near = TrialGround(None, ground.scratch)  # a store that is far away is measured by itself
         self._sample = sample
         self._on_pass = on_pass
         self._common = float("inf")  # processor seconds for a byte of all stages that do not depend on the codec
@@ -42,7 +43,7 @@ class Bench:
         """The rates of all stages, with each of these codecs and levels; they are kept under `name`."""
         found = tuple(self._packing(codec, level) for codec, level in packings)
         self._on_pass("several lanes")
-        compared = compare(self._ground, self._sample, self._request(*packings[0]))
+        compared = compare(self._near, self._sample, self._request(*packings[0]))
         self._costs["read"] = _from_disk(self._costs["read"], compared)
         self._on_pass("upload")
         with self._ground.store() as store:
@@ -61,14 +62,14 @@ class Bench:
         )
 
     def _request(self, codec: str, level: int) -> BackupRequest:
-        return BackupRequest(self._sample.paths, dry_run=True, mode="full", codec=codec, level=level)
+        return BackupRequest(self._sample.paths, mode="full", codec=codec, level=level)
 
     def _packing(self, codec: str, level: int) -> Packing:
         """What one codec costs; the rest is taken from the pass, with any of them, in which it took the least."""
         begin, trials = time.perf_counter(), list[Trial]()
         while len(trials) < PASSES and (not trials or time.perf_counter() - begin < PATIENCE):
             self._on_pass(f"{codec}:{level}")
-            trials.append(self._ground.run(self._sample, self._request(codec, level), ONE_THREAD, cold=False))
+            trials.append(self._near.run(self._sample, self._request(codec, level), ONE_THREAD, cold=False))
             self._take_common(trials[-1])
         least = min(trials, key=lambda trial: _work(trial, "compress") + _work(trial, "encrypt"))
         compress, encrypt = (_work(least, name) / max(least.new, 1) for name in ("compress", "encrypt"))
@@ -91,8 +92,8 @@ def _from_disk(memory: Cost, compared: Compared) -> Cost:
 
 def _work(trial: Trial, stage: str) -> float:
     """Processor seconds of a stage: its part of all. On one lane in one thread there is no other work, but what else
-    runs on the machine makes every stage look slower by the clock."""
-    busy = sum(line.busy for line in trial.trace.stages)
+    runs on the machine makes every stage look slower by the clock. Upload only waits for what is sent beside it."""
+    busy = sum(line.busy for line in trial.trace.stages if line.name != "upload")
     return trial.trace.stage(stage).busy * min(1.0, trial.cpu / max(busy, 1e-9))
 
 

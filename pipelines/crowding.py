@@ -21,6 +21,8 @@ ROUNDS = 3
 PATIENCE = 6.0  # seconds, after which no further round is begun
 LANES_MAX = 16
 FEW_BYTES = 1 << 20  # of a backup that is little but its beginning and its end
+TELLING = 16  # times as much has to be in a sample that tells how much more work it is
+TIMES_MAX = 3.0  # what is more than that was something else
 ONE_THREAD = EngineOptions(executor="inline", lanes=1)
 
 
@@ -35,7 +37,11 @@ class Compared:
 
 
 def compare(ground: TrialGround, sample: Sample, request: BackupRequest) -> Compared:
-    """Backs up `sample` in rounds, as `request` says. Raises what a backup raises."""
+    """Backs up `sample` in rounds, as `request` says; of a small one it is only found out how long a byte waits for the
+    disk. Raises what a backup raises."""
+    if sample.size < FEW_BYTES * TELLING:
+        far, near = (ground.run(sample, request, ONE_THREAD, cold=cold) for cold in (True, False))
+        return Compared(Crowding(), 0.0, max(0.0, _reading(far) - _reading(near)))
     several = _several(sample)
     ways = {
         "thread": ONE_THREAD,
@@ -52,7 +58,7 @@ def compare(ground: TrialGround, sample: Sample, request: BackupRequest) -> Comp
                 price = ground.run(few, replace(request, paths=few.paths), engine, cold=False)
                 for cold in (True, False):
                     least.take(way, cold, price, ground.run(sample, request, engine, cold=cold))
-    one, more = (max(1.0, least.cpu[way, False] / max(least.cpu["thread", False], 1e-15)) for way in ("lane", "lanes"))
+    one, more = (least.times(way) for way in ("lane", "lanes"))
     alone, crowded = (max(0.0, least.reading[way, True] - least.reading[way, False]) for way in ("thread", "lanes"))
     fetching = max(0.0, least.cpu["thread", True] - least.cpu["thread", False])
     return Compared(Crowding(several, one, max(one, more), max(0.0, crowded - alone) / (several - 1)), fetching, alone)
@@ -66,12 +72,22 @@ class _Least:
     cpu: dict[tuple[str, bool], float]
     reading: dict[tuple[str, bool], float]
 
+    def times(self, way: str) -> float:
+        """How many times the work of one thread it is."""
+        alone = self.cpu["thread", False]
+        return min(max(1.0, self.cpu[way, False] / alone), TIMES_MAX) if alone > 0 else 1.0
+
     def take(self, way: str, cold: bool, price: Trial, trial: Trial) -> None:
         """One more trial, and one of next to nothing made in the same way."""
         cpu = max(trial.cpu - price.cpu, 0.0) / max(trial.read - price.read, 1)
-        reading = trial.trace.stage("read").busy / max(trial.read, 1)
+        reading = _reading(trial)
         self.cpu[way, cold] = min(self.cpu.get((way, cold), cpu), cpu)
         self.reading[way, cold] = min(self.reading.get((way, cold), reading), reading)
+
+
+def _reading(trial: Trial) -> float:
+    """Seconds by the clock in which a lane reads a byte."""
+    return trial.trace.stage("read").busy / max(trial.read, 1)
 
 
 def _several(sample: Sample) -> int:

@@ -56,10 +56,12 @@ class StageForecast:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """A prediction. `rate`: bytes read a second. `limit`: what sets it; `stage`: the stage that gains it most; twice as
-    fast it makes the run `gain` times as fast, then `then` limits. `idle`: cores that have nothing to do."""
+    """A prediction. `rate`: bytes read a second; `cpu`: processor seconds for a byte. `limit`: what sets the pace;
+    `stage`: the stage that gains it most; twice as fast it makes the run `gain` times as fast, then `then` limits.
+    `idle`: cores that have nothing to do."""
 
     rate: float
+    cpu: float
     limit: str
     stage: str
     gain: float
@@ -110,6 +112,7 @@ def predict(strands: Sequence[Strand], rates: Rates, packing: Packing, condition
     cpu = sum(cost.cpu for cost in [*costs.values(), *handed])
     return Forecast(
         rate=1.0 / max(slowest.seconds, 1e-15),
+        cpu=cpu,
         limit=slowest.name,
         stage=stage,
         gain=slowest.seconds / max(after, 1e-15),

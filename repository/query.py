@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -68,7 +69,8 @@ def ls(reader: ManifestReader, path: bytes = b"", recursive: bool = False) -> It
 def matcher(patterns: Iterable[bytes]) -> re.Pattern[bytes]:
     """A regular expression for shell patterns: without a slash they mean names, with one whole paths.
 
-    ``*``, ``?`` and ``[...]`` stop at slashes, ``**`` does not. Raises UsageError.
+    ``*``, ``?`` and ``[...]`` stop at slashes, ``**`` does not; ``/**/`` is any number of folders, also none. Raises
+    UsageError.
     """
     try:
         return re.compile(b"|".join(b"(?:%s)" % _regex(pattern) for pattern in patterns) or rb"(?!)", re.DOTALL)
@@ -80,8 +82,11 @@ def matcher(patterns: Iterable[bytes]) -> re.Pattern[bytes]:
 
 def _regex(pattern: bytes) -> bytes:
     anywhere = b"/" not in pattern
-    pieces = [_piece(piece) for piece in pattern.strip(b"/").split(b"**")]
-    body = b".*".join(pieces)
+    pieces = pattern.strip(b"/").split(b"**")
+    body = _piece(pieces[0])
+    for before, piece in pairwise(pieces):
+        folders = piece.startswith(b"/") and (not before or before.endswith(b"/"))
+        body += rb"(?:.*/)?" + _piece(piece[1:]) if folders else b".*" + _piece(piece)
     return (rb"(?:.*/)?" if anywhere else b"") + body + rb"\Z"
 
 

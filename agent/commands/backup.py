@@ -12,11 +12,12 @@ from uuid import uuid4
 import click
 
 from agent.app import Settings
-from model.errors import UsageError
+from model.errors import RunFailed, UsageError
 from model.exits import ExitCode
 
 if TYPE_CHECKING:
     from agent.state import RunRow, State
+    from agent.work_dir import WorkDir
 
 LOOK_SECONDS = 0.2
 
@@ -30,7 +31,7 @@ def command(settings: Settings, job: str, mode: str | None, no_wait: bool) -> in
     """Run a job now.
 
     JOB is the name or the id of a job of this agent. The running agent does it, as if the server had asked, and tells
-    the server. Exit code 3 means that some items could not be read.
+    the server. The exit code is that of 'lox backup': 3 means that some items could not be read.
     """
     config = settings.load()
     from agent.jobs_here import find_job
@@ -49,19 +50,24 @@ def command(settings: Settings, job: str, mode: str | None, no_wait: bool) -> in
     if no_wait:
         _say(settings, row)
         return ExitCode.OK
-    row = _wait(state, row)
+    row = _wait(work, state, row)
     _say(settings, row)
-    return {"success": ExitCode.OK, "partial": ExitCode.PARTIAL, "cancelled": ExitCode.INTERRUPTED}.get(
-        row.status or "", ExitCode.FAILURE
-    )
+    if row.status == "success":
+        return ExitCode.OK
+    return int(row.body.get("exit_code") or ExitCode.FAILURE)
 
 
-def _wait(state: State, row: RunRow) -> RunRow:
+def _wait(work: WorkDir, state: State, row: RunRow) -> RunRow:
+    """The run once it has ended. Raises RunFailed if nobody is there any more to do it."""
     while True:
         time.sleep(LOOK_SECONDS)
+        alone = work.running_pid() is None  # before looking: it may end after the last word of the run
         found = next((one for one in state.runs("ended") if one.run == row.run), None)
         if found is not None:
             return found
+        if alone:
+            hint = "start it: the run begins then, or is reported as failed and begins again"
+            raise RunFailed("the agent ended before the run did", subject=str(row.run), hint=hint)
 
 
 def _say(settings: Settings, row: RunRow) -> None:

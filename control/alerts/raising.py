@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy import ColumnElement, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control.alerts.tables import AlertEventRow, AlertRow
@@ -14,6 +15,7 @@ from model.wire.alerts import Alert, AlertKind, Severity
 
 TEXT_MAX = 2_000  # letters: hosts have their say in it
 SAID = frozenset(Alert.model_fields) - {"count", "last_at", "acknowledged_at"}
+Texts = Mapping[tuple[UUID, UUID], str]
 _COLUMNS = [getattr(AlertRow, name) for name in sorted(Alert.model_fields)]
 
 
@@ -45,30 +47,42 @@ async def raise_alert(
         again = again.where(AlertRow.acknowledged_at.is_(None))
     if (await session.execute(again)).rowcount:  # type: ignore[attr-defined]
         return
+    about = {"subject": subject, "text": text, "agent_uuid": agent, "job_uuid": job, "run_uuid": run}
+    await _open(session, [{**about, "tenant_id": tenant, "kind": kind, "severity": severity}])
+
+
+async def raise_of_agents(session: AsyncSession, kind: AlertKind, severity: Severity, texts: Texts) -> None:
+    """The same trouble of many agents at once: (tenant, agent) → text. An outage must not hold the database up."""
+    known = await unresolved(session, kind, [agent for _, agent in texts])
+    fresh = []
+    for (tenant, agent), text in texts.items():
+        if agent in known:
+            await raise_alert(session, tenant, kind, agent, text, severity=severity, agent=agent)
+        else:
+            about = {"subject": agent, "text": text[:TEXT_MAX], "agent_uuid": agent, "job_uuid": None, "run_uuid": None}
+            fresh.append({**about, "tenant_id": tenant, "kind": kind, "severity": severity})
+    await _open(session, fresh)
+
+
+async def _open(session: AsyncSession, alerts: list[dict[str, Any]]) -> None:
+    """New rows, each with its event."""
     moment = now()
-    found = AlertRow(
-        uuid=new_id(),
-        tenant_id=tenant,
-        kind=kind,
-        subject=subject,
-        severity=severity,
-        text=text,
-        agent_uuid=agent,
-        job_uuid=job,
-        run_uuid=run,
-        count=1,
-        raised_at=moment,
-        last_at=moment,
-    )
-    said = _said({name: getattr(found, name) for name in Alert.model_fields})
-    session.add(found)
-    session.add(AlertEventRow(tenant_id=tenant, event="opened", subject=subject, said=said))
-    await session.flush()
+    ends = {"acknowledged_at": None, "resolved_at": None}
+    rows = [{**one, "uuid": new_id(), "count": 1, "raised_at": moment, "last_at": moment} for one in alerts]
+    told = [
+        {"tenant_id": row["tenant_id"], "event": "opened", "subject": row["subject"], "said": _said({**row, **ends})}
+        for row in rows
+    ]
+    if rows:
+        await session.flush()
+        await session.execute(insert(AlertRow), rows)
+        await session.execute(insert(AlertEventRow), told)
 
 
-async def resolve_alerts(session: AsyncSession, kind: AlertKind, subject: UUID) -> None:
+async def resolve_alerts(session: AsyncSession, kind: AlertKind, *subjects: UUID) -> None:
     """The cause is gone."""
-    await _resolve(session, (AlertRow.kind == kind) & (AlertRow.subject == subject))
+    if subjects:
+        await _resolve(session, (AlertRow.kind == kind) & AlertRow.subject.in_(subjects))
 
 
 async def resolve_of_job(session: AsyncSession, kind: AlertKind, job: UUID) -> None:
@@ -98,9 +112,12 @@ async def _resolve(session: AsyncSession, which: ColumnElement[bool]) -> None:
         .returning(AlertRow.tenant_id, AlertRow.subject, *_COLUMNS)
         .execution_options(synchronize_session=False)
     )
-    for row in done.mappings().all():
-        event = AlertEventRow(tenant_id=row["tenant_id"], event="resolved", subject=row["subject"], said=_said(row))
-        session.add(event)
+    events = [
+        {"tenant_id": row["tenant_id"], "event": "resolved", "subject": row["subject"], "said": _said(row)}
+        for row in done.mappings().all()
+    ]
+    if events:
+        await session.execute(insert(AlertEventRow), events)
 
 
 def _said(row: Any) -> dict[str, Any]:

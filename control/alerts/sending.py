@@ -21,11 +21,20 @@ from model.errors import ConfigError
 
 LOOK_SECONDS = 1.0
 AT_ONCE = 8
+LIMIT = claims.CLAIM.total_seconds() - 10.0  # seconds of one attempt, with waiting for its turn
 FORGET_SECONDS = 3600.0
 
 
 async def deliver(services: Services, target: AlertTargetRow, uuid: UUID, content: dict[str, Any]) -> str:
-    """Sends one message. Returns what the other side said. Raises NotSent."""
+    """Sends one message. Returns what the other side said. Raises NotSent, in any case before a claim is over."""
+    try:
+        async with asyncio.timeout(LIMIT):
+            return await _deliver(services, target, uuid, content)
+    except TimeoutError:
+        raise NotSent(f"it was not sent in {LIMIT:.0f} s") from None
+
+
+async def _deliver(services: Services, target: AlertTargetRow, uuid: UUID, content: dict[str, Any]) -> str:
     guard = Guard.of(services.settings)
     try:
         kept = secrets_of(services, target)

@@ -56,7 +56,7 @@ _NULLABLE = frozenset({"kinds", "remind_hours"})
 
 @routes.add(
     "POST", PATH, scope="alerts:write", body=AlertTargetIn, returns={201: AlertTargetMade}, example=EXAMPLE,
-    secret=True, audit="alert-target.add",
+    secret=True, audit="alert-target.add", limit="costly",
 )  # fmt: skip
 async def add(call: Call) -> AlertTargetMade:
     """Add a target: who is told of alerts, of which, and how. The secret of a webhook is shown only now."""
@@ -110,7 +110,7 @@ async def show(call: Call) -> AlertTarget:
 
 @routes.add(
     "PATCH", PATH + "/{target_uuid}", scope="alerts:write", body=AlertTargetChange, returns={200: AlertTarget},
-    example={"remind_hours": 12}, audit="alert-target.change",
+    example={"remind_hours": 12}, audit="alert-target.change", limit="costly",
 )  # fmt: skip
 async def change(call: Call) -> AlertTarget:
     """Change where a target is, what it is told, or turn it off. What waits for it is tried again at once."""
@@ -149,7 +149,7 @@ async def remove(call: Call) -> None:
 
 
 @routes.add(
-    "POST", PATH + "/{target_uuid}/test", scope="alerts:write", returns={200: AlertTest}, limit="login",
+    "POST", PATH + "/{target_uuid}/test", scope="alerts:write", returns={200: AlertTest}, limit="costly",
     audit="alert-target.test",
 )  # fmt: skip
 async def test(call: Call) -> AlertTest:

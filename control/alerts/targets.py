@@ -63,7 +63,10 @@ def put_choice(row: AlertTargetRow, choice: dict[str, Any]) -> None:
     """Makes `row` hold a choice, or changes of one; JSON."""
     row.fields = {**row.fields, **{name: value for name, value in choice.items() if name in CHOICE}}
     hours = row.fields["remind_hours"]
-    row.remind_at = now() + timedelta(hours=hours) if hours is not None and row.enabled else None
+    if hours is None or not row.enabled:
+        row.remind_at = None
+    elif row.remind_at is None or "remind_hours" in choice:
+        row.remind_at = now() + timedelta(hours=hours)
 
 
 def put_way(services: Services, row: AlertTargetRow, way: Way, kept: dict[str, Any]) -> None:

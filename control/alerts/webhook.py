@@ -6,21 +6,18 @@ import base64
 import hmac
 import json
 import os
-import socket
 import time
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from control.alerts.guard import Guard, NotSent
 from control.db.base import now
 from model import __version__
-from model.addresses import Address
+from model.connecting import Only
 from model.wire.base import rfc3339
 
 SECONDS = 15.0  # for all of it
@@ -57,34 +54,12 @@ def _signature(secret: str, uuid: UUID, body: bytes, seconds: int) -> str:
     return "v1," + base64.b64encode(hmac.digest(key, f"{uuid}.{seconds}.".encode() + body, "sha256")).decode()
 
 
-class _Found(AbstractResolver):
-    """Gives the addresses that the guard found, and no others."""
-
-    def __init__(self, addresses: Sequence[Address]) -> None:
-        self._addresses = addresses
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        flags = socket.AI_NUMERICHOST
-        return [
-            ResolveResult(
-                hostname=host, host=str(one), port=port, proto=0, flags=flags,
-                family=socket.AF_INET if one.version == 4 else socket.AF_INET6,
-            )
-            for one in self._addresses
-        ]  # fmt: skip
-
-    async def close(self) -> None:
-        """Nothing is held."""
-
-
 async def send(guard: Guard, kept: dict[str, Any], uuid: UUID, content: dict[str, Any]) -> str:
     """Sends it. Returns what the receiver said. Raises NotSent."""
     parts, body = urlsplit(kept["url"]), json.dumps(content, ensure_ascii=False).encode()
     host, plain = parts.hostname or "", parts.scheme == "http"
     addresses = await guard.addresses(host, parts.port or (80 if plain else 443), plain=plain)
-    connector = aiohttp.TCPConnector(resolver=_Found(addresses), force_close=True)
+    connector = aiohttp.TCPConnector(resolver=Only(addresses), force_close=True)
     limits = aiohttp.ClientTimeout(total=SECONDS)
     headers = headers_of(kept, uuid, body, int(time.time()))
     try:

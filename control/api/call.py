@@ -11,6 +11,7 @@ from aiohttp import web
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control.api.limits import caller_of
 from control.api.problems import Unknown
 from control.api.routes import Route
 from control.audit import record
@@ -61,6 +62,11 @@ class Call:
     def remote(self) -> str:
         """The address of the caller."""
         return self.request.remote or ""
+
+    @property
+    def caller(self) -> str:
+        """Under which name limits count that address."""
+        return caller_of(self.remote)
 
     def body(self, model: type[M]) -> M:
         """The body."""

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from control.api.call import Call
 from control.api.problems import Conflict, Problem
+from control.auth.authenticate import TENANT
 from control.db.base import Base, now
 
 HEADER, KEY_MAX = "Idempotency-Key", 255
@@ -47,7 +48,8 @@ async def once(call: Call, raw: bytes, work: Callable[[], Awaitable[web.StreamRe
     if not 1 <= len(given) <= KEY_MAX:
         raise Problem(f"{HEADER} has 1 to {KEY_MAX} characters", status=422, kind="invalid")
     principal, key = call.principal.uuid, hashlib.sha256(given.encode()).digest()
-    request = hashlib.sha256(f"{call.request.method} {call.request.path_qs}\n".encode() + raw).digest()
+    what = f"{call.request.method} {call.request.path_qs} {call.request.headers.get(TENANT, '')}\n"
+    request = hashlib.sha256(what.encode() + raw).digest()
     if (kept := await _begun(call, principal, key, request)) is not None:
         return _repeated(kept, request)
     try:

@@ -11,10 +11,12 @@ from uuid import uuid4
 import structlog
 from aiohttp import hdrs, web
 from pydantic import BaseModel, ValidationError
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DatabaseError, DataError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from control.api import idempotency
 from control.api.call import Call
+from control.api.limits import caller_of
 from control.api.problems import Forbidden, Problem, Unauthenticated, invalid, response_of
 from control.api.routes import NOBODY, Result, Route
 from control.auth.authenticate import principal_of, tenant_of
@@ -62,14 +64,13 @@ async def _answered(call: Call) -> web.StreamResponse:
 
 
 async def _admitted(services: Services, route: Route, request: web.Request) -> Principal | None:
-    remote = request.remote or ""
+    remote = caller_of(request.remote or "")
     if route.principals == NOBODY:
         services.limits.take(route.limit, remote)
         return None
-    services.limits.check("failures", remote)
     try:
         principal = await principal_of(services, request)
-    except Unauthenticated:
+    except Unauthenticated:  # only these count: others behind the same address go on
         services.limits.take("failures", remote)
         raise
     structlog.contextvars.bind_contextvars(actor=str(principal.uuid), tenant=str(principal.tenant_id))
@@ -153,7 +154,10 @@ async def outermost(request: web.Request, handler: Any) -> web.StreamResponse:
         response = response_of(problem, request_id)
     except web.HTTPException as error:
         response = response_of(_of_aiohttp(error), request_id)
-    except (IntegrityError, OperationalError) as error:
+    except PoolTimeout:
+        log.error("no connection to the database was free", path=request.path)
+        response = response_of(_busy("the server is busy"), request_id)
+    except DatabaseError as error:
         response = response_of(_of_database(error, log), request_id)
     except (asyncio.CancelledError, ConnectionResetError):
         raise
@@ -174,12 +178,19 @@ def _of_aiohttp(error: web.HTTPException) -> Problem:
     return Problem(error.reason, status=error.status, kind=kind, headers=headers)
 
 
-def _of_database(error: IntegrityError | OperationalError, log: Any) -> Problem:
+def _of_database(error: DatabaseError, log: Any) -> Problem:
     if isinstance(error, IntegrityError):
         log.info("conflict in the database", error=str(error.orig))
         return Problem("this conflicts with what is there", status=409, kind="conflict")
-    log.warning("database not available", error=str(error.orig))
-    return Problem("the database cannot take this now", status=503, kind="unavailable", headers={"Retry-After": "1"})
+    if isinstance(error, DataError):
+        log.warning("the database cannot hold this", error=str(error.orig))
+        return Problem("a value is not one that can be stored", status=422, kind="invalid")
+    log.error("database not available", error=str(error.orig))
+    return _busy("the database cannot take this now")
+
+
+def _busy(detail: str) -> Problem:
+    return Problem(detail, status=503, kind="unavailable", headers={"Retry-After": "1"})
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:

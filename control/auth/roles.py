@@ -24,7 +24,7 @@ SCOPES: Final = {
     "tokens:write": "make and revoke API tokens of one's own tenant",
     "users:write": "add, change and remove people of one's own tenant",
     "audit:read": "read the audit log",
-    "tenants:write": "make, change and remove tenants",
+    "tenants:write": "make, change and suspend tenants",
 }
 
 _READ = {scope for scope in SCOPES if scope.endswith(":read")} - {"audit:read"}

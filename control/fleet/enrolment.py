@@ -48,12 +48,18 @@ async def issue(session: AsyncSession, agent: AgentRow) -> tuple[str, datetime]:
     return secret.text, row.expires_at
 
 
-async def enrol(session: AsyncSession, body: RegisterIn, key: str) -> Enrolled:
-    """Exchange the token for a credential. `key` is the Idempotency-Key. Raises Unauthenticated."""
+async def registration_of(session: AsyncSession, body: RegisterIn) -> RegistrationRow:
+    """What the token stands for. Raises Unauthenticated. Only reads: who guesses does not keep others from writing."""
     secret = parse_secret(body.registration_token)
     row = None if secret is None or secret.kind != REGISTRATION else await session.get(RegistrationRow, secret.uuid)
     if secret is None or row is None or not secret.matches(row.secret_hash) or row.agent_uuid != body.agent_uuid:
         raise Unauthenticated(NOT_VALID)
+    return row
+
+
+async def enrol(session: AsyncSession, body: RegisterIn, key: str) -> Enrolled:
+    """Exchange the token for a credential. `key` is the Idempotency-Key. Raises Unauthenticated."""
+    row = await registration_of(session, body)
     repeat = _repeat_hash(body, key)
     taken = await session.execute(
         update(RegistrationRow)

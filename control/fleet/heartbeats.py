@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control.alerts.raising import raise_alert, resolve_alerts, unresolved
+from control.alerts.raising import raise_alert, raise_of_agents, resolve_alerts, unresolved
 from control.db.base import now
 from control.db.engine import Sessions
 from control.fleet.tables import AgentRow
@@ -96,16 +96,12 @@ class Heartbeats:
         if written:
             connection = await session.connection()
             await connection.execute(_UPDATE, written)
+        await resolve_alerts(session, "offline", *(agent for agent, (_, since) in known.items() if since is not None))
         skewed = await unresolved(session, "clock_skew", list(known))
-        for agent, (sequence, offline_since) in known.items():
-            await self._look(session, agent, beats[agent], sequence, offline_since, agent in skewed)
+        for agent, (sequence, _) in known.items():
+            await self._look(session, agent, beats[agent], sequence, agent in skewed)
 
-    async def _look(
-        self, session: AsyncSession, agent: UUID, beat: Beat, sequence: int, offline_since: datetime | None,
-        skewed: bool,
-    ) -> None:  # fmt: skip
-        if offline_since is not None:
-            await resolve_alerts(session, "offline", agent)
+    async def _look(self, session: AsyncSession, agent: UUID, beat: Beat, sequence: int, skewed: bool) -> None:
         if beat.said.sequence < sequence:
             text = "two hosts seem to work with the same credential: heartbeats went back in their count"
             await raise_alert(session, beat.tenant, "token_reuse", agent, text, agent=agent)
@@ -161,7 +157,9 @@ async def note_offline(session: AsyncSession) -> list[UUID]:
             .returning(AgentRow.uuid, AgentRow.tenant_id, AgentRow.name, AgentRow.last_heartbeat_at)
         )
     ).all()
-    for uuid, tenant, name, last in gone:
-        text = f"{name} has sent no heartbeat since {last:%Y-%m-%d %H:%M:%S} UTC"
-        await raise_alert(session, tenant, "offline", uuid, text, severity="critical", agent=uuid)
+    texts = {
+        (tenant, uuid): f"{name} has sent no heartbeat since {last:%Y-%m-%d %H:%M:%S} UTC"
+        for uuid, tenant, name, last in gone
+    }
+    await raise_of_agents(session, "offline", "critical", texts)
     return [row.uuid for row in gone]

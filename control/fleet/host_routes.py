@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control.api.call import Call
 from control.api.problems import Problem, Unauthenticated
 from control.api.routes import AGENTS, NOBODY, Routes
+from control.audit import record
 from control.auth.roles import AGENT_SCOPES, Principal
 from control.auth.secrets import Secret
 from control.auth.tables import TenantRow
@@ -18,7 +19,7 @@ from control.db.base import now
 from control.fleet.agents import agent_row, rotating
 from control.fleet.commands import Wakes, commands_after, taken
 from control.fleet.credentials import Stolen, ask_rotation, known_agent, next_credential
-from control.fleet.enrolment import Enrolled, enrol
+from control.fleet.enrolment import Enrolled, enrol, registration_of
 from control.fleet.exchanges import ExchangeGone, Head, sending
 from control.fleet.heartbeats import Heartbeats
 from control.fleet.known import KnownAgent, KnownAgents
@@ -73,7 +74,7 @@ def _principal(known: KnownAgent) -> Principal:
 
 @routes.add(
     "POST", "/api/v1/agent/register", principals=NOBODY, body=RegisterIn, returns={200: Registered}, secret=True,
-    limit="enrol",
+    limit="free",
     example={
         "agent_uuid": UUID_EXAMPLE, "registration_token": "lox_agt_" + 32 * "0" + "_" + 51 * "0",
         "hostname": "web-1.example.com", "os": "linux", "version": "1.0.0", "machine_id": "0123456789abcdef",
@@ -84,15 +85,11 @@ async def register(call: Call) -> Registered:
     body, key = call.body(RegisterIn), call.request.headers.get("Idempotency-Key", "")
     if len(key) > KEY_MAX:
         raise Problem(f"Idempotency-Key has at most {KEY_MAX} characters", status=422, kind="invalid")
-    refusal: Unauthenticated | None = None
-    enrolled: Enrolled | None = None
-    async with call.services.sessions.begin() as session:
-        try:
-            enrolled = await enrol(session, body, key)
-        except Unauthenticated as error:  # the alert about it stays
-            refusal = error
-    if refusal is not None or enrolled is None:
-        raise refusal or Unauthenticated()
+    try:
+        enrolled = await _enrolled(call, body, key)
+    except Unauthenticated:  # a roll-out behind one address is not held up: only who is wrong is counted
+        call.services.limits.take("failures", call.caller)
+        raise
     call.services.part(KnownAgents).forget(enrolled.agent)
     async with call.reading() as session:
         tenant = await session.get(TenantRow, enrolled.tenant)
@@ -123,6 +120,22 @@ async def heartbeat(call: Call) -> HeartbeatOut:
         heartbeat_interval=HEARTBEAT_SECONDS,
         credential=credential,
     )
+
+
+async def _enrolled(call: Call, body: RegisterIn, key: str) -> Enrolled:
+    """Raises Unauthenticated, after the alert about it was written."""
+    async with call.reading() as session:
+        await registration_of(session, body)
+    async with call.services.sessions.begin() as session:
+        try:
+            enrolled = await enrol(session, body, key)
+        except Unauthenticated as error:
+            refusal = error
+        else:
+            who = Principal("agent", enrolled.agent, body.hostname, enrolled.tenant, AGENT_SCOPES)
+            await record(session, enrolled.tenant, who, "agent.enrol", enrolled.agent, call.remote)
+            return enrolled
+    raise refusal
 
 
 async def _known(call: Call) -> KnownAgent:

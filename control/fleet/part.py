@@ -18,8 +18,10 @@ from control.fleet.watching import watch
 from control.installer import routes as installer_routes
 from control.installer.command import Installer
 from control.jobs import routes as job_routes
+from control.repositories import maintenance, removing
 from control.repositories import routes as repository_routes
 from control.restores import routes as restore_routes
+from control.runs import history
 from control.runs import routes as run_routes
 from control.runs.live import Live
 from control.services import Part, Services
@@ -72,8 +74,10 @@ def parts() -> Sequence[Part]:
         Part("agents", routes.routes, start, lead),
         Part("agent", host_routes.routes),
         Part("repositories", repository_routes.routes),
+        Part("removed repositories", removing.routes, None, removing.lead),
+        Part("maintenance", maintenance.routes),
         Part("jobs", job_routes.routes),
-        Part("runs", run_routes.routes),
+        Part("runs", run_routes.routes, None, history.lead),
         Part("restores", restore_routes.routes),
         Part("alerts", alert_routes.routes),
         Part("alert-targets", target_routes.routes, lead=sending.lead),

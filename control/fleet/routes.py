@@ -32,7 +32,7 @@ from model.wire.agents import (
     Os,
     Rotation,
 )
-from model.wire.base import Page
+from model.wire.base import Hostname, Page
 from model.wire.commands import SetLimits
 
 routes = Routes()
@@ -43,7 +43,7 @@ class AgentQuery(ListQuery):
     """Which agents."""
 
     os: Os | None = None
-    hostname: str | None = None
+    hostname: Hostname | None = None
 
 
 @routes.add(

@@ -14,6 +14,7 @@ from control.fleet.commands import RUN, expire
 from control.fleet.heartbeats import note_offline
 from control.fleet.tables import AgentRow
 from control.jobs.tables import JobRow
+from control.repositories.maintenance import ask_due
 from control.runs.events import give_up, running_at
 from control.runs.tables import RunRow
 from control.services import Services
@@ -30,6 +31,7 @@ async def watch(services: Services, begin: float = OFFLINE_SECONDS) -> None:
         try:
             async with services.sessions.begin() as session:
                 await look(session)
+            await ask_due(services)
         except Exception:  # the next look may go better; nothing that people wait for depends on this one
             services.log.exception("looking after the fleet failed")
         await asyncio.sleep(LOOK_SECONDS)
@@ -61,10 +63,11 @@ async def note_overdue(session: AsyncSession) -> None:
 
 async def note_lost(session: AsyncSession) -> None:
     """Give up runs of which nothing is heard any more."""
-    silent = await session.scalars(select(RunRow).where(RunRow.status == "running", RunRow.heard_at < now() - SILENT))
+    since = now() - SILENT
+    silent = await session.scalars(select(RunRow).where(RunRow.status == "running", RunRow.heard_at < since))
     for row in silent:
-        if str(row.uuid) not in await running_at(session, row.agent_uuid):
-            await _lost(session, row, "its agent does not know of it any more")
+        if str(row.uuid) not in await running_at(session, row.agent_uuid, since):
+            await _lost(session, row, "its agent is gone, or does not know of it any more")
     never = await session.scalars(select(RunRow).where(RunRow.status == "queued", RunRow.created_at < now() - RUN))
     for row in never:
         await _lost(session, row, "its agent did not come for it within a day")

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control.fleet.tables import AgentRow
 from control.jobs.keeping import policy_job
 from control.jobs.tables import JobRow
-from control.repositories.places import default_repository, policy_repository
+from control.repositories.places import default_repository, in_use, policy_repository
 from control.repositories.tables import RepositoryRow
 from control.services import Services
 from model.wire.agents import HEARTBEAT_SECONDS
@@ -28,8 +28,11 @@ async def policy_of(services: Services, session: AsyncSession, agent: AgentRow) 
             chosen[job.uuid] = place
     mine = RepositoryRow.uuid.in_(set(chosen.values())) | (RepositoryRow.maintenance_agent_uuid == agent.uuid)
     rows = await session.scalars(
-        select(RepositoryRow).where(RepositoryRow.tenant_id == agent.tenant_id, mine).order_by(RepositoryRow.uuid)
+        select(RepositoryRow)
+        .where(RepositoryRow.tenant_id == agent.tenant_id, mine, in_use())
+        .order_by(RepositoryRow.uuid)
     )
+    repositories = {row.uuid: row for row in rows}
     return Policy(
         revision=agent.policy_revision,
         agent_uuid=agent.uuid,
@@ -37,6 +40,6 @@ async def policy_of(services: Services, session: AsyncSession, agent: AgentRow) 
         heartbeat_interval=HEARTBEAT_SECONDS,
         paused=agent.paused,
         bandwidth_limit_mbps=agent.bandwidth_limit_mbps,
-        jobs=[policy_job(job, chosen[job.uuid]) for job in jobs if job.uuid in chosen],
-        repositories=[policy_repository(services, row, agent.uuid) for row in rows],
+        jobs=[policy_job(job, chosen[job.uuid]) for job in jobs if chosen.get(job.uuid) in repositories],
+        repositories=[policy_repository(services, row, agent.uuid) for row in repositories.values()],
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control.api.problems import Invalid, Unknown
@@ -20,10 +21,15 @@ def vault_url(services: Services, uuid: UUID) -> str:
     return f"lox+https://{urlsplit(services.settings.url).netloc}/{uuid}"
 
 
+def in_use() -> ColumnElement[bool]:
+    """The condition that a repository was not removed."""
+    return RepositoryRow.removed_at.is_(None)
+
+
 async def repository_row(session: AsyncSession, tenant: UUID, uuid: UUID) -> RepositoryRow:
     """The repository. Raises Unknown, also for one of another tenant."""
     row = await session.scalar(
-        select(RepositoryRow).where(RepositoryRow.tenant_id == tenant, RepositoryRow.uuid == uuid)
+        select(RepositoryRow).where(RepositoryRow.tenant_id == tenant, RepositoryRow.uuid == uuid, in_use())
     )
     if row is None:
         raise Unknown("repository")
@@ -43,7 +49,7 @@ async def chosen_repository(session: AsyncSession, tenant: UUID, uuid: UUID | No
 async def default_repository(session: AsyncSession, tenant: UUID) -> RepositoryRow | None:
     """The tenant's default."""
     return await session.scalar(
-        select(RepositoryRow).where(RepositoryRow.tenant_id == tenant, RepositoryRow.default.is_(True))
+        select(RepositoryRow).where(RepositoryRow.tenant_id == tenant, RepositoryRow.default.is_(True), in_use())
     )
 
 
@@ -62,12 +68,22 @@ def repository_of(services: Services, row: RepositoryRow, used: int | None = Non
             "vault": row.vault,
             "encryption": row.encryption,
             "maintenance_agent_uuid": row.maintenance_agent_uuid,
+            "maintenance_cron": row.maintenance_cron,
+            "maintenance_timezone": row.maintenance_timezone,
+            "next_maintenance_at": row.maintenance_due_at,
             "quota_bytes": row.quota_bytes,
             "used_bytes": used,
             "default": row.default,
             "created_at": row.created_at,
+            "removed_at": row.removed_at,
+            "purged_after": purged_after(services, row),
         }
     )
+
+
+def purged_after(services: Services, row: RepositoryRow) -> datetime | None:
+    """Until when a removed repository can be brought back."""
+    return None if row.removed_at is None else row.removed_at + timedelta(days=services.settings.removed_days)
 
 
 def policy_repository(services: Services, row: RepositoryRow, agent: UUID) -> PolicyRepository:
@@ -80,5 +96,6 @@ def policy_repository(services: Services, row: RepositoryRow, agent: UUID) -> Po
             "vault": row.vault,
             "encryption": row.encryption,
             "maintenance": row.maintenance_agent_uuid == agent,
+            "scheduled": row.maintenance_cron is not None,
         }
     )

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from uuid import UUID
 
-from sqlalchemy import delete, exists, or_, select, update
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control.api.call import Call
-from control.api.problems import Conflict, Invalid, Unknown
+from control.api.problems import Invalid, Unknown
 from control.api.routes import Routes
 from control.db.base import new_id
 from control.fleet.agents import agent_row
 from control.fleet.commands import Wakes, policy_changed
 from control.jobs.tables import JobRow
 from control.pages import ListQuery, page
-from control.repositories.places import repository_of, repository_row
+from control.repositories.due import jobs_into, set_due
+from control.repositories.places import in_use, repository_of, repository_row
 from control.repositories.tables import RepositoryRow
-from control.runs.tables import MachineBackupRow
 from control.vault.part import used
 from model.wire.base import Page
 from model.wire.repositories import Repository, RepositoryChange, RepositoryIn
 
 routes = Routes()
 EXAMPLE = {"name": "main", "vault": True, "default": True}
+
+
+class RepositoryQuery(ListQuery):
+    """Which repositories: those in use, or those that were removed and can still be brought back."""
+
+    removed: bool = False
 
 
 @routes.add(
@@ -37,29 +44,36 @@ async def add(call: Call) -> Repository:
     row = RepositoryRow(
         uuid=new_id(), tenant_id=call.tenant, name=body.name, url=body.url or "", vault=body.vault,
         encryption=body.encryption, maintenance_agent_uuid=body.maintenance_agent_uuid, quota_bytes=body.quota_bytes,
+        maintenance_cron=body.maintenance_cron, maintenance_timezone=body.maintenance_timezone,
     )  # fmt: skip
+    set_due(row)
     call.subject = row.uuid
     async with call.transaction() as session:
         await _check_agent(session, call.tenant, body.maintenance_agent_uuid)
         session.add(row)
         await session.flush()
-        others = (RepositoryRow.tenant_id == call.tenant) & (RepositoryRow.uuid != row.uuid)
+        others = (RepositoryRow.tenant_id == call.tenant) & (RepositoryRow.uuid != row.uuid) & in_use()
         first = await session.scalar(select(RepositoryRow.uuid).where(others).limit(1)) is None
         agents = await _make_default(session, row) if body.default or first else []
-        for agent in agents:
+        agents += [body.maintenance_agent_uuid] if body.maintenance_agent_uuid else []
+        for agent in set(agents):
             await policy_changed(session, agent)
-    _wake(call, agents)
+    wake(call, agents)
     return repository_of(call.services, row)
 
 
-@routes.add("GET", "/api/v1/repositories", scope="repositories:read", query=ListQuery, returns={200: Page[Repository]})
+@routes.add(
+    "GET", "/api/v1/repositories", scope="repositories:read", query=RepositoryQuery, returns={200: Page[Repository]}
+)
 async def list_repositories(call: Call) -> Page[Repository]:
     """List repositories, newest first."""
+    query = call.query(RepositoryQuery)
     wanted = select(RepositoryRow).where(RepositoryRow.tenant_id == call.tenant)
+    wanted = wanted.where(~in_use() if query.removed else in_use())
     order = (RepositoryRow.created_at, RepositoryRow.uuid)
     async with call.reading() as session:
         made = partial(repository_of, call.services)
-        return await page(session, wanted, order, call.query(ListQuery), Page[Repository], made)
+        return await page(session, wanted, order, query, Page[Repository], made)
 
 
 @routes.add("GET", "/api/v1/repositories/{repository_uuid}", scope="repositories:read", returns={200: Repository})
@@ -78,7 +92,7 @@ async def change(call: Call) -> Repository:
     """Change the name, the quota or who maintains a repository, or make it the default."""
     body = call.body(RepositoryChange)
     given = body.model_dump(exclude_unset=True)
-    for name in ("name", "default"):
+    for name in ("name", "default", "maintenance_timezone"):
         if name in given and given[name] is None:
             raise Invalid(name, "this cannot be null")
     call.details = {"changed": sorted(given)}
@@ -88,9 +102,12 @@ async def change(call: Call) -> Repository:
         if body.quota_bytes is not None and not row.vault:
             raise Invalid("quota_bytes", "only the vault keeps a quota")
         default = given.pop("default", None)
+        agents = await agents_using(session, row)
         for name, value in given.items():
             setattr(row, name, value)
-        agents = await _users(session, row)
+        if any(name.startswith("maintenance_") for name in given):
+            set_due(row)
+        agents += await agents_using(session, row)
         await session.flush()
         if default is True:
             agents += await _make_default(session, row)
@@ -99,20 +116,8 @@ async def change(call: Call) -> Repository:
             agents += await _on_default(session, call.tenant)
         for agent in set(agents):
             await policy_changed(session, agent)
-    _wake(call, agents)
+    wake(call, agents)
     return repository_of(call.services, row)
-
-
-@routes.add("DELETE", "/api/v1/repositories/{repository_uuid}", scope="repositories:write", audit="repository.delete")
-async def remove(call: Call) -> None:
-    """Remove a repository from the list; what is stored in it stays. Not while jobs or backups name it."""
-    async with call.transaction() as session:
-        row = await repository_row(session, call.tenant, call.uuid("repository_uuid"))
-        if await session.scalar(select(exists().where(JobRow.repository_uuid == row.uuid))):
-            raise Conflict("jobs use it")
-        if await session.scalar(select(exists().where(MachineBackupRow.repository_uuid == row.uuid))):
-            raise Conflict("backups lie in it")
-        await session.execute(delete(RepositoryRow).where(RepositoryRow.uuid == row.uuid))
 
 
 async def _check_agent(session: AsyncSession, tenant: UUID, uuid: UUID | None) -> None:
@@ -137,15 +142,14 @@ async def _on_default(session: AsyncSession, tenant: UUID) -> list[UUID]:
     return list((await session.scalars(found)).all())
 
 
-async def _users(session: AsyncSession, row: RepositoryRow) -> list[UUID]:
-    """Agents that have to do with it."""
-    mine = JobRow.repository_uuid == row.uuid
-    if row.default:
-        mine = or_(mine, JobRow.repository_uuid.is_(None))
-    found = select(JobRow.agent_uuid).where(JobRow.tenant_id == row.tenant_id, mine).distinct()
-    return list((await session.scalars(found)).all())
+async def agents_using(session: AsyncSession, row: RepositoryRow) -> list[UUID]:
+    """Agents whose jobs go there, and the one that maintains it."""
+    found = select(JobRow.agent_uuid).where(jobs_into(row)).distinct()
+    maintains = [row.maintenance_agent_uuid] if row.maintenance_agent_uuid is not None else []
+    return [*(await session.scalars(found)).all(), *maintains]
 
 
-def _wake(call: Call, agents: list[UUID]) -> None:
+def wake(call: Call, agents: Iterable[UUID]) -> None:
+    """Let agents fetch their policy; after the commit."""
     for agent in agents:
         call.services.part(Wakes).wake(agent)

@@ -24,6 +24,11 @@ class RepositoryRow(Base):
     vault: Mapped[bool] = mapped_column(default=False)
     encryption: Mapped[str] = mapped_column(String(16))
     maintenance_agent_uuid: Mapped[UUID | None] = mapped_column(ForeignKey("agents.uuid", ondelete="SET NULL"))
+    maintenance_cron: Mapped[str | None] = mapped_column(String(200))
+    maintenance_timezone: Mapped[str] = mapped_column(String(64), default="UTC")
+    maintenance_due_at: Mapped[datetime | None] = mapped_column(index=True)
     quota_bytes: Mapped[int | None] = mapped_column(BigInteger)
     default: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime] = mapped_column(default=now)
+    removed_at: Mapped[datetime | None]  # nobody uses it any more; it can still be brought back
+    purging: Mapped[bool] = mapped_column(default=False)  # too late for that: its objects go

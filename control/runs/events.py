@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control.alerts.raising import resolve_alerts
@@ -15,6 +15,7 @@ from control.db.base import new_id, now
 from control.fleet.tables import AgentRow
 from control.jobs.keeping import due_after, job_fields
 from control.jobs.tables import JobRow
+from control.repositories.maintenance import note_end
 from control.repositories.places import default_repository
 from control.runs.findings import note_findings
 from control.runs.keeping import FINAL, LINES_MAX
@@ -116,6 +117,11 @@ async def _finish(session: AsyncSession, row: RunRow, event: Finished) -> None:
     row.error = None if event.error is None else event.error.model_dump(mode="json")
     row.problems = max(row.problems, event.summary.problems)
     await resolve_alerts(session, "lost", row.uuid)
+    if event.summary.forgotten and row.repository_uuid is not None and row.kind != "restore":
+        await _forget(session, row.repository_uuid, event.summary.forgotten)
+    if row.kind == "maintenance":
+        await note_end(session, row, event)
+        return
     if row.kind != "backup":
         await note_findings(session, row, event, None)
         return
@@ -125,12 +131,12 @@ async def _finish(session: AsyncSession, row: RunRow, event: Finished) -> None:
     await note_findings(session, row, event, job)
     if event.summary.snapshot is not None and row.repository_uuid is not None:
         await _keep_backup(session, row, event)
-    if event.summary.forgotten and row.repository_uuid is not None:
-        await _forget(session, row.repository_uuid, event.summary.forgotten)
 
 
 async def _keep_backup(session: AsyncSession, row: RunRow, event: Finished) -> None:
     assert event.summary.snapshot is not None and row.repository_uuid is not None
+    if await session.scalar(select(exists().where(MachineBackupRow.run_uuid == row.uuid))):
+        return  # said before, under another number
     session.add(
         MachineBackupRow(
             uuid=new_id(), tenant_id=row.tenant_id, agent_uuid=row.agent_uuid, job_uuid=row.job_uuid, run_uuid=row.uuid,
@@ -163,7 +169,8 @@ async def give_up(session: AsyncSession, row: RunRow, why: str) -> None:
         )
 
 
-async def running_at(session: AsyncSession, agent: UUID) -> set[str]:
-    """Ids of runs that the agent said are under way, in its last heartbeat."""
-    said = await session.scalar(select(AgentRow.heartbeat).where(AgentRow.uuid == agent))
+async def running_at(session: AsyncSession, agent: UUID, since: datetime) -> set[str]:
+    """Ids of runs that the agent said are under way in its last heartbeat, if that came after `since`."""
+    wanted = select(AgentRow.heartbeat).where(AgentRow.uuid == agent, AgentRow.last_heartbeat_at > since)
+    said = await session.scalar(wanted)
     return set((said or {}).get("running", []))

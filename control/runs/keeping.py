@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control.api.problems import Unknown
+from control.repositories.places import in_use
+from control.repositories.tables import RepositoryRow
 from control.runs.tables import MachineBackupRow, RunLineRow, RunRow
 from model.wire.restores import Restore
 from model.wire.runs import MachineBackup, Progress, Run, RunLogLine, RunProblem
@@ -28,10 +30,15 @@ async def run_row(session: AsyncSession, tenant: UUID, uuid: UUID, kind: str | N
     return row
 
 
+def reachable() -> ColumnElement[bool]:
+    """The condition that the repository of a machine backup was not removed."""
+    return MachineBackupRow.repository_uuid.in_(select(RepositoryRow.uuid).where(in_use()))
+
+
 async def backup_row(session: AsyncSession, tenant: UUID, uuid: UUID) -> MachineBackupRow:
     """The machine backup. Raises Unknown, also for one of another tenant."""
     row = await session.scalar(
-        select(MachineBackupRow).where(MachineBackupRow.tenant_id == tenant, MachineBackupRow.uuid == uuid)
+        select(MachineBackupRow).where(MachineBackupRow.tenant_id == tenant, MachineBackupRow.uuid == uuid, reachable())
     )
     if row is None:
         raise Unknown("machine backup")

@@ -15,7 +15,7 @@ from control.api.routes import Routes
 from control.db.base import now
 from control.fleet.commands import RUN, Wakes, enqueue
 from control.pages import ListQuery, page
-from control.runs.keeping import FINAL, backup_of, backup_row, log_line_of, problem_of, run_of, run_row
+from control.runs.keeping import FINAL, backup_of, backup_row, log_line_of, problem_of, reachable, run_of, run_row
 from control.runs.live import Live
 from control.runs.stream import stream_run
 from control.runs.tables import MachineBackupRow, RunLineRow, RunRow
@@ -129,7 +129,7 @@ async def events(call: Call) -> web.StreamResponse:
 async def list_backups(call: Call) -> Page[MachineBackup]:
     """List machine backups, newest first."""
     query = call.query(BackupQuery)
-    wanted = select(MachineBackupRow).where(MachineBackupRow.tenant_id == call.tenant)
+    wanted = select(MachineBackupRow).where(MachineBackupRow.tenant_id == call.tenant, reachable())
     asked: tuple[tuple[Any, UUID | None], ...] = (
         (MachineBackupRow.agent_uuid, query.agent), (MachineBackupRow.job_uuid, query.job),
         (MachineBackupRow.repository_uuid, query.repository),

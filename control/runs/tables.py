@@ -21,6 +21,7 @@ class RunRow(Base):
         Index(None, "job_uuid", "created_at"),
         Index(None, "agent_uuid", "status"),
         Index(None, "status"),
+        Index(None, "created_at"),
     )
 
     uuid: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)

@@ -22,6 +22,7 @@ from control.api.routes import AGENTS, PEOPLE, Routes
 from control.repositories.tables import RepositoryRow
 from control.services import Part, Services
 from control.vault import streams
+from control.vault.deletions import Deletions
 from control.vault.names import is_allowed
 from control.vault.shelf import Shelf
 from control.vault.uploads import Wanted
@@ -129,9 +130,11 @@ async def delete_object(call: Call) -> None:
     row, name = await _asked(call)
     if call.principal.kind == "agent" and call.principal.uuid != row.maintenance_agent_uuid:
         raise Forbidden("only the maintenance agent of a repository may delete from it")
-    with _told():
-        shelf = await _shelf(call, row)
-        await streams.threaded(shelf.delete, name)
+    deletions = call.services.part(Deletions)
+    async with deletions.batch(row.tenant_id, call.principal, row.uuid, call.remote) as batch:
+        with _told():
+            shelf = await _shelf(call, row)
+            batch.add(name, await streams.threaded(shelf.delete, name))
     call.services.log.info("object deleted", repository=str(row.uuid), name=name)
 
 
@@ -157,7 +160,7 @@ async def _repository(call: Call) -> RepositoryRow:
     uuid = call.uuid("repository_uuid")
     async with call.reading() as db:
         row = await db.get(RepositoryRow, uuid)
-    if row is None or row.tenant_id != call.tenant or not row.vault:
+    if row is None or row.tenant_id != call.tenant or not row.vault or row.removed_at is not None:
         raise Unknown("repository")
     return row
 
@@ -196,7 +199,14 @@ def folder_of(services: Services) -> str:
 async def start(services: Services) -> AsyncIterator[None]:
     """The vault itself, in every process."""
     services.keep(Vault(folder_of(services)))
-    yield
+    deletions = Deletions(services.sessions, services.log)
+    services.keep(deletions)
+    task = asyncio.create_task(deletions.run(services.stopping))
+    try:
+        yield
+    finally:
+        services.stopping.set()
+        await task
 
 
 @contextlib.asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from control.vault import listing, uploads
 from control.vault.uploads import Wanted
@@ -54,6 +54,11 @@ class Shelf:
             raise Transient("the beginning of the upload is not here any more", subject=wanted.name)
         return upload
 
+    def write(self, wanted: Wanted, upload: uploads.Upload, parts: Sequence[bytes]) -> None:
+        """The next bytes. Raises StoreError, StoreFull among them."""
+        with translated(wanted.name, writing=True):
+            upload.write(parts)
+
     def finish(self, wanted: Wanted, upload: uploads.Upload) -> None:
         """Make it an object. Raises Exists, and Transient if it is not what was meant: then it has to come again."""
         try:
@@ -85,12 +90,13 @@ class Shelf:
         with translated(prefix or "/"):
             return listing.page(self.folder, prefix, after, limit)
 
-    def delete(self, name: str) -> None:
-        """Take an object away. Raises Missing."""
+    def delete(self, name: str) -> int:
+        """Take an object away, and tell its size. Raises Missing."""
         size = self.objects.size(name)
         self.objects.delete(name)
         with translated(name), self._usage.locked() as counter:
             counter.add(-size)
+        return size
 
     def used(self) -> int:
         """Bytes that the objects take."""
@@ -100,7 +106,7 @@ class Shelf:
     def tidy(self, recount: bool = False) -> None:
         """Give up uploads that nobody goes on with, and count what a killed process did not come to count."""
         with translated(self.folder), self._usage.locked() as counter:
-            for kept in self._kept():
+            for kept in list(self._kept()):
                 if kept.finished or kept.old:
                     self._give_up(kept, counter)
             if recount:
@@ -119,13 +125,26 @@ class Shelf:
 
     def _check_room(self, wanted: Wanted, counter: Counter) -> None:
         own = wanted.path_in(self._uploads)
-        coming = sum(kept.size for kept in self._kept() if kept.path != own and not kept.finished)
+        kept = self._few(list(self._kept()), counter)
+        coming = sum(each.takes for each in kept if each.path != own and not each.finished)
         if self.quota is not None and counter.bytes + coming + wanted.size > self.quota:
             why = f"{counter.bytes + coming:,} of {self.quota:,} bytes are in use"
             raise StoreFull("the quota of the repository is used up", subject=wanted.name, why=why)
         room = os.statvfs(self.folder)
         if room.f_bavail * room.f_frsize < wanted.size + ROOM_LEFT:
             raise StoreFull("the vault has no room left", subject=wanted.name)
+
+    def _few(self, kept: list[uploads.Kept], counter: Counter) -> list[uploads.Kept]:
+        """Uploads that broke give way, the oldest first, before anybody has to wait. Raises Transient."""
+        if len(kept) < uploads.UPLOADS_MAX:
+            return kept
+        for each in sorted(kept, key=lambda each: each.status.st_mtime)[: uploads.UPLOADS_MAX // 2]:
+            self._give_up(each, counter)
+        kept = list(self._kept())
+        if len(kept) >= uploads.UPLOADS_MAX:
+            why = f"{uploads.UPLOADS_MAX} are under way"
+            raise Transient("too many uploads at a time", subject=self.folder, why=why, retry_after=10.0)
+        return kept
 
     def _kept(self) -> Iterator[uploads.Kept]:
         return uploads.all_in(self._uploads)

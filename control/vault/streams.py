@@ -75,28 +75,38 @@ def _place(text: str | None, length: int) -> tuple[int, int]:
 
 async def received(request: web.Request, shelf: Shelf, want: Wanted) -> None:
     """Take in an object. Raises StoreError, after all that was sent is read: who sends hears an answer only then."""
+    blocks = _blocks(request)
     try:
         upload = await threaded(shelf.begin, want)
     except StoreError:
-        async for _ in _blocks(request):
-            pass
+        await _passed_over(blocks)
         raise
     try:
-        await _written(request, upload)
+        await _written(blocks, shelf, want, upload)
+    except StoreError:  # the disk is full, or does not work: what came is given up, to make room
+        await asyncio.shield(threaded(upload.close))
+        await _passed_over(blocks)
+        raise
     except BaseException:  # the connection broke, or the server stops
         await asyncio.shield(threaded(shelf.abandon, want, upload))
         raise
     await threaded(shelf.finish, want, upload)
 
 
-async def _written(request: web.Request, upload: Upload) -> None:
+async def _passed_over(blocks: AsyncIterator[list[bytes]]) -> None:
+    """Read the rest."""
+    async for _ in blocks:
+        pass
+
+
+async def _written(blocks: AsyncIterator[list[bytes]], shelf: Shelf, want: Wanted, upload: Upload) -> None:
     """One block is on its way to the disk while the next comes in."""
     pending: asyncio.Future[None] | None = None
     try:
-        async for block in _blocks(request):
+        async for block in blocks:
             if pending is not None:
                 await pending
-            pending = asyncio.ensure_future(threaded(upload.write, block))
+            pending = asyncio.ensure_future(threaded(shelf.write, want, upload, block))
         if pending is not None:
             await pending
     finally:

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 from blake3 import blake3
 
-from model.errors import Transient
-
 RESUMED_MIN = 1 << 20  # bytes; less is sent again rather than gone on with
 KEPT_SECONDS = 24 * 3600  # that an upload is kept which nobody goes on with
+QUIET_SECONDS = 600  # without a byte, after which nobody is thought to be at work on it
 UPLOADS_MAX = 256  # of one repository, at a time
 _REREAD = 4 << 20  # bytes
 
@@ -76,6 +75,11 @@ class Kept:
         return self.status.st_nlink > 1
 
     @property
+    def takes(self) -> int:
+        """Bytes to reckon with: of one that seems to go on those it will have, else those that are here."""
+        return self.size if time.time() - self.status.st_mtime < QUIET_SECONDS else self.status.st_size
+
+    @property
     def old(self) -> bool:
         """Nobody wrote to it for `KEPT_SECONDS`."""
         return time.time() - self.status.st_mtime > KEPT_SECONDS
@@ -131,11 +135,9 @@ def held(fd: int) -> bool:
 
 
 def all_in(folder: str) -> Iterator[Kept]:
-    """The uploads there are. Raises OSError, and Transient if they are more than there ought to be."""
+    """The uploads there are. Raises OSError."""
     with os.scandir(folder) as entries:
-        for number, entry in enumerate(entries):
-            if number >= UPLOADS_MAX:
-                raise Transient("too many uploads at a time", why=f"more than {UPLOADS_MAX}", retry_after=10.0)
+        for entry in entries:
             try:
                 status = entry.stat(follow_symlinks=False)
                 size = int(entry.name.split("-")[1])

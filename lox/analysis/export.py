@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 
 from lox.analysis.hidden_paths import PathHider
 from lox.tables import Tables
-from model.errors import Damaged, UsageError
+from model.errors import Damaged, RunFailed, UsageError
 from repository.snapshot import Snapshot
 from repository.tables.of_chunks import chunks_reader, packs_table
 from repository.tables.parts import Progress, silent
@@ -61,8 +61,22 @@ def export(
     """Write the tables `names` into `folder`, the entries of `snapshots` (None: of all).
 
     With `hash_paths` paths are keyed hashes: equal in all snapshots, but nobody without the keys of the repository can
-    tell what they were. Raises UsageError if something else is in `folder`, or if paths cannot be hidden; OSError.
+    tell what they were. Raises UsageError if something else is in `folder`, or if paths cannot be hidden; RunFailed if
+    it cannot be written.
     """
+    try:
+        return _export(tables, folder, names, snapshots, hash_paths, progress)
+    except OSError as error:
+        hint = "files that are whole stay; the next export to this folder goes on there"
+        raise RunFailed(
+            "the export cannot be written", subject=str(folder), why=(error.strerror or str(error)).lower(), hint=hint
+        ) from error
+
+
+def _export(
+    tables: Tables, folder: Path, names: Sequence[str], snapshots: Sequence[Snapshot] | None, hash_paths: bool,
+    progress: Progress,
+) -> Exported:  # fmt: skip
     hider = PathHider.of(tables.repository) if hash_paths else None
     about = {"version": VERSION, "repository": tables.repository.id.hex(), "paths_hashed": hash_paths}
     with _prepared(folder, about):

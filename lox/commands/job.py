@@ -61,7 +61,7 @@ def show(ctx: click.Context, /, job: str, server: str | None) -> None:
 def create(ctx: click.Context, /, name: str, agent: str, server: str | None, **asked: Any) -> None:
     """Make a job. What is not given is as the server has it."""
     client = client_of(server)
-    body = {"name": name, "agent_uuid": _agent(client, agent), **fields_of(asked)}
+    body = {"name": name, "agent_uuid": _agent(client, agent), **_placed(client, fields_of(asked))}
     show_one(ctx, LABEL, client.post(KIND, body=body))
 
 
@@ -77,7 +77,7 @@ def edit(ctx: click.Context, /, job: str, server: str | None, **asked: Any) -> N
     if not fields:
         raise UsageError("nothing to change", hint="give an option, as --schedule '0 3 * * *'")
     client = client_of(server)
-    show_one(ctx, LABEL, client.patch(KIND, found(client, KIND, job)["uuid"], body=fields))
+    show_one(ctx, LABEL, client.patch(KIND, found(client, KIND, job)["uuid"], body=_placed(client, fields)))
 
 
 @command.command("apply")
@@ -163,6 +163,12 @@ def estimate(ctx: click.Context, /, job: str, server: str | None) -> None:
 
 def _agent(client: Any, name: str) -> str:
     return str(found(client, "agents", name, ("name", "hostname"))["uuid"])
+
+
+def _placed(client: Any, fields: dict[str, Any]) -> dict[str, Any]:
+    """The same with the UUID of the repository that is named, if one is."""
+    named = fields.get("repository_uuid")
+    return fields if named is None else fields | {"repository_uuid": found(client, "repositories", named)["uuid"]}
 
 
 def _read(file: str) -> bytes:

@@ -32,9 +32,9 @@ def command(
 ) -> None:
     """Measure what each stage costs on this host, and keep it for explain.
 
-    Each stage is measured alone, in one thread, in real backups of a sample; they are deleted afterwards. The first
-    pass reads files from where they lie, later ones from memory. Then it is predicted how fast a backup with the
-    default profile is, and one is made to see how true that is.
+    Each stage is measured alone, in one thread, then all of them on several lanes, in real backups of a sample; they
+    are deleted afterwards. Files are read from where they lie, and from memory. Then it is predicted how fast a backup
+    with the default profile is, and one is made to see how true that is.
     """
     from lox.measuring import rates_for
     from repository.codecs import by_name
@@ -86,7 +86,7 @@ def _check(output: Output, rates: Rates, source: bytes | None, work: str | None)
         request = BackupRequest(sample.paths, codec=packing.codec, level=packing.level)
         strands = fuse(backup_plan(RepositoryAccess(None), request, engine))
         forecast = predict(strands, rates, packing, Conditions(rates.host.cores, rates.new))
-        trials = [ground.run(sample, request, engine, cold=False) for _ in range(CHECKS)]
+        trials = [ground.run(sample, request, engine) for _ in range(CHECKS)]
     real = max(trial.read / max(trial.trace.wall, 1e-9) for trial in trials)
     output.event(
         "check", **forecast_fields(forecast), measured_bytes_per_second=round(real), ratio=real / forecast.rate

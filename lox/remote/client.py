@@ -7,12 +7,15 @@ import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPResponse
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from lox.remote.servers import Server
-from model.errors import Refused, RefusedByServer, StoreError, Transient, Unreachable
+from model.errors import Refused, RefusedByServer, StoreError, Transient, Unreachable, UsageError
+from model.names import shown
 from repository.store.https import Answer, Https, json_of, tls
 
 Fields = dict[str, Any]
@@ -20,6 +23,7 @@ API = "/api/v1"
 PATIENCE = 300.0  # seconds that a server may be away from somebody who waits for the end of a run
 _ANSWER_MAX = 32 << 20
 _LINE_MAX = 4 << 20
+_PIECE = 256 << 10
 _PAUSE = 1.0  # seconds between two attempts
 _PAGE = 200  # items
 _SESSION = re.compile(r"lox_session=([A-Za-z0-9_-]{16,200})")
@@ -71,9 +75,9 @@ class Client:
         """The object as it is then."""
         return self._sent("PATCH", _path(path, {}), body)
 
-    def delete(self, *path: str) -> None:
+    def delete(self, *path: str, **query: object) -> None:
         """Nothing, if it is gone."""
-        self._sent("DELETE", _path(path, {}))
+        self._sent("DELETE", _path(path, query))
 
     def pages(self, *path: str, most: int | None = None, **query: object) -> Iterator[Fields]:
         """The items of a list, `most` of them, page by page."""
@@ -91,6 +95,12 @@ class Client:
         for line in self._streamed(_path(path, query), {"Accept": "application/x-ndjson"}):
             if line.strip():
                 yield _fields(line)
+
+    def content(self, *path: str, **query: object) -> Iterator[bytes]:
+        """An answer that is a file, in pieces. Unreachable if it broke off: what came is not all then."""
+        with self._opened(_path(path, query), {"Accept": "*/*"}) as response:
+            while piece := response.read(_PIECE):
+                yield piece
 
     def events(self, *path: str) -> Iterator[Event]:
         """Server-sent events, until there is nothing after the last. The server may be away for `PATIENCE`."""
@@ -121,7 +131,7 @@ class Client:
 
     def _sent(self, method: str, path: str, body: object | None = None, more: Mapping[str, str] | None = None) -> Any:
         headers = self._headers() | dict(more or {})
-        content = [] if body is None else [memoryview(json.dumps(body).encode())]
+        content = [] if body is None else [memoryview(_json(body))]
         if content:
             headers["Content-Type"] = "application/json"
         try:
@@ -131,12 +141,17 @@ class Client:
             raise self._unreachable(error) from error
 
     def _streamed(self, path: str, headers: Mapping[str, str]) -> Iterator[bytes]:
+        with self._opened(path, headers) as response:
+            while line := response.readline(_LINE_MAX):
+                yield line
+
+    @contextmanager
+    def _opened(self, path: str, headers: Mapping[str, str]) -> Iterator[HTTPResponse]:
         try:
             with self._https.opened("GET", path, self._headers() | dict(headers)) as response:
                 if response.status >= 300:
                     self._good(Answer(response.status, {}, response.read(_LINE_MAX)))
-                while line := response.readline(_LINE_MAX):
-                    yield line
+                yield response
         except (Transient, Refused, StoreError) as error:
             raise self._unreachable(error) from error
 
@@ -170,7 +185,16 @@ def _told(answer: Answer, key: str) -> str:
 def _path(parts: tuple[str, ...], query: Mapping[str, object]) -> str:
     given = {name: text for name, text in query.items() if text is not None and text != ""}
     path = "/".join([API, *(quote(part, safe="") for part in parts)])
-    return f"{path}?{urlencode(given)}" if given else path
+    return f"{path}?{urlencode(given, doseq=True)}" if given else path
+
+
+def _json(body: object) -> bytes:
+    """Raises UsageError for a name that is not UTF-8: where those may stand, fields ``..._b64`` are for them."""
+    try:
+        return json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        name = error.object[max(0, error.start - 40) : error.end + 40].encode("utf-8", "surrogateescape")
+        raise UsageError("a server takes no name that is not UTF-8 here", subject=shown(name)) from error
 
 
 def _fields(line: bytes | str) -> Fields:

@@ -40,8 +40,8 @@ def _what() -> list[Any]:
         option("--path", "source_paths", metavar="PATH", help="What to back up; may be repeated.", **many),
         option("--exclude", "exclude_patterns", metavar="PATTERN", help="What to leave out; may be repeated.", **many),
         option("--include", "include_patterns", metavar="PATTERN", help="Only what matches; may be repeated.", **many),
-        option("--repository", "repository_uuid", metavar="UUID", section=_JOB,
-               help="Where it goes, or none for the tenant's default."),
+        option("--repository", "repository_uuid", metavar="REPOSITORY", section=_JOB,
+               help="Where it goes: a UUID, the beginning of one, a name; or none for the tenant's default."),
         option("--tag", "tags", metavar="TAG", help="A tag; may be repeated.", **many),
     ]  # fmt: skip
 
@@ -56,6 +56,8 @@ def _when() -> list[Any]:
                help="What becomes of times at which the host was off. [server: run_once]"),
         option("--overlap", "overlap_policy", type=click.Choice(["skip", "queue"]), section=_WHEN,
                help="When the run before has not ended. [server: skip]"),
+        option("--max-duration", "max_duration_seconds", metavar="SECONDS|none", section=_WHEN,
+               help="Stop a backup that takes longer; it has failed then."),
         option("--enabled/--disabled", "enabled", default=None, section=_WHEN, help="Whether the schedule counts."),
     ]  # fmt: skip
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
-from model.wire.base import Answer, Body, Count, Hostname, Mbps, Name, Path, Tags, Utc
+from model.wire.base import Answer, Body, Count, Hostname, Mbps, Name, Path, Tags, Tally, Utc
 
 Os = Literal["linux", "windows", "macos"]
 AgentStatus = Literal["registered", "online", "offline", "revoked"]
@@ -127,7 +127,7 @@ class HeartbeatIn(Body):
     """POST /api/v1/agent/heartbeat."""
 
     time: Utc  # by the host's clock
-    sequence: Count  # grows with each heartbeat of this agent, also over restarts
+    sequence: Tally  # grows with each heartbeat of this agent, also over restarts
     health: Health
     running: Annotated[list[UUID], Field(max_length=256)] = []
     metrics_port: Annotated[int, Field(ge=1, le=65_535)] | None = None

@@ -54,6 +54,11 @@ def _path(value: str) -> str:
     return value
 
 
+def without_nul(value: str) -> str:
+    """`value` with another sign for each NUL, which no text in PostgreSQL can hold: a log line with one is not lost."""
+    return value.replace("\0", "\ufffd")
+
+
 def _base64(value: str) -> str:
     try:
         base64.b64decode(value, validate=True)
@@ -78,7 +83,18 @@ PathsB64 = Annotated[
 ]
 HookName = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 SnapshotId = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[0-9a-zA-Z_-]+$")]
+NICKNAMES = {
+    "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *", "@monthly": "0 0 1 * *", "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *", "@midnight": "0 0 * * *", "@hourly": "0 * * * *",
+}  # fmt: skip
+Cron = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=200, strip_whitespace=True),
+    AfterValidator(lambda text: NICKNAMES.get(text.lower(), text)),
+]
+Zone = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9+_/-]+$")]
 Count = Annotated[int, Field(ge=0, le=(1 << 63) - 1)]
+Tally = Annotated[int, Field(ge=0, le=(1 << 31) - 1)]  # of what is counted one by one
 Mbps = Annotated[float, Field(gt=0, le=1_000_000, description="megabit per second")]
 
 Item = TypeVar("Item")

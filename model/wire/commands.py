@@ -12,7 +12,7 @@ from uuid import UUID
 from pydantic import Field
 
 from model.wire.base import Answer, Body, Mbps, SnapshotId, Utc
-from model.wire.jobs import Mode
+from model.wire.jobs import Mode, RetentionRule
 from model.wire.policy import PolicyJob, PolicyRepository
 from model.wire.restores import Browse, Download, RestoreFields
 
@@ -42,6 +42,15 @@ class RestoreCommand(RestoreFields):
     restore_uuid: UUID
     repository: PolicyRepository
     snapshot: SnapshotId
+
+
+class MaintainCommand(Body):
+    """Let the backups go that no rule keeps, of all jobs whose data lies in a repository, and prune it; as a run."""
+
+    kind: Literal["maintain"] = "maintain"
+    run_uuid: UUID
+    repository: PolicyRepository
+    rules: Annotated[list[RetentionRule], Field(max_length=10_000)]
 
 
 class BrowseCommand(Browse):
@@ -93,6 +102,7 @@ CommandBody = Annotated[
     RunJob
     | CancelRun
     | RestoreCommand
+    | MaintainCommand
     | BrowseCommand
     | DownloadCommand
     | EstimateCommand

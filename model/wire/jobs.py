@@ -5,28 +5,19 @@ from __future__ import annotations
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from model.wire.base import Answer, Body, Count, HookName, Mbps, Name, Path, Paths, Tags, Utc
+from model.wire.base import Answer, Body, Count, Cron, HookName, Mbps, Name, Path, Paths, Tags, Utc, Zone
 
 JobType = Literal["file", "block", "image", "database"]
 Mode = Literal["full", "incremental", "differential"]
-NICKNAMES = {
-    "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *", "@monthly": "0 0 1 * *", "@weekly": "0 0 * * 0",
-    "@daily": "0 0 * * *", "@midnight": "0 0 * * *", "@hourly": "0 * * * *",
-}  # fmt: skip
-Cron = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=200, strip_whitespace=True),
-    AfterValidator(lambda text: NICKNAMES.get(text.lower(), text)),
-]
-Zone = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9+_/-]+$")]
 Patterns = Annotated[
     list[Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00\n]+$")]],
     Field(max_length=1_000),
 ]
 Keeping = Annotated[int, Field(ge=1, le=100_000)]
 HookSeconds = Annotated[int, Field(ge=1, le=86_400, description="seconds")]
+RunSeconds = Annotated[int, Field(ge=1, le=30 * 86_400, description="seconds")]
 Duration = Annotated[str, StringConstraints(max_length=20, pattern=r"^([0-9]+[yMmwdh])+$")]
 WebUrl = Annotated[str, StringConstraints(max_length=500, pattern=r"^https?://[^\s@]+$")]
 RETENTION_COUNT = 7
@@ -43,6 +34,15 @@ class Keep(Body):
     yearly: Keeping | None = None
     within: Duration | None = None
     tags: Tags = []
+
+
+class RetentionRule(Body):
+    """What is kept of the backups of one job."""
+
+    job_uuid: UUID
+    timezone: Zone = "UTC"
+    retention_count: Keeping = RETENTION_COUNT
+    keep: Keep | None = None
 
 
 class JobFields(Body):
@@ -69,6 +69,7 @@ class JobFields(Body):
     missed_run_policy: Literal["run_once", "skip"] = "run_once"
     overlap_policy: Literal["skip", "queue"] = "skip"
     keep: Keep | None = None
+    max_duration_seconds: RunSeconds | None = None  # after which a backup is stopped and has failed; null: no limit
     enabled: bool = True
     tags: Tags = []
     profile: Name | None = None  # a pipeline profile
@@ -106,6 +107,7 @@ class JobChange(Body):
     missed_run_policy: Literal["run_once", "skip"] | None = None
     overlap_policy: Literal["skip", "queue"] | None = None
     keep: Keep | None = None
+    max_duration_seconds: RunSeconds | None = None
     enabled: bool | None = None
     tags: Tags | None = None
     profile: Name | None = None
@@ -129,6 +131,7 @@ NULLABLE = frozenset(
         "post_script",
         "repository_uuid",
         "keep",
+        "max_duration_seconds",
         "profile",
         "ping_url",
     }

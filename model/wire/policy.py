@@ -25,6 +25,7 @@ class PolicyRepository(Answer):
     vault: bool
     encryption: Encryption
     maintenance: bool  # this agent forgets and prunes
+    scheduled: bool = False  # the server says when it prunes; else after a backup, once a day
 
 
 class Policy(Answer):

@@ -8,9 +8,10 @@ from uuid import UUID
 
 from pydantic import AfterValidator, StringConstraints, model_validator
 
-from model.wire.base import Answer, Body, Count, Name, Utc
+from model.wire.base import Answer, Body, Count, Cron, Name, Utc, Zone
 
 Encryption = Literal["required", "none"]
+MAINTENANCE_CRON = "30 4 * * *"
 SCHEMES = ("", "file", "s3", "gs", "az", "sftp", "lox+https")
 
 
@@ -43,6 +44,8 @@ class RepositoryIn(Body):
     vault: bool = False
     encryption: Encryption = "required"
     maintenance_agent_uuid: UUID | None = None  # who forgets and prunes
+    maintenance_cron: Cron | None = MAINTENANCE_CRON  # when, by the server's clock; null: after backups of that agent
+    maintenance_timezone: Zone = "UTC"
     quota_bytes: Count | None = None  # of the vault
     default: bool = False  # of the tenant's jobs that name none
 
@@ -60,6 +63,8 @@ class RepositoryChange(Body):
 
     name: Name | None = None
     maintenance_agent_uuid: UUID | None = None
+    maintenance_cron: Cron | None = None
+    maintenance_timezone: Zone | None = None
     quota_bytes: Count | None = None
     default: bool | None = None
 
@@ -73,7 +78,12 @@ class Repository(Answer):
     vault: bool
     encryption: Encryption
     maintenance_agent_uuid: UUID | None = None
+    maintenance_cron: str | None = None
+    maintenance_timezone: str = "UTC"
+    next_maintenance_at: Utc | None = None
     quota_bytes: int | None = None
     used_bytes: int | None = None  # in the vault
     default: bool = False
     created_at: Utc
+    removed_at: Utc | None = None
+    purged_after: Utc | None = None  # until then a removed one can be brought back

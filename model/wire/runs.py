@@ -11,16 +11,15 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from model.wire.base import Answer, Body, Count, SnapshotId, Utc
+from model.wire.base import Answer, Body, Count, SnapshotId, Tally, Utc, without_nul
 from model.wire.jobs import Mode
 
-RunKind = Literal["backup", "restore"]
+RunKind = Literal["backup", "restore", "maintenance"]
 RunStatus = Literal["queued", "running", "success", "partial", "failed", "cancelled", "skipped", "lost"]
 FinalStatus = Literal["success", "partial", "failed", "cancelled", "skipped"]
 Trigger = Literal["schedule", "api", "agent", "retry", "missed"]
 EVENTS_MAX = 1_000  # of one request
-# What scripts and files say is any text; PostgreSQL holds no NUL, and one must not keep a run from being told.
-Text = Annotated[str, StringConstraints(max_length=4_096), AfterValidator(lambda text: text.replace("\0", "\ufffd"))]
+Text = Annotated[str, StringConstraints(max_length=4_096), AfterValidator(without_nul)]
 Sequence = Annotated[int, Field(ge=1, le=(1 << 53))]
 Seconds = Annotated[float, Field(ge=0)]
 
@@ -42,7 +41,7 @@ class Started(Body):
 class StageProgress(Body):
     """One stage: what it did and where its time went."""
 
-    name: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    name: Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(without_nul)]
     items: Count = 0
     bytes: Count = 0
     busy: Seconds = 0
@@ -56,7 +55,7 @@ class Progress(Body):
     event: Literal["progress"] = "progress"
     sequence: Sequence
     time: Utc
-    phase: Annotated[str, StringConstraints(max_length=64)] = ""
+    phase: Annotated[str, StringConstraints(max_length=64), AfterValidator(without_nul)] = ""
     files_done: Count = 0
     files_total: Count | None = None
     bytes_done: Count = 0
@@ -106,7 +105,7 @@ class Summary(Body):
     bytes_new: Count = 0
     bytes_stored: Count = 0
     dedup_ratio: Annotated[float, Field(ge=0)] | None = None
-    problems: Count = 0
+    problems: Tally = 0
     missing_paths: Annotated[list[Text], Field(max_length=1_000)] = []
     forgotten: Annotated[list[SnapshotId], Field(max_length=10_000)] = []  # snapshots that retention let go in this run
     limited_by: Text | None = None  # the sentence that says which stage limits

@@ -57,6 +57,13 @@ class View:
                 found[pack] = size
         return found
 
+    def pruned_meanwhile(self) -> bool:
+        """Whether packs that were there have been deleted since: what they held may lie elsewhere now."""
+        if "objects" not in self.__dict__:
+            return False
+        now = {name for name, _ in self.repository.store.list(PACK_PREFIX)}
+        return any(name not in now for name in self.objects if name.startswith(PACK_PREFIX))
+
     @cached_property
     def snapshots(self) -> Snapshots:
         """All that can be read, oldest first; others are in its `unreadable`."""

@@ -53,7 +53,12 @@ class AgentProcess:
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """One command of lox-agent."""
         line = [sys.executable, "-m", "agent", "--config", str(self.config), *arguments]
-        return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+
+    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+        """One command of lox-agent, while the test goes on."""
+        line = [sys.executable, "-m", "agent", "--config", str(self.config), *arguments]
+        return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def start(self) -> None:
         """Begin as the service does."""

@@ -76,6 +76,23 @@ def test_systemd_hears_of_it(host: AgentHost, server: SmallServer, monkeypatch: 
 
 
 @pytest.mark.slow
+def test_why_a_backup_failed_and_that_nobody_is_there_to_make_it(host: AgentHost, server: SmallServer) -> None:
+    host.add_job(pre_script="missing")
+    host.start()
+    eventually(lambda: host.status()["jobs"])
+    done = host.run("--json", "backup", "web-files")
+    told = json.loads(done.stdout)
+    assert done.returncode == 78 and told["status"] == "failed" and "no such script" in told["why"]
+    (host.hooks / "missing").write_text("#!/bin/sh\nsleep 300\n")
+    (host.hooks / "missing").chmod(0o700)
+    waiting = host.begin("backup", "web-files")
+    eventually(lambda: any(run["status"] == "running" for run in host.status()["runs"]))
+    host.kill()
+    _, error = waiting.communicate(timeout=120)
+    assert waiting.returncode == 1 and "the agent ended before the run did" in error
+
+
+@pytest.mark.slow
 def test_retention_goes_by_the_job(host: AgentHost, server: SmallServer) -> None:
     """Another job's snapshots, and those of the same job before its paths changed, are told apart by its tag."""
     job, other = host.add_job(retention_count=2), host.add_job(name="other", retention_count=1)

@@ -249,10 +249,11 @@ def test_hostile_fields_stay_values(tmp_path: Path) -> None:
 
 
 def test_rules_become_options() -> None:
-    line = lines.forget(job(retention_count=30, keep={"daily": 14, "within": "30d", "last": 40}))
+    rule = lines.rule_of(job(retention_count=30, keep={"daily": 14, "within": "30d", "last": 40}))
+    line = lines.forget(rule)
     text = " ".join(line)
     assert "--keep-last 40" in text and "--keep-daily 14" in text and "--keep-within 30d" in text
-    assert "--keep-last 7" in " ".join(lines.forget(job()))
+    assert "--keep-last 7" in " ".join(lines.forget(lines.rule_of(job())))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ import aiohttp
 from tests.ports import free_port
 
 PASSWORD = "correct horse battery"
-START_SECONDS = 120.0
+START_SECONDS = 120.0  # on a machine that does much else
 
 
 def lox_server(data_dir: Path, *arguments: str, stdin: str = "", database: str | None = None) -> str:

@@ -8,24 +8,30 @@ import signal
 import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 from uuid import uuid4
 
+import psutil
 import pytest
+from sqlalchemy import update
 
+from control.alerts.tables import AlertDeliveryRow
 from control.db import everything
 from control.db.engine import make_engine, make_sessions
 from control.fleet.watching import look
 from model.wire.alerts import AlertKind
-from tests.agent.processes import eventually
+from tests.agent import processes
 from tests.control import receivers
 from tests.control.hosts import Host, add_job, add_repository, back_up, enrolled, registration
+from tests.control.postgres import Cluster
 from tests.control.receivers import Receiver
 from tests.control.servers import Client, RunningServer, Tenant, make_tenant, running
 
 pytestmark = pytest.mark.slow
 TARGETS = "/api/v1/alert-targets"
+eventually = partial(processes.eventually, seconds=90.0)
 USUAL: dict[str, Any] = {"bytes": 1 << 30, "bytes_new": 1 << 20}
 STRANGE: dict[str, Any] = {"bytes": 1 << 28, "bytes_new": 1 << 28, "missing_paths": ["/etc/nginx"]}
 LOOKED_AWAY = timedelta(hours=1)
@@ -40,7 +46,7 @@ def hook() -> Iterator[Receiver]:
 @pytest.fixture
 def broken() -> Iterator[Receiver]:
     with receivers.web() as found:
-        found.statuses = [500]
+        found.statuses = [500] * 100
         yield found
 
 
@@ -56,11 +62,12 @@ def fail(host: Host, job: dict[str, Any]) -> None:
     assert host.tell(started(host, job), {"event": "finished", "status": "failed", "error": error}).status == 200
 
 
-def change(server: RunningServer, statement: str, *values: str) -> None:
-    """Changes the server's database: time that a test cannot wait for."""
+def change(server: RunningServer, statement: str, *values: str) -> bool:
+    """Changes the server's database: time that a test cannot wait for. False: no condition came true by that."""
     with sqlite3.connect(server.data_dir / "server.sqlite3", timeout=30) as database:
         assert database.execute(statement, [value.replace("-", "") for value in values]).rowcount
     database.close()
+    return False
 
 
 def look_after(server: RunningServer) -> None:
@@ -112,9 +119,10 @@ def test_every_kind_opens_and_ends(tenant: Tenant, hook: Receiver, broken: Recei
     )
     eventually(lambda: api.ok("GET", path)["error"])
     delivery = api.ok("GET", f"{path}/deliveries")["items"][0]["uuid"]
-    broken.statuses = [500]
-    change(server, f"UPDATE alert_deliveries SET attempts = 7, due_at = '{past}' WHERE uuid = ?", delivery)
+    last = f"UPDATE alert_deliveries SET attempts = 7, due_at = '{past}' WHERE uuid = ?"
+    eventually(lambda: change(server, last, delivery) or api.ok("GET", "/api/v1/alerts?kind=undelivered")["items"])
     await_all(hook, "opened")
+    broken.statuses.clear()
 
     back_up(host, failing, "good1")
     back_up(host, odd, "odd9", **USUAL)
@@ -126,7 +134,8 @@ def test_every_kind_opens_and_ends(tenant: Tenant, hook: Receiver, broken: Recei
     Client(server).ok("POST", "/api/v1/agent/register", registration({**thief.agent, **again}))
     fail(host, failing)
     await_all(hook, "resolved")
-    left = api.ok("GET", "/api/v1/alerts?open=true")["items"]
+    ours = {host.uuid, silent.uuid, skewed.uuid, thief.uuid}
+    left = [one for one in api.ok("GET", "/api/v1/alerts?open=true")["items"] if one["agent_uuid"] in ours]
     assert [(one["kind"], one["job_uuid"]) for one in left] == [("failed", failing["uuid"])]
 
 
@@ -147,7 +156,7 @@ def test_an_acknowledged_state_is_not_told_again(tenant: Tenant) -> None:
     alert = eventually(lambda: tenant.api.ok("GET", path)["items"])[0]
     tenant.api.ok("POST", f"/api/v1/alerts/{alert['uuid']}/acknowledge")
     host.beat(time=off)
-    eventually(lambda: tenant.api.ok("GET", path)["items"][0]["count"] == 2)
+    eventually(lambda: tenant.api.ok("GET", path)["items"][0]["count"] >= 2)
     assert len(tenant.api.ok("GET", path)["items"]) == 1
 
 
@@ -186,5 +195,42 @@ def test_a_server_that_is_killed_at_it_sends_it_again_and_not_for_ever(tmp_path:
         assert (second.headers["webhook-id"], second.body) == (first.headers["webhook-id"], first.body)
         eventually(lambda: tenant.api.ok("GET", path)["sent"] == 1)
         (delivery,) = tenant.api.ok("GET", f"{path}/deliveries")["items"]
-        assert (delivery["state"], delivery["attempts"], delivery["uuid"]) == ("sent", 2, first.headers["webhook-id"])
+        assert (delivery["state"], delivery["uuid"]) == ("sent", first.headers["webhook-id"])
+        assert delivery["attempts"] >= 2
         assert server.stop() == 0 and hook.came.empty()
+
+
+def test_of_two_processes_one_sends_and_the_next_takes_over(tmp_path: Path, hook: Receiver, postgres: Cluster) -> None:
+    database, allowed = postgres.database(), "127.0.0.1/32"
+    two = {"LOX_SERVER_PROCESSES": "2", "LOX_SERVER_ALERT_NETWORKS": allowed}
+    with running(tmp_path / "two", database=database, **two) as server:
+        tenant = make_tenant(server, "Two")
+        body = {"name": "slow", "webhook": {"url": hook.url}, "wait_seconds": 0, "quiet_seconds": 0}
+        path = f"{TARGETS}/{tenant.api.ok('POST', TARGETS, body)['uuid']}"
+        add_repository(tenant)
+        host = enrolled(tenant)
+        hook.go.clear()
+        fail(host, add_job(tenant, host))
+        first = hook.next()
+        assert server.process is not None
+        (sender,) = [one for one in psutil.Process(server.process.pid).children() if hook.port in _peers(one)]
+        sender.kill()
+        hook.go.set()
+        asyncio.run(_release(database))
+        second = hook.next()
+        assert (second.headers["webhook-id"], second.body) == (first.headers["webhook-id"], first.body)
+        eventually(lambda: tenant.api.ok("GET", path)["sent"] == 1)
+        assert server.stop() == 0 and hook.came.empty()
+
+
+def _peers(process: psutil.Process) -> set[int]:
+    """Ports to which a process has connections."""
+    return {one.raddr.port for one in process.net_connections("tcp") if one.raddr}
+
+
+async def _release(database: str) -> None:
+    """As if a minute had passed since a message was claimed."""
+    engine = make_engine(database)
+    async with make_sessions(engine).begin() as db:
+        await db.execute(update(AlertDeliveryRow).values(claimed_until=AlertDeliveryRow.created_at))
+    await engine.dispose()

@@ -253,7 +253,7 @@ def test_reminders_tell_what_nobody_looks_after(database: str) -> None:
             target.remind_at = begin + timedelta(hours=2)
         await box.step(begin + timedelta(hours=1))
         assert await box.contents() == []
-        await box.step(begin + timedelta(hours=2, minutes=1))
+        await box.step(begin + timedelta(hours=2, minutes=30))
         (content,) = await box.contents()
         assert (content["type"], content["total"], content["alerts"][0]["event"]) == ("reminder", 1, "open")
         assert headline(content).startswith("still open: CRITICAL: web-")

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from tests.agent.processes import eventually
+from tests.agent import processes
 from tests.control import receivers
 from tests.control.hosts import Host, add_job, add_repository, back_up, enrolled
 from tests.control.receivers import Mailbox, Posted, Receiver
 from tests.control.servers import RunningServer, Tenant
 
 TARGETS = "/api/v1/alert-targets"
+eventually = partial(processes.eventually, seconds=90.0)
 AT_ONCE: dict[str, Any] = {"wait_seconds": 0, "quiet_seconds": 0}
 
 
@@ -182,18 +184,16 @@ def test_what_is_told_can_be_chosen(mine: Tenant, hook: Receiver) -> None:
 def test_what_fails_is_tried_again_under_the_same_id(mine: Tenant, hook: Receiver) -> None:
     made = add_webhook(mine, hook)
     path = f"{TARGETS}/{made['uuid']}"
-    hook.statuses = [503]
+    hook.statuses = [503] * 8
     host, job = with_job(mine)
     fail(host, job)
     first = hook.next()
     shown = eventually(lambda: (one := mine.api.ok("GET", path))["error"] and one)
     assert shown["error"] == "127.0.0.1 answered 503" and (shown["waiting"], shown["sent"]) == (1, 0)
     (delivery,) = mine.api.ok("GET", f"{path}/deliveries")["items"]
-    assert (delivery["state"], delivery["attempts"], delivery["due_at"] > delivery["created_at"]) == (
-        "waiting",
-        1,
-        True,
-    )
+    assert delivery["state"] == "waiting" and delivery["attempts"] >= 1
+    assert delivery["due_at"] > delivery["created_at"]
+    hook.statuses.clear()
     mine.api.ok("PATCH", path, {"name": "mended"})
     second = hook.next()
     assert (second.headers["webhook-id"], second.body) == (first.headers["webhook-id"], first.body)

@@ -175,6 +175,13 @@ def test_missing_paths_and_a_sudden_size_are_told(tenant: Tenant, host: Host) ->
     assert tenant.api.ok("GET", f"/api/v1/alerts?job={job['uuid']}&open=true")["items"] == []
 
 
+def test_a_run_that_is_reported_finished_again_changes_nothing(tenant: Tenant, host: Host, job: dict[str, Any]) -> None:
+    run = back_up(host, job, "once")
+    assert host.tell(run, {**FINISHED, "summary": {"snapshot": "twice"}}).status == 200
+    backups = tenant.api.ok("GET", f"/api/v1/machine-backups?job={job['uuid']}")["items"]
+    assert [one["snapshot"] for one in backups if one["run_uuid"] == run] == ["once"]
+
+
 async def _later(server: RunningServer, **shift: timedelta) -> None:
     """Look after the fleet, as if time had passed."""
     assert everything.metadata.tables
@@ -199,6 +206,12 @@ def test_a_run_nobody_knows_of_is_lost_until_it_is_heard_of(tenant: Tenant, host
     asyncio.run(_later(server, runs=timedelta(minutes=16)))
     assert tenant.api.ok("GET", f"/api/v1/runs/{gone}")["status"] == "lost"
     assert tenant.api.ok("GET", f"/api/v1/runs/{busy}")["status"] == "running", "its agent says that it goes on"
+    with sqlite3.connect(server.data_dir / "server.sqlite3") as database:
+        database.execute(
+            "UPDATE agents SET last_heartbeat_at = '2026-01-01 00:00:00' WHERE uuid = ?", (host.uuid.replace("-", ""),)
+        )
+    asyncio.run(_later(server, runs=timedelta(minutes=16)))
+    assert tenant.api.ok("GET", f"/api/v1/runs/{busy}")["status"] == "lost", "what its agent said is long ago"
     assert tenant.api.ok("GET", f"/api/v1/alerts?agent={host.uuid}&kind=lost")["items"]
     host.tell(gone, progress(1), {"event": "log", "text": "still there"})
     assert tenant.api.ok("GET", f"/api/v1/runs/{gone}")["status"] == "running"

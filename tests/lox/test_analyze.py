@@ -13,9 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 
 import lox
+from lox.analysis.export import export
+from lox.analyzing import Damage
+from lox.output import Output
+from lox.settings import Settings
+from lox.tables import Tables
 from model.exits import ExitCode
 from repository.repository import Repository
 from repository.store import LocalStore
+from repository.tables.view import View
 from tests.lox.running import PASSWORD, Shell
 from tests.repository.samples import back_up, plain_rows
 
@@ -186,6 +192,37 @@ def test_an_export_is_the_tables(shell: Shell, repository: Repository, tmp_path:
         assert mine == plain_rows(tables.entries(snapshot).read_all())
     assert sum(1 for row in read(folder, "entry_chunks") if row["snapshot"] == made[0].id) == 5
     assert {oct(path.stat().st_mode & 0o777) for path in folder.rglob("*") if path.is_file()} == {"0o600"}
+
+
+def test_a_folder_that_cannot_be_written_is_named(shell: Shell, repository: Repository, tmp_path: Path) -> None:
+    back_up(repository, tree_of(a__one_txt=b"one"))
+    (tmp_path / "file").write_bytes(b"")
+    outcome = shell("analyze", "export", tmp_path / "file" / "export").ok(ExitCode.FAILURE)
+    assert f"the export cannot be written: {tmp_path}/file/export: not a directory" in outcome.err
+
+
+@pytest.mark.parametrize(("pruned", "code"), [(True, ExitCode.PARTIAL), (False, ExitCode.DAMAGE_FOUND)])
+def test_what_a_prune_takes_away_meanwhile_is_no_damage(
+    shell: Shell, repository: Repository, tmp_path: Path, pruned: bool, code: ExitCode
+) -> None:
+    """A view was made, then the repository was pruned under it; a pack that was lost before is damage."""
+    for number in range(2):
+        back_up(repository, tree_of(**{f"a__{number}_bin": random_bytes(number, 100_000)}))
+    if not pruned:
+        for path in [path for path in (shell.repository / "packs").rglob("*") if path.is_file()]:
+            path.unlink()
+    damage = Damage(Output(Settings()))
+    damage.view = view = View(repository, None, damage.note)
+    assert len(view.index.tables) and len(view.snapshots) == 2
+    if pruned:
+        shell("forget", "latest").ok()
+        shell("prune", "--trash", "0d", "--max-unused", "0").ok()
+    for error in export(Tables(view), tmp_path / "export", ["entries"]).damaged:
+        damage.note(error)
+    assert damage.count and damage.code is code
+    assert json.loads((tmp_path / "export" / "export.json").read_text())["complete"] is False
+    if pruned:
+        shell("analyze", "export", tmp_path / "export").ok()
 
 
 def test_an_export_goes_on_where_it_was_killed(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -70,7 +71,8 @@ def test_from_login_to_files_that_are_back(site: Site, host: AgentProcess, tmp_p
     assert lox.json("whoami")[0]["tenant_uuid"] == str(site.tenant.uuid)
     (host.data / "skipped.log").write_text("x")
     (host.data / "index.php").write_text("<?php")
-    lox("job", "create", "files", "--agent", "web-1", "--path", host.data, "--exclude", "*.log",
+    assert "not UTF-8" in lox("job", "create", "x", "--agent", "web-1", "--path", b"/\xff").ok(2).err
+    lox("job", "create", "files", "--agent", "web-1", "--repository", "main", "--path", host.data, "--exclude", "*.log",
         "--schedule", "0 2 * * *", "--timezone", "Europe/Berlin", "--keep-daily", "14",
         "--encryption").ok()  # fmt: skip
     (job,) = lox.json("job", "show", "files")
@@ -90,10 +92,20 @@ def test_from_login_to_files_that_are_back(site: Site, host: AgentProcess, tmp_p
     (backup,) = lox.json("restores", "backups", "--agent", "web-1")
     names = [line["path"] for line in lox.json("restores", "files", backup["uuid"][:13], str(host.data))]
     assert any(name.endswith("index.php") for name in names) and not any("skipped" in name for name in names)
+    first, more = lox.json("restores", "files", backup["uuid"], str(host.data), "--limit", "1")
+    assert first["type"] == "entry" and more == {"type": "more", "schema": 1, "limit": 1}
     target = tmp_path / "restore" / "some"
     lox("restores", "start", backup["uuid"], f"{host.data}/index.php", "--target", target, "--wait").ok()
     assert (target / str(host.data)[1:] / "index.php").read_text() == "<?php"
     assert not (target / str(host.data)[1:] / "a.txt").exists()
+    page, archive = f"{host.data}/index.php", tmp_path / "some.tar"
+    lox("restores", "download", backup["uuid"], page, host.data / "a.txt", "--output", archive).ok()
+    with tarfile.open(archive) as opened:
+        assert sorted(map(os.path.basename, opened.getnames())) == ["a.txt", "index.php"]
+    assert "there is such a file" in lox("restores", "download", backup["uuid"], page, "-o", archive).ok(2).err
+    assert lox("restores", "download", backup["uuid"], page, "--format", "raw", "-o", "-").ok().out == "<?php"
+    assert "no such path" in lox("restores", "download", backup["uuid"], "/nope", "-o", tmp_path / "x").ok(13).err
+    assert not list(tmp_path.glob("x*"))
     (host.data / "a.txt").write_text("overwritten by a mistake")
     lox("restores", "start", backup["uuid"], "--overwrite", "--wait").ok()
     assert (host.data / "a.txt").read_text() == "some content\n"

@@ -88,6 +88,49 @@ def test_an_upload_goes_on_where_its_connection_broke(shelf: Shelf) -> None:
     assert shelf.objects.get(NAME) == data and shelf.used() == len(data)
 
 
+def test_a_disk_that_fills_while_an_object_comes_says_so(shelf: Shelf) -> None:
+    want = wanted(b"a" * RESUMED_MIN)
+    upload = shelf.begin(want)
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, upload._fd)
+    os.close(full)
+    with pytest.raises(StoreFull):
+        shelf.write(want, upload, [b"a" * 4096])
+    upload.close()
+    assert left(shelf) == []
+
+
+def test_uploads_that_broke_give_way_to_new_ones(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "UPLOADS_MAX", 4)
+    for number in range(4):
+        want = wanted(b"x" * (2 * RESUMED_MIN), f"packs/{number}")
+        upload = shelf.begin(want)
+        upload.write([b"x" * RESUMED_MIN])
+        shelf.abandon(want, upload)
+    put(shelf, b"new")
+    assert len(left(shelf)) == 2, "the older half gave way"
+    held = [shelf.begin(wanted(b"y", f"packs/held{number}")) for number in range(4)]
+    with pytest.raises(Transient, match="too many uploads"):
+        shelf.begin(wanted(b"z", "packs/one-too-many"))
+    for upload in held:
+        upload.close()
+
+
+def test_what_broke_long_ago_is_reckoned_with_as_it_is(tmp_path: Path) -> None:
+    shelf = made(tmp_path, quota=10 * RESUMED_MIN)
+    want = wanted(b"x" * (9 * RESUMED_MIN))
+    upload = shelf.begin(want)
+    upload.write([b"x" * RESUMED_MIN])
+    shelf.abandon(want, upload)
+    other = wanted(b"y" * (5 * RESUMED_MIN), "packs/other")
+    with pytest.raises(StoreFull):
+        shelf.begin(other)
+    (name,) = left(shelf)
+    an_hour_ago = time.time() - 3600
+    os.utime(os.path.join(shelf.folder, ".uploads", name), (an_hour_ago, an_hour_ago))
+    shelf.begin(other).close()
+
+
 def test_small_ones_begin_again(shelf: Shelf) -> None:
     want = wanted(b"small")
     upload = shelf.begin(want)
@@ -143,7 +186,7 @@ def test_a_quota_counts_what_is_on_its_way(tmp_path: Path) -> None:
 
 def test_uploads_at_a_time_are_bounded(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "UPLOADS_MAX", 3)
-    begun: list[Upload] = [shelf.begin(wanted(b"x" * 10, f"packs/aa/{number}")) for number in range(4)]
+    begun: list[Upload] = [shelf.begin(wanted(b"x" * 10, f"packs/aa/{number}")) for number in range(3)]
     with pytest.raises(Transient, match="too many"):
         shelf.begin(wanted(b"y" * 10))
     for upload in begun:

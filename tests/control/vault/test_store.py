@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import os
+import signal
 import ssl
 import threading
 import time
@@ -129,6 +131,35 @@ def test_of_agents_only_the_maintenance_agent_of_a_repository_deletes(
     maintenance.delete(PACK)
     with pytest.raises(Missing):
         second.get(PACK)
+
+
+@pytest.mark.slow
+def test_deletions_are_in_the_audit_log_summed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with vault_server(tmp_path / "server") as server:
+        token, reader = server.token(), Client(server, server.token(["audit:read"]).read_text().strip())
+        monkeypatch.setenv("LOX_VAULT_TOKEN_FILE", str(token))
+        monkeypatch.setenv("LOX_VAULT_CA_FILE", str(server.ca))
+        repository = server.repository()
+        store = open_store(server.place(repository))
+        names = [f"packs/{number:02}" for number in range(12)]
+        for name in names:
+            store.put(name, [b"x" * 100])
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(store.delete, names))
+        server.stop(signal.SIGKILL)
+        server.start()
+        shown = [(one["action"], one["subject"]) for one in reader.ok("GET", "/api/v1/audit")["items"]]
+        assert shown == [("vault.delete.begin", str(repository))], "what a killed server did leaves a trace"
+        for name in names:
+            store.put(name, [b"x" * 100])
+            store.delete(name)
+        server.stop()
+        server.start()
+        newest, begin, _ = reader.ok("GET", "/api/v1/audit")["items"]
+        assert (newest["action"], begin["action"]) == ("vault.delete", "vault.delete.begin")
+        told = hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()
+        assert newest["details"] == {"objects": 12, "bytes": 1200, "names": names, "sha256_of_names": told}
+        assert reader.ok("GET", "/api/v1/audit/verify")["intact"]
 
 
 def test_the_api_tells_how_much_a_repository_takes(server: VaultServer, store: Store) -> None:

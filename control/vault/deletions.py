@@ -1,0 +1,111 @@
+"""What was deleted in the vault, for the audit log: a row when it begins, and one that sums up, not one an object.
+
+The first row is written before anything goes, so that a server that is killed leaves a trace of it. The second says how
+many objects went, how many bytes, the first names, and a digest over all of them in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from control.audit import record
+from control.auth.roles import Principal
+from control.db.engine import Sessions
+
+BEGUN, SUMMED = "vault.delete.begin", "vault.delete"
+QUIET_SECONDS, LONGEST_SECONDS = 30.0, 600.0  # after which a batch is summed up
+LOOK_SECONDS = 5.0
+NAMES_SHOWN = 50
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one principal deleted in one repository, lately. Bytes in `size`; `busy` requests are under way."""
+
+    tenant: UUID
+    who: Principal
+    repository: UUID
+    remote: str
+    begun: float = field(default_factory=time.monotonic)
+    last: float = field(default_factory=time.monotonic)
+    busy: int = 0
+    count: int = 0
+    size: int = 0
+    names: list[str] = field(default_factory=list)
+    digest: Any = field(default_factory=hashlib.sha256)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is time to sum it up."""
+        moment = time.monotonic()
+        return moment > self.begun + LONGEST_SECONDS or (not self.busy and moment > self.last + QUIET_SECONDS)
+
+    def add(self, name: str, size: int) -> None:
+        """An object went."""
+        self.count, self.size = self.count + 1, self.size + size
+        self.digest.update(name.encode() + b"\n")
+        if len(self.names) < NAMES_SHOWN:
+            self.names.append(name)
+
+    @property
+    def told(self) -> dict[str, object]:
+        """For the audit log."""
+        shown = {"objects": self.count, "bytes": self.size, "names": self.names}
+        return {**shown, "sha256_of_names": self.digest.hexdigest()}
+
+
+class Deletions:
+    """The batches of this process."""
+
+    def __init__(self, sessions: Sessions, log: Any) -> None:
+        self._sessions, self._log = sessions, log
+        self._batches: dict[tuple[UUID, UUID], Batch] = {}
+        self._lock = asyncio.Lock()
+
+    @asynccontextmanager
+    async def batch(self, tenant: UUID, who: Principal, repository: UUID, remote: str) -> AsyncIterator[Batch]:
+        """The batch to add to, begun in the audit log if it is new; it is not summed up meanwhile."""
+        async with self._lock:
+            found = self._batches.get((repository, who.uuid))
+            if found is None:
+                found = Batch(tenant, who, repository, remote)
+                await self._record(found, BEGUN, {})
+                self._batches[repository, who.uuid] = found
+            found.busy += 1
+        try:
+            yield found
+        finally:
+            found.busy, found.last = found.busy - 1, time.monotonic()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Sum up what has come to rest, and all of it when the server stops."""
+        while not stopping.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), LOOK_SECONDS)
+            await self.sum_up(everything=stopping.is_set())
+
+    async def sum_up(self, everything: bool = False) -> None:
+        """Write what has come to rest. What cannot be written now comes later."""
+        async with self._lock:
+            for key, one in list(self._batches.items()):
+                if not (everything or one.is_over):
+                    continue
+                while one.busy:  # nothing new begins meanwhile
+                    await asyncio.sleep(0.01)
+                try:
+                    await self._record(one, SUMMED, one.told)
+                except Exception:  # the database cannot be written to now
+                    self._log.exception("deletions could not be written to the audit log")
+                    return
+                del self._batches[key]
+
+    async def _record(self, one: Batch, action: str, details: dict[str, object]) -> None:
+        async with self._sessions.begin() as session:
+            await record(session, one.tenant, one.who, action, one.repository, one.remote, details)
