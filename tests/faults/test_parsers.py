@@ -10,6 +10,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.errors import LoxError
+from model.errors import LoxError, NewerFormat
 from repository.annotations import Changes, Note, Pin
 from repository.cache import load_tables
 from repository.check import check
@@ -227,7 +228,8 @@ def test_a_whole_repository_of_damage(data: st.DataObject) -> None:
         check(hurt, "data")
         load_all(hurt)
         load_trash(hurt, lambda name, error: None)
-        load_tables(hurt, None, on_damage=lambda error: None)
+        with suppress(NewerFormat):  # what a newer version wrote whole is not passed over
+            load_tables(hurt, None, on_damage=lambda error: None)
 
 
 @settings(max_examples=60)
