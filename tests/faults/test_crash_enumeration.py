@@ -1,17 +1,12 @@
 """After every operation that changes a store the world may end: A1 and A2 of the fault catalogue.
 
 Each scenario is recorded once. A store is made of every prefix of its operations, and of every prefix whose last
-operation is torn, and judged: see `tests.faults.oracle`.
-
-``LOX_CRASH_SHARE=1/3`` judges every third of them, beginning with the second: continuous integration takes another
-third every day. Without it all are judged.
+operation is torn, and judged: see `tests.faults.oracle`. In shares: see `tests.shares`.
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,8 +15,8 @@ from repository import session_state
 from tests.faults.oplog import LaterStore, Put, objects_after, torn
 from tests.faults.oracle import Oracle
 from tests.faults.scenarios import SCENARIOS, World, play
+from tests.shares import SHARE, shared
 
-SHARE = os.environ.get("LOX_CRASH_SHARE", "0/1")
 EVERY = pytest.mark.parametrize("name", SCENARIOS)
 
 
@@ -31,12 +26,6 @@ def world(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     with monkeypatch.context() as another:  # the process that crashes is another one than the one that goes on
         another.setattr(session_state, "_begun", lambda pid: 1)
         return play(name, tmp_path)
-
-
-def shared(ends: Sequence[int], share: str) -> Sequence[int]:
-    """The share of `ends` that is judged."""
-    first, _, of = share.partition("/")
-    return ends[int(first) :: int(of)]
 
 
 def crash_everywhere(world: World, folder: Path, share: str = "0/1") -> int:
