@@ -10,7 +10,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -82,7 +81,7 @@ class Showcase:
         request = BackupRequest((os.fsencode(self.folder / host),), host=host, tags=tuple(tags))
         made = backup(self._repository, request, EngineOptions(executor="threads", lanes=2), Watch()).snapshot
         when = START + day * DAY
-        dated = replace(made, time=when, started=when, finished=when + 60 * 10**9).save(self._repository)
+        dated = made._replace(time=when, started=when, finished=when + 60 * 10**9).save(self._repository)
         self._repository.store.delete(made.name)
         return dated
 
