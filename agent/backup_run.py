@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agent import lines
+from agent.cancellable import CancellableRun
 from agent.child import Ended
 from agent.hooks import HookResult, run_hook
 from agent.host import Host, Outcome
@@ -27,21 +28,13 @@ HOOK_LINES = 200
 
 
 @dataclass(slots=True)
-class BackupRun:
+class BackupRun(CancellableRun):
     """A run of `job` into `place`."""
 
     host: Host
     teller: Teller
     job: PolicyJob
     place: Place
-    _working: asyncio.Task[Outcome] | None = None
-    _unwanted: bool = False
-
-    def cancel(self) -> None:
-        """Somebody does not want it any more: it ends as soon as it can, and says so."""
-        self._unwanted = True
-        if self._working is not None:
-            self._working.cancel()
 
     async def run(self) -> None:
         """From the first event to the last. If the task is cancelled, the row stays: the next agent takes it up."""
@@ -69,24 +62,7 @@ class BackupRun:
 
     async def _guarded(self) -> Outcome:
         self.teller.row.body["uncounted"] = True  # until lox runs, which counts itself
-        try:
-            self._working = asyncio.create_task(self._work())
-            if self._unwanted:
-                self._working.cancel()
-            async with asyncio.timeout(self.job.max_duration_seconds) as limit:
-                return await self._working
-        except asyncio.CancelledError:
-            if not self._unwanted:
-                raise
-            return Outcome.cancelled()
-        except LoxError as error:
-            return Outcome.of_error(error)
-        except OSError as error:
-            if isinstance(error, TimeoutError) and limit.expired():
-                why = f"it took longer than {self.job.max_duration_seconds} s, the most that the job allows"
-                return Outcome.of_error(RunFailed("the backup was stopped", why=why))
-            why = (error.strerror or str(error)).lower()
-            return Outcome.of_error(RunFailed("the system refused", subject=str(error.filename or ""), why=why))
+        return await self._worked(self.job.max_duration_seconds)
 
     async def _work(self) -> Outcome:
         lines.refuse_impossible(self.job, self.place.encrypted)
@@ -182,8 +158,6 @@ class BackupRun:
                 await pruned(self.host, self.teller, self.place)
         except StateUnwritable as error:
             self.teller.log(f"not pruned: {error}", "error")
-        except TimeoutError:
-            self.teller.log("retention took too long; the next run tries again", "error")
         except RunFailed as error:
             self.teller.log(str(error), "error")
         return gone

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from agent import lines
+from agent.cancellable import CancellableRun
 from agent.child import Event, lox
 from agent.host import Host, Outcome, place_of
 from agent.logs import log
 from agent.repositories import Place
 from agent.telling import Teller
-from model.errors import LoxError, RunFailed
+from model.errors import RunFailed
 from model.wire.commands import MaintainCommand
 from model.wire.jobs import RetentionRule
 
@@ -20,14 +20,17 @@ FORGOTTEN_MAX = 10_000  # that the server is told of
 
 
 async def forgotten(host: Host, teller: Teller, place: Place, rule: RetentionRule) -> list[str]:
-    """Let snapshots of a job go that its rules do not keep: which. Raises RunFailed, TimeoutError."""
+    """Let snapshots of a job go that its rules do not keep: which. Raises RunFailed."""
     gone = list[str]()
 
     def hear(event: Event) -> None:
         if event["type"] == "decision" and event.get("action") == "forget":
             gone.append(str(event["id"]))
 
-    ended = await lox(lines.forget(rule), host.environment(place), FORGET_SECONDS, hear)
+    try:
+        ended = await lox(lines.forget(rule), host.environment(place), FORGET_SECONDS, hear)
+    except TimeoutError:
+        raise RunFailed("retention took too long", subject=lines.job_tag(rule.job_uuid)) from None
     if not ended.good:
         raise RunFailed("retention failed", subject=lines.job_tag(rule.job_uuid), why=ended.trouble)
     if gone:
@@ -44,42 +47,19 @@ async def pruned(host: Host, teller: Teller, place: Place) -> None:
 
 
 @dataclass(slots=True)
-class MaintenanceRun:
+class MaintenanceRun(CancellableRun):
     """Maintenance as `asked`. If the agent is killed the next one begins it again: what went, went."""
 
     host: Host
     teller: Teller
     asked: MaintainCommand
-    _working: asyncio.Task[Outcome] | None = None
-    _unwanted: bool = False
-
-    def cancel(self) -> None:
-        """Somebody does not want it any more."""
-        self._unwanted = True
-        if self._working is not None:
-            self._working.cancel()
 
     async def run(self) -> None:
         """From the first event to the last."""
         if not self.teller.row.body.get("begun"):
             self.teller.row.body["begun"] = True
             self.teller.started()
-        try:
-            self._working = asyncio.create_task(self._work())
-            if self._unwanted:
-                self._working.cancel()
-            outcome = await self._working
-        except asyncio.CancelledError:
-            if not self._unwanted:
-                raise
-            outcome = Outcome.cancelled()
-        except LoxError as error:
-            outcome = Outcome.of_error(error)
-        except TimeoutError:
-            outcome = Outcome.of_error(RunFailed("retention took too long", subject=str(self.asked.repository.uuid)))
-        except OSError as error:
-            why = (error.strerror or str(error)).lower()
-            outcome = Outcome.of_error(RunFailed("the system refused", subject=str(error.filename or ""), why=why))
+        outcome = await self._worked()
         self.teller.ended(outcome.status, outcome.code, outcome.summary, outcome.error)
         log().info("maintenance ended", run=str(self.teller.row.run), status=outcome.status)
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent import lines
+from agent.cancellable import CancellableRun
 from agent.config import AgentConfig
 from agent.host import Host, Outcome, place_of
 from agent.logs import log
 from agent.repositories import trouble_of
 from agent.telling import Teller, summary_of_restore
-from model.errors import ConfigError, LoxError, RunFailed
+from model.errors import ConfigError
 from model.exits import ExitCode
 from model.wire.commands import RestoreCommand
 
@@ -40,40 +40,19 @@ def allowed_target(config: AgentConfig, target: str | None) -> str | None:
 
 
 @dataclass(slots=True)
-class RestoreRun:
+class RestoreRun(CancellableRun):
     """A restore as `asked`. If the agent is killed, the next one goes on with it where it stopped."""
 
     host: Host
     teller: Teller
     asked: RestoreCommand
-    _working: asyncio.Task[Outcome] | None = None
-    _unwanted: bool = False
-
-    def cancel(self) -> None:
-        """Somebody does not want it any more."""
-        self._unwanted = True
-        if self._working is not None:
-            self._working.cancel()
 
     async def run(self) -> None:
         """From the first event to the last."""
         if not self.teller.row.body.get("begun"):
             self.teller.row.body["begun"] = True
             self.teller.started()
-        try:
-            self._working = asyncio.create_task(self._work())
-            if self._unwanted:
-                self._working.cancel()
-            outcome = await self._working
-        except asyncio.CancelledError:
-            if not self._unwanted:
-                raise
-            outcome = Outcome.cancelled()
-        except LoxError as error:
-            outcome = Outcome.of_error(error)
-        except OSError as error:
-            why = (error.strerror or str(error)).lower()
-            outcome = Outcome.of_error(RunFailed("the system refused", subject=str(error.filename or ""), why=why))
+        outcome = await self._worked()
         self.teller.ended(outcome.status, outcome.code, outcome.summary, outcome.error)
         reason = str(outcome.error) if outcome.error is not None else None
         log().info("restore ended", run=str(self.teller.row.run), status=outcome.status, why=reason)
