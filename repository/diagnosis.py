@@ -297,6 +297,7 @@ class Diagnosis:
         self.survey = Survey(self._repository, best, losses, self.report.finding, self._scope.progress, watched)
         self.report.entries = self.survey.run(self.snapshots)
         self.obstacles += self.survey.obstacles
+        self._scope.verified.suspect(self.survey.bad)
         self._tell_strays(best, self.survey)
 
     def _tell_strays(self, index: ChunkIndex, survey: Survey) -> None:

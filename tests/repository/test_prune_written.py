@@ -13,9 +13,10 @@ from model.entries import U8
 from model.errors import Damaged
 from repository.codecs import Codec
 from repository.fetch import ChunkFetcher
-from repository.index import ChunkIndex, ReadingIndex, save_index
+from repository.index import ChunkIndex, save_index
 from repository.pack import PackKind, PackWriter, pack_name
 from repository.prune import prune
+from repository.reading_index import ReadingIndex
 from repository.repair import repair
 from repository.repository import Repository
 from repository.snapshot import Snapshot
@@ -84,6 +85,25 @@ def test_rubbish_of_one_machine_does_not_take_the_place_of_what_another_stored(r
     for pack in rubbish:
         repository.store.delete(pack_name(pack))
     assert read(repository, content) == content
+
+
+def test_who_reads_finds_the_true_chunk_among_rubbish(repository: Repository) -> None:
+    content = bytes_of(1, 5)
+    ours(machine(repository, "honest"), content)
+    for number in range(6):  # which of equals is found first is chance
+        store(machine(repository, str(number)), content, bytes_of(100 + number, 5))
+    assert read(repository, content) == content
+
+
+def test_a_wrong_chunk_does_not_take_its_neighbours_with_it(repository: Repository) -> None:
+    content = bytes_of(1, 5)
+    store(machine(repository), content, content[: 2 * CHUNK] + bytes(CHUNK) + content[3 * CHUNK :])
+    ids = [one.tobytes() for one in ids_of(repository, content)]
+    fetcher = ChunkFetcher(repository, ReadingIndex(repository, None, lambda error: None))
+    for _ in range(2):
+        with pytest.raises(Damaged, match="a chunk is not what its id says"):
+            fetcher.fetch(ids)
+    assert b"".join(fetcher.fetch([*ids[:2], *ids[3:]])) == content[: 2 * CHUNK] + content[3 * CHUNK :]
 
 
 def test_what_a_damaged_pack_still_has_is_salvaged_whoever_says_that_he_has_it_too(repository: Repository) -> None:
