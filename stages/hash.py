@@ -49,7 +49,7 @@ class Verifier(Stage[Expanded, Verified]):
         for number, chunks in enumerate(order.chunks_by_segment()):
             if number not in trouble and (why := self._prove(order, chunks, plain[number], good)):
                 trouble[number] = why
-        if trouble:
+        if not good.all():
             plain = self._from_others(order, list(plain), good, trouble)
         yield Verified(order, plain, good, trouble)
 
