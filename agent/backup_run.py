@@ -14,16 +14,17 @@ from agent.child import Ended
 from agent.hooks import HookResult, run_hook
 from agent.host import Host, Outcome
 from agent.logs import log
-from agent.maintenance_run import forgotten, pruned
 from agent.pings import ending, ping
 from agent.repositories import Place, trouble_of
+from agent.retention import Retention, pruned
 from agent.state import StateUnwritable
 from agent.telling import Teller, summary_of_backup
 from model.errors import ConfigError, LoxError, RunFailed
 from model.exits import ExitCode
 from model.wire.policy import PolicyJob
 
-PRUNE_EVERY = 24 * 3600.0  # seconds
+PRUNE_HOURS = 24
+PRUNE_EVERY = PRUNE_HOURS * 3600.0  # seconds
 HOOK_LINES = 200
 
 
@@ -42,11 +43,15 @@ class BackupRun(CancellableRun):
         self._ping("start")
         outcome = await self._guarded()
         outcome = await self._after(outcome)
-        if outcome.good and (gone := await self._retain()):
+        retention = Retention(self.host, self.teller, self.place)
+        if outcome.good and self.place.maintained:
+            await self._retain(retention)
+        if gone := await retention.gone():
             outcome.summary["forgotten"] = gone
         if self.teller.row.body.get("uncounted"):
             self.host.metrics.failed(lines.label(self.job, self.job.uuid), outcome.status)
         self.teller.ended(outcome.status, outcome.code, outcome.summary, outcome.error)
+        retention.told()
         self._ping(ending(outcome.good, outcome.code))
         self._log(outcome)
 
@@ -142,25 +147,26 @@ class BackupRun(CancellableRun):
         tell_hook(self.teller, result)
         return result
 
-    async def _retain(self) -> list[str]:
+    async def _retain(self, retention: Retention) -> None:
         """Forget what the job's rules do not keep, and prune once a day, where that is this agent's business.
 
-        Where the server says when the repository is maintained, it is pruned then. Returns the snapshots that are gone.
+        Where the server says when the repository is maintained, it is pruned then.
         """
-        if not self.place.maintained:
-            return []
-        gone = list[str]()
         try:
-            gone = await forgotten(self.host, self.teller, self.place, lines.rule_of(self.job))
-            name = f"pruned/{self.place.uuid}"
-            if not self.place.scheduled and time.time() - (self.host.state.note(name) or 0.0) >= PRUNE_EVERY:
-                self.host.state.put_note(name, time.time())
-                await pruned(self.host, self.teller, self.place)
+            await retention.apply(lines.rule_of(self.job))
+        except RunFailed as error:
+            self.teller.log(f"{error}; {error.hint}", "error")
+            return
+        name = f"pruned/{self.place.uuid}"
+        if self.place.scheduled or time.time() - (self.host.state.note(name) or 0.0) < PRUNE_EVERY:
+            return
+        try:
+            self.host.state.put_note(name, time.time())
+            await pruned(self.host, self.teller, self.place)
         except StateUnwritable as error:
             self.teller.log(f"not pruned: {error}", "error")
         except RunFailed as error:
-            self.teller.log(str(error), "error")
-        return gone
+            self.teller.log(f"{error}; the first run of a job after {PRUNE_HOURS} hours tries again", "error")
 
 
 def worth_repeating(ended: Ended) -> bool:

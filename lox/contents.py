@@ -91,7 +91,7 @@ class Catalogue:
         if self._fetcher is None:
             from repository.cache_dir import default_cache_dir
             from repository.fetch import ChunkFetcher
-            from repository.index import ReadingIndex
+            from repository.reading_index import ReadingIndex
 
             index = ReadingIndex(self.repository, default_cache_dir(), self.tell_damage)
             self._fetcher = ChunkFetcher(self.repository, index)

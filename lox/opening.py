@@ -62,9 +62,17 @@ def open_store_with_key(store: Store) -> Repository:
 
 
 def tell_rereads_of(ctx: click.Context, repository: Repository) -> None:
-    """`tell_rereads` when this command is over, whatever came of it."""
+    """What of reading went wrong, and was made good, when this command is over, whatever came of it."""
     output = output_of(ctx, needed=False)
-    ctx.call_on_close(lambda: tell_rereads(output, repository.store.url, repository.rereads.count))
+
+    def tell() -> None:
+        tell_rereads(output, repository.store.url, repository.rereads.count)
+        for name, why in repository.rereads.damaged.items():
+            text = f"{name} is damaged, other packs had what was wanted of it: {why}; run lox check --read-data"
+            output.event("warning", message=safe(text))
+            output.note(f"lox: {safe(text)}")
+
+    ctx.call_on_close(tell)
 
 
 def tell_rereads(output: Output, url: str, count: int) -> None:

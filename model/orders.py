@@ -11,6 +11,7 @@ on as a backup does; its orders are for chunks and name no files.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -49,6 +50,12 @@ class Order:
     stat: Stats  # STAT[f]
     whole: Bool  # [f]
     extents: dict[int, I64] = field(default_factory=dict)  # of sparse files
+
+    def chunks_by_segment(self) -> Iterator[slice]:
+        """Of each segment, its chunks."""
+        ends = np.searchsorted(self.chunk_segment, np.arange(len(self.segment_ordinal)), side="right").tolist()
+        for begin, end in zip([0, *ends], ends, strict=False):
+            yield slice(begin, end)
 
     @property
     def nbytes(self) -> int:

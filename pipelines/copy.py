@@ -25,9 +25,9 @@ from repository.cache_dir import default_cache_dir
 from repository.claims import ClaimTable
 from repository.codecs import Codec, by_name
 from repository.fetch import ChunkFetcher
-from repository.index import ReadingIndex
 from repository.manifest_reader import ManifestReader
-from repository.pack import PackKind
+from repository.pack import PackKind, pack_name
+from repository.reading_index import ReadingIndex
 from repository.reliance import Reliance
 from repository.repository import Repository
 from repository.sessions import Session, open_session, reading_session
@@ -187,6 +187,9 @@ class _Copy:
                 with contextlib.suppress(Exception):  # what is stored need not be sent again; why we failed counts
                     self._settle.write_index()
                 raise
+        if not report.failed:
+            for (pack, _), why in self._counts.failed.items():
+                self._source.rereads.spared(pack_name(pack), why)
         report.remarks += [str(error) for error in self._damage]
         return report
 

@@ -11,13 +11,13 @@ from model.errors import Damaged
 from repository.cache_dir import default_cache_dir
 from repository.claims import ClaimTable
 from repository.entry_table import ENTRY_SCHEMA, ChunkLists, chunks_of, id_array
-from repository.index import ReadingIndex
 from repository.manifest import ManifestWriter
 from repository.manifest_reader import ManifestReader
 from repository.manifest_root import ManifestRoot
 from repository.metadata import MetadataStore
 from repository.needed import Renames
 from repository.part_codec import PartRef, encode_part
+from repository.reading_index import ReadingIndex
 
 
 class RenamedParts:

@@ -13,9 +13,9 @@ from pipelines.options import Progress, Watch
 from repository.claims import ClaimTable
 from repository.entry_table import chunks_of
 from repository.fetch import ChunkFetcher
-from repository.index import ReadingIndex
 from repository.manifest_reader import ManifestReader
 from repository.needed import Needed
+from repository.reading_index import ReadingIndex
 from repository.repository import Repository
 from repository.snapshot import Snapshot, Snapshots
 from repository.trash import Trashed

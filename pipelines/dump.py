@@ -11,8 +11,8 @@ from model.entries import Kind
 from model.errors import Damaged, NotFound, UsageError
 from repository.cache_dir import default_cache_dir
 from repository.fetch import ChunkFetcher
-from repository.index import ReadingIndex
 from repository.manifest_reader import ManifestReader
+from repository.reading_index import ReadingIndex
 from repository.repository import Repository
 from repository.snapshot import Snapshot
 

@@ -22,9 +22,9 @@ from repository.cache_dir import default_cache_dir
 from repository.entry_table import ChunkLists
 from repository.fetch import ChunkFetcher
 from repository.host_parts import HostPart, Manifest
-from repository.index import ReadingIndex
 from repository.manifest_reader import ManifestReader, OnLost
 from repository.part_codec import PartRef
+from repository.reading_index import ReadingIndex
 from repository.repository import Repository
 from repository.sessions import reading_session
 from repository.snapshot import Snapshot
@@ -161,7 +161,7 @@ def _restore(repository: Repository, request: RestoreRequest, engine: EngineOpti
         seconds=time.monotonic() - begin,
         trace=trace,
         bottleneck=trace.bottleneck().text,
-        damaged=finish.damaged or feed.damaged or bool(index_damage),
+        damaged=finish.damaged or feed.damaged or bool(index_damage or repository.rereads.damaged),
     )
 
 

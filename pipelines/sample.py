@@ -19,8 +19,8 @@ from pipelines.runs import unwrapped
 from repository.cache_dir import default_cache_dir
 from repository.entry_table import column
 from repository.fetch import ChunkFetcher
-from repository.index import ReadingIndex
 from repository.manifest_reader import ManifestReader
+from repository.reading_index import ReadingIndex
 from repository.repository import Repository
 from repository.snapshot import Snapshot
 from runtime.drive import Control

@@ -95,7 +95,8 @@ class Survey:
     """Follows the manifests of all snapshots; a part that several share is followed once.
 
     `used` are the segments of the index that some snapshot needs, as far as manifests could be followed; `needed` the
-    chunks that snapshots need of each of the packs `watched`; `wounds` the files concerned, up to `WOUNDS_MAX`.
+    chunks that snapshots need of each of the packs `watched`; `wounds` the files concerned, up to `WOUNDS_MAX`; `bad`
+    packs in which manifests could not be read, though in others.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class Survey:
         watched: Collection[bytes] = (),
     ) -> None:
         self._fetcher = ChunkFetcher(repository, self)
+        self._rereads = repository.rereads
         self._index = index
         self.used: Bool = np.zeros(len(index.segments), dtype=bool)
         self._losses = losses
@@ -117,6 +119,7 @@ class Survey:
         self._watched: Bool = np.array([pack in watched for pack in index.packs], dtype=bool)
         self.needed: dict[bytes, set[bytes]] = {}
         self.wounds: list[Wound] = []
+        self.bad: list[bytes] = []
         self.unlisted: list[str] = []  # snapshots of which some entries are not even known
         self.obstacles: list[LoxError] = []  # why something could not be followed, though it may be sound
 
@@ -141,6 +144,7 @@ class Survey:
             self._progress("following manifests", done, total)
             self._follow(*readers[part], owner)
             done += part.rows
+        self._tell_bad()
         return done
 
     def lookup(self, ids: U8) -> Locations:
@@ -153,6 +157,23 @@ class Survey:
                 pack = where.packs[int(where.segments.pack[where.segment[row]])]
                 self.needed.setdefault(pack, set()).add(ids[row].tobytes())
         return where
+
+    def elsewhere(self, ids: U8, failed: I64) -> Locations:
+        """Where chunks of manifests lie besides these segments, in which they could not be read."""
+        where = self._index.lacking(failed).lookup(ids)
+        self.used[where.segment[where.found]] = True
+        return where
+
+    def spoiled(self) -> dict[bytes, str]:
+        """Packs that are missing were told of before manifests were followed."""
+        return {}
+
+    def _tell_bad(self) -> None:
+        damaged = dict(self._rereads.damaged)
+        self._rereads.damaged.clear()  # they are findings now
+        for name, why in damaged.items():
+            self._report(name, why)
+            self.bad.append(bytes.fromhex(name.rpartition("/")[2]))
 
     def _follow(self, reader: ManifestReader, number: int, owners: list[str]) -> None:
         part = reader.parts[number]

@@ -106,3 +106,8 @@ def load_condemned(repository: Repository, on_damage: Callable[[Damaged], None] 
 def condemned_packs(repository: Repository) -> frozenset[bytes]:
     """The packs that no new snapshot may rely on. Raises as `load_condemned`."""
     return frozenset(pack for mark in load_condemned(repository) for pack in mark.packs)
+
+
+def condemned_for(marks: Iterable[Condemned], reason: Reason) -> frozenset[bytes]:
+    """The packs that these marks name for this reason."""
+    return frozenset(pack for mark in marks if mark.reason is reason for pack in mark.packs)

@@ -11,7 +11,7 @@ from model.batches import Receipt
 from model.errors import Damaged, LoxError, Missing
 from repository.affected import Losses, Survey
 from repository.cache import list_packs
-from repository.condemned import Condemned, Reason, load_condemned
+from repository.condemned import Condemned, Reason, condemned_for, load_condemned
 from repository.config import CONFIG_NAME
 from repository.epoch_twins import check_epochs
 from repository.fetch import open_header
@@ -75,7 +75,7 @@ class Diagnosis:
     @property
     def known_damaged(self) -> frozenset[bytes]:
         """Packs that were condemned because they are damaged."""
-        return frozenset(pack for mark in self.marks if mark.reason is Reason.DAMAGED for pack in mark.packs)
+        return condemned_for(self.marks, Reason.DAMAGED)
 
     def run(self) -> CheckReport:
         """Examine. Raises only what the progress of the scope raises."""
@@ -297,6 +297,7 @@ class Diagnosis:
         self.survey = Survey(self._repository, best, losses, self.report.finding, self._scope.progress, watched)
         self.report.entries = self.survey.run(self.snapshots)
         self.obstacles += self.survey.obstacles
+        self._scope.verified.suspect(self.survey.bad)
         self._tell_strays(best, self.survey)
 
     def _tell_strays(self, index: ChunkIndex, survey: Survey) -> None:

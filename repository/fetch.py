@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -21,6 +21,7 @@ Opener = Callable[[PackKeys, int, int, int, memoryview], T]
 OPENED_BYTES = 32 << 20  # plain bytes of segments kept; the last one always is
 HEADERS_KEPT = 256
 RANGE_BYTES = 8 << 20  # stored bytes fetched at once
+MISSING = "a pack is missing"
 
 
 class Lookup(Protocol):
@@ -29,12 +30,26 @@ class Lookup(Protocol):
     def lookup(self, ids: U8) -> Locations: ...
 
 
+@runtime_checkable
+class Copies(Lookup, Protocol):
+    """An index for readers, which do with any copy: `ReadingIndex`. Who is to decide which copy stays has none."""
+
+    def elsewhere(self, ids: U8, failed: I64) -> Locations: ...
+    def spoiled(self) -> dict[bytes, str]: ...
+
+
 class ChunkFetcher:
-    """Chunks by id, each proved to be what its id says. Keeps the segments opened last; thread-safe."""
+    """Chunks by id, each proved to be what its id says. Keeps the segments opened last; thread-safe.
+
+    With an index that knows of `Copies` what cannot be had from one pack is had from another, if there is one; the
+    damaged pack is noted with the `rereads` of the repository.
+    """
 
     def __init__(self, repository: Repository, index: Lookup) -> None:
         self._repository = repository
         self._index = index
+        self._copies = index if isinstance(index, Copies) else None
+        self._failed: dict[int, Damaged] = {}  # by row of segments that did not open
         self._lock = threading.Lock()
         self._opened: OrderedDict[int, bytes] = OrderedDict()  # by row of the index's segments
         self._opened_bytes = 0
@@ -44,25 +59,81 @@ class ChunkFetcher:
         """The chunks, in the order of their ids. Raises Damaged for one that is missing or not what it should be."""
         if not ids:
             return []
-        where = self._index.lookup(np.frombuffer(b"".join(ids), np.uint8).reshape(-1, 32))
-        for chunk_id, found in zip(ids, where.found.tolist(), strict=True):
-            if not found:
-                raise Damaged("a chunk is in no index", subject=chunk_id.hex(), hint="lox check lists what it concerns")
-        chunks: list[bytes] = [b""] * len(ids)
         with self._lock:
-            for segment, plain in self._segments(where):
+            chunks, why = self._gather(ids)
+        if why is not None:
+            raise why
+        return [chunks[chunk_id] for chunk_id in ids]
+
+    def fetch_others(self, ids: Sequence[bytes], pack_id: bytes, ordinals: Sequence[int]) -> dict[bytes, bytes]:
+        """Those of the chunks that can be had, though in these segments of a pack they cannot."""
+        with self._lock:
+            where = self._lookup(list(ids), ())
+            packs = [row for row, pack in enumerate(where.packs) if pack == pack_id]  # two index objects may list it
+            bad = np.isin(where.segments.pack, packs) & np.isin(where.segments.ordinal, ordinals)
+            return self._gather(ids, np.flatnonzero(bad).tolist())[0]
+
+    def _gather(self, ids: Sequence[bytes], avoid: Sequence[int] = ()) -> tuple[dict[bytes, bytes], Damaged | None]:
+        """Chunks, from wherever they can be had but the segments to `avoid`; and why some cannot."""
+        chunks: dict[bytes, bytes] = {}
+        wrong: dict[int, Damaged] = {}  # by row of segments in which something was looked for in vain
+        lost: Damaged | None = None
+        rest = list(dict.fromkeys(ids))
+        while rest:
+            where = self._lookup(rest, (*avoid, *wrong))
+            if not where.found.all():
+                lost = lost or self._why_lost(rest[int(np.argmin(where.found))], wrong)
+                rest = [rest[row] for row in np.flatnonzero(where.found).tolist()] if self._copies else []
+                continue
+            wrong |= self._take(rest, where, chunks)
+            rest = [chunk_id for chunk_id in rest if chunk_id not in chunks]
+        if lost is None and wrong:
+            self._tell({where.packs[int(where.segments.pack[segment])]: error for segment, error in wrong.items()})
+        return chunks, lost
+
+    def _lookup(self, ids: list[bytes], avoid: Sequence[int]) -> Locations:
+        if self._copies is None or not (avoid or self._failed):
+            return self._index.lookup(_rows(ids))
+        return self._copies.elsewhere(_rows(ids), np.array(sorted({*avoid, *self._failed}), np.int64))
+
+    def _why_lost(self, chunk_id: bytes, wrong: dict[int, Damaged]) -> Damaged:
+        unknown = Damaged("a chunk is in no index", subject=chunk_id.hex(), hint="lox check lists what it concerns")
+        if self._copies is None:
+            return unknown
+        segment = int(self._index.lookup(_rows([chunk_id])).segment[0])
+        return wrong.get(segment) or self._failed.get(segment) or unknown
+
+    def _tell(self, wrong: dict[bytes, Damaged]) -> None:
+        """Packs that were of no use, but for those that a prune took away since the index was loaded."""
+        assert self._copies is not None, "without there is nowhere else to look"
+        gone = self._copies.spoiled() if any(error.what == MISSING for error in wrong.values()) else {}
+        for pack, error in wrong.items():
+            if error.what != MISSING or pack in gone:
+                self._repository.rereads.spared(pack_name(pack), str(error))
+
+    def _take(self, ids: list[bytes], where: Locations, chunks: dict[bytes, bytes]) -> dict[int, Damaged]:
+        """What can be had where `where` says; by segment, why something cannot: raised if there are no other copies."""
+        wrong: dict[int, Damaged] = {}
+        for segment, plain in self._segments(where):
+            if isinstance(plain, Damaged):
+                wrong[segment] = plain
+                if self._copies is not None:
+                    plain.__cause__ = plain.__context__ = plain.__traceback__ = None  # they hold what was read
+                    self._failed[segment] = plain
+            else:
                 for row in np.flatnonzero(where.segment == segment).tolist():
                     begin = int(where.offset[row])
-                    chunks[row] = self._proved(ids[row], plain[begin : begin + int(where.length[row])])
-        return chunks
+                    chunk = plain[begin : begin + int(where.length[row])]
+                    if self._repository.keys.chunk_id(chunk) == ids[row]:
+                        chunks[ids[row]] = chunk
+                    else:
+                        wrong[segment] = Damaged("a chunk is not what its id says", subject=ids[row].hex())
+            if segment in wrong and self._copies is None:
+                raise wrong[segment]
+        return wrong
 
-    def _proved(self, chunk_id: bytes, chunk: bytes) -> bytes:
-        if self._repository.keys.chunk_id(chunk) != chunk_id:
-            raise Damaged("a chunk is not what its id says", subject=chunk_id.hex())
-        return chunk
-
-    def _segments(self, where: Locations) -> Iterator[tuple[int, bytes]]:
-        """Each segment that is needed, opened once; neighbours are fetched in one range."""
+    def _segments(self, where: Locations) -> Iterator[tuple[int, bytes | Damaged]]:
+        """Each segment that is needed, opened once, or why it does not open; neighbours are fetched in one range."""
         needed: I64 = np.unique(where.segment)
         for segment in needed.tolist():
             if segment in self._opened:
@@ -73,10 +144,11 @@ class ChunkFetcher:
                 yield segment, self._opened[segment]
         for start, end in neighbours(where.segments.take(wanted)):
             for segment, plain in self._open(where, wanted[start:end]):
-                self._keep(segment, plain)
+                if not isinstance(plain, Damaged):
+                    self._keep(segment, plain)
                 yield segment, plain
 
-    def _open(self, where: Locations, rows: I64) -> Iterator[tuple[int, bytes]]:
+    def _open(self, where: Locations, rows: I64) -> Iterator[tuple[int, bytes | Damaged]]:
         table = where.segments.take(rows)
         pack_id = where.packs[int(table.pack[0])]
         name, begin = pack_name(pack_id), int(table.offset[0])
@@ -85,12 +157,19 @@ class ChunkFetcher:
             data = memoryview(
                 self._repository.store.get(name, begin, int(table.offset[-1]) + int(table.stored[-1]) - begin)
             )
-        except Missing as error:
-            raise Damaged("a pack is missing", subject=name) from error
+        except Missing:
+            yield from ((segment, Damaged(MISSING, subject=name)) for segment in rows.tolist())
+            return
+        except Damaged as error:
+            yield from ((segment, error) for segment in rows.tolist())
+            return
         for number, segment in enumerate(rows.tolist()):
             at, stored = int(table.offset[number]) - begin, int(table.stored[number])
             place = SealedSegment(pack_id, *(int(column[number]) for column in _columns(table)))
-            yield segment, open_segment(self._repository, keys, place, data[at : at + stored])
+            try:
+                yield segment, open_segment(self._repository, keys, place, data[at : at + stored])
+            except Damaged as error:
+                yield segment, error
 
     def _header(self, pack_id: bytes) -> PackKeys:
         if pack_id not in self._headers:
@@ -116,6 +195,10 @@ class SealedSegment:
     stored: int
     plain: int
     codec: int
+
+
+def _rows(ids: list[bytes]) -> U8:
+    return np.frombuffer(b"".join(ids), np.uint8).reshape(-1, 32)
 
 
 def _columns(table: SegmentTable) -> tuple[np.ndarray, ...]:

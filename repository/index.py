@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -15,9 +14,8 @@ import numpy.typing as npt
 from model.batches import Receipt
 from model.entries import I64, U8, U32, Bool
 from model.errors import Damaged
-from repository.cache import list_packs, load_tables, remember_written, unlisted_packs
+from repository.cache import list_packs, load_tables, remember_written
 from repository.cache_dir import default_cache_dir
-from repository.condemned import load_condemned
 from repository.index_table import (
     INDEX_PREFIX,
     PACK,
@@ -39,7 +37,6 @@ __all__ = [
     "INDEX_PREFIX",
     "ChunkIndex",
     "Locations",
-    "ReadingIndex",
     "SegmentTable",
     "decode_index",
     "encode_index",
@@ -174,6 +171,11 @@ class ChunkIndex:
         return self._tables
 
     @property
+    def absent(self) -> Bool | None:
+        """Which segments, by row, are not in the store as they were stored; None: all are."""
+        return self._absent
+
+    @property
     def doubts(self) -> U8:
         """How much each segment is doubted; 0 for those that nothing is said against."""
         ranks = self._ranks()
@@ -253,6 +255,13 @@ class ChunkIndex:
         index._doubts = doubts if self._doubts is None else doubts + self._doubts
         return index
 
+    def lacking(self, segments: I64) -> ChunkIndex:
+        """The same index as if the segments in these rows were not there."""
+        index = copy(self)
+        index._absent = np.zeros(len(self.segments), dtype=bool) if self._absent is None else self._absent.copy()
+        index._absent[segments] = True
+        return index
+
     def doubting_packs(self, packs: Collection[bytes]) -> ChunkIndex:
         """`doubting` of all that lies in `packs`."""
         bad = np.array([pack in packs for pack in self.packs], dtype=bool)
@@ -282,49 +291,3 @@ def _best_copies(table: IndexTable, rows: I64, doubts: U8) -> tuple[I64, U8]:
             better = doubt < least[active]
             best[active[better]], least[active[better]] = at[better], doubt[better]
     return best, least
-
-
-class ReadingIndex:
-    """The index for those who only read: what index objects no longer say is asked of the packs themselves.
-
-    Damaged index objects are reported to `on_damage` and left out. Packs that no index object names are asked once,
-    when a chunk is first looked for in vain; if that helps, an index object is missing: reported too. Of a chunk that
-    lies in several packs, a copy in a condemned pack is the last resort. Thread-safe.
-    """
-
-    def __init__(self, repository: Repository, cache_dir: Path | None, on_damage: Callable[[Damaged], None]) -> None:
-        self._repository = repository
-        self._on_damage = on_damage
-        self._condemned = frozenset(
-            pack for mark in load_condemned(repository, on_damage) for pack in mark.packs
-        )  # before the index: what replaces them is then in it
-        self._index = self._ranked(ChunkIndex.load(repository, cache_dir, on_damage))
-        self._lock = threading.Lock()
-        self._asked = False
-
-    @property
-    def known(self) -> ChunkIndex:
-        """All that is known up to now; tables come on top of it, none changes its place."""
-        return self._index
-
-    def lookup(self, ids: U8) -> Locations:
-        """Where ``ids[m, 32]`` lie; rows of segments keep their numbers from one call to the next."""
-        where = self._index.lookup(ids)
-        if where.found.all():
-            return where
-        with self._lock:
-            if not self._asked:
-                self._asked = True
-                self._ask_packs(ids[~where.found])
-        return self._index.lookup(ids)
-
-    def _ranked(self, index: ChunkIndex) -> ChunkIndex:
-        return index.present(dict(list_packs(self._repository))).doubting_written().doubting_packs(self._condemned)
-
-    def _ask_packs(self, missed: U8) -> None:
-        tables = self._index.tables
-        unlisted = ChunkIndex(unlisted_packs(self._repository, tables, self._on_damage))
-        self._index = self._ranked(ChunkIndex([*tables, *unlisted.tables]))
-        if unlisted.contains(missed).any():
-            why = f"no index object names {len(unlisted.packs)} packs that are needed; they were asked themselves"
-            self._on_damage(Damaged("an index object is missing", subject=INDEX_PREFIX, why=why))

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from model.entries import I64, U8, U32, Bool
-from repository.index import ReadingIndex
 from repository.index_table import IndexTable
+from repository.reading_index import ReadingIndex
 
 WINDOW_ROWS = 1 << 18  # chunks handled at once
 COPIES_MAX = 64  # copies of one chunk in one table that are found

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from model.entries import U8
+from model.entries import I64, U8, Bool
 from model.errors import Damaged
 from repository.fetch import ChunkFetcher
 from repository.index import ChunkIndex, Locations
@@ -75,34 +75,43 @@ class Needs:
         self._mark = mark
         self.lookup(ids)
 
-    def keep_written(self) -> None:
+    def keep_written(self, rewritten: Collection[bytes], condemned: Collection[bytes]) -> None:
         """What is needed is needed in packs of write-only machines as well, wherever else it is found.
 
         They know of no copy but their own and would store it again; and of two such copies nobody knows which is true.
+        Out of packs that were `rewritten` it was proved and copied, and those machines are to store it again: there
+        what a pack of others has that is not `condemned` is needed no more, or it would be copied again and again.
         """
         index = self.index
         inside = (index.pack_table["written"] != 0)[index.segments.pack]
         if not inside.any():
             return
+        copied, safe = self._segments_of(rewritten), ~inside & ~self._segments_of(condemned)
         base = 0
         for table, marks in zip(index.tables, self.marks, strict=True):
             for at in range(0, len(table), IDS_MAX):
-                unmarked = marks[at : at + IDS_MAX] == 0
-                rows = at + np.flatnonzero(unmarked & inside[base + table.segment[at : at + IDS_MAX].astype(np.int64)])
-                marks[rows] = self._marks_of(table.ids[rows])
+                segment = base + table.segment[at : at + IDS_MAX].astype(np.int64)
+                here = np.flatnonzero((marks[at : at + IDS_MAX] == 0) & inside[segment])
+                found, place = self._best_of(table.ids[at + here])
+                marks[at + here] = np.where(copied[segment[here]] & safe[place], 0, found)
             base += len(table.segments)
 
-    def _marks_of(self, ids: U8) -> U8:
-        """The marks of the copies that are found of these chunks."""
+    def _best_of(self, ids: U8) -> tuple[U8, I64]:
+        """The marks of the copies that are found of these chunks, and the segments they lie in."""
         number, row = self.index.find(ids)
         found = np.zeros(len(ids), np.uint8)
         for at, marks in enumerate(self.marks):
             found[number == at] = marks[row[number == at]]
-        return found
+        return found, self.index.locations(number, row).segment
+
+    def _segments_of(self, packs: Collection[bytes]) -> Bool:
+        """Which segments of the index lie in these packs."""
+        inside: Bool = np.array([pack in packs for pack in self.index.packs], dtype=bool)[self.index.segments.pack]
+        return inside
 
     def ids_in(self, packs: Collection[bytes]) -> Iterator[U8]:
         """Ids of the chunks needed out of these packs, some at a time."""
-        inside = np.array([pack in packs for pack in self.index.packs], dtype=bool)[self.index.segments.pack]
+        inside = self._segments_of(packs)
         base = 0
         for table, marks in zip(self.index.tables, self.marks, strict=True):
             for at in range(0, len(table), IDS_MAX):

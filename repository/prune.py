@@ -20,7 +20,7 @@ from model.entries import U8
 from model.errors import Damaged, Refused, RunFailed, StoreFull
 from repository.cache import list_packs
 from repository.cache_dir import default_cache_dir
-from repository.condemned import Condemned, Reason, condemn, load_condemned
+from repository.condemned import Condemned, Reason, condemn, condemned_for, load_condemned
 from repository.config import Operation
 from repository.index import ChunkIndex
 from repository.index_upkeep import rewrite_index
@@ -193,12 +193,12 @@ class _Prune:
             raise type(error)("a snapshot cannot be read", subject=name, why=error.what, hint=hint)
         report, marks = self.report, load_condemned(self._repository)
         condemned = frozenset(pack for mark in marks for pack in mark.packs)
-        damaged = frozenset(pack for mark in marks if mark.reason is Reason.DAMAGED for pack in mark.packs)
+        damaged = condemned_for(marks, Reason.DAMAGED)
         index = self._load_index(condemned, damaged)
         present = dict(list_packs(self._repository))
         needs = Needs(self._repository, index)
         self._follow(needs, snapshots)
-        needs.keep_written()
+        needs.keep_written(condemned_for(marks, Reason.REWRITTEN), condemned)
         usage = Usage.of(needs)
         used = [pack for pack, use in zip(index.packs, usage.needed_packs(index).tolist(), strict=True) if use]
         old = old_packs(self._repository, used, self._progress) if self._reencrypt else ()
@@ -299,7 +299,7 @@ class _Prune:
         for name, error in snapshots.unreadable:
             raise type(error)("a snapshot cannot be read", subject=name, why=error.what)
         condemned = frozenset(pack for mark in marks for pack in mark.packs)
-        damaged = frozenset(pack for mark in marks if mark.reason is Reason.DAMAGED for pack in mark.packs)
+        damaged = condemned_for(marks, Reason.DAMAGED)
         index = self._load_index(condemned, damaged)
         needs = Needs(self._repository, index)
         for some in ids:

@@ -12,7 +12,9 @@ from repository.cache_dir import default_cache_dir
 from repository.condemned import condemned_packs
 from repository.config import CONFIG_NAME
 from repository.credentials import Credentials
+from repository.fetch import ChunkFetcher
 from repository.index import ChunkIndex
+from repository.reading_index import ReadingIndex
 from repository.repository import Repository
 from repository.seal import OBJECT_MAX
 from repository.store import Store, open_store
@@ -26,6 +28,7 @@ TELL_SECONDS = 0.1  # between two reports of a lane: what one that is killed did
 
 _opened: dict[tuple[str, tuple[str, ...], str], Repository] = {}
 _opening = threading.Lock()
+_indexing = threading.Lock()
 
 
 class RepositoryAccess:
@@ -42,6 +45,7 @@ class RepositoryAccess:
         self._url = repository.store.url if repository is not None else ""
         self._mirrors = _mirrors_of(repository)
         self._secret: Secret | None = None
+        self._fetcher: ChunkFetcher | None = None
 
     @property
     def repository(self) -> Repository:
@@ -76,6 +80,16 @@ class RepositoryAccess:
         index = ChunkIndex.load(self.repository, default_cache_dir(), only_present=True)
         return index.doubting_written().doubting_packs(self._condemned or ())
 
+    @property
+    def fetcher(self) -> ChunkFetcher:
+        """Gets single chunks by id, wherever a copy of them is; made when it is first asked for in this process."""
+        repository = self.repository
+        with _indexing:
+            if self._fetcher is None:
+                index = ReadingIndex(repository, default_cache_dir(), lambda error: None)  # who plans the run tells
+                self._fetcher = ChunkFetcher(repository, index)
+            return self._fetcher
+
     def _proved_packs(self) -> frozenset[bytes] | None:
         """Packs that were sound when they were read last; None on a write-only machine, which relies on its own."""
         if self.repository.write_only:
@@ -93,7 +107,7 @@ class RepositoryAccess:
         rereads = self.repository.rereads
         service = context.services.get(_rereads_of(self.repository), rereads)
         if service is not rereads:
-            rereads.tell = service.note
+            rereads.counted_at = service
 
     def secure(self, keep: Callable[[bytes], Secret] | None) -> None:
         """Let lanes in other processes attach. `keep` is the executor's; None: it has none."""
@@ -102,7 +116,7 @@ class RepositoryAccess:
 
     def __getstate__(self) -> dict[str, Any]:
         assert self._secret is not None, "secure() comes before a repository leaves the process"
-        fresh: dict[str, Any] = {"_repository": None, "_index": None, "_condemned": None}
+        fresh: dict[str, Any] = {"_repository": None, "_index": None, "_condemned": None, "_fetcher": None}
         return fresh | {"_url": self._url, "_mirrors": self._mirrors, "_secret": self._secret}
 
 

@@ -56,7 +56,7 @@ class Unpacker(Stage[Opened, Unpacked]):
             wanted[rows] = self._claims.claim(order.ids[rows], self._owner)
         rooms = self._room.slices(order.segment_plain)
         plain: list[memoryview | None] = []
-        for number, chunks in enumerate(chunks_by_segment(order)):
+        for number, chunks in enumerate(order.chunks_by_segment()):
             mine, out = np.flatnonzero(wanted[chunks]) + chunks.start, None
             if len(mine) and (self.expand_all or self.renamed or not is_whole(order, number, chunks, wanted)):
                 out = rooms[number]
@@ -114,7 +114,7 @@ class Repacker(Stage[Unpacked, Compressed[Moved]]):
         moved = Moved(order.seq, order.pack_id, old, ids[item.wanted] if self.renamed else old, trouble=trouble)
         moved.decompressed = sum(plain is not None for plain in item.plain)
         gathered = False
-        for number, chunks in enumerate(chunks_by_segment(order)):
+        for number, chunks in enumerate(order.chunks_by_segment()):
             mine = np.flatnonzero(wanted[chunks]) + chunks.start
             if not len(mine):
                 continue
@@ -156,7 +156,7 @@ class Repacker(Stage[Unpacked, Compressed[Moved]]):
         if not self.renamed:
             return order.ids, order.ids[:0], item.wanted
         ids = np.zeros_like(order.ids)
-        for number, chunks in enumerate(chunks_by_segment(order)):
+        for number, chunks in enumerate(order.chunks_by_segment()):
             mine, plain = np.flatnonzero(item.wanted[chunks]) + chunks.start, item.plain[number]
             if plain is not None and len(mine):
                 offset = order.chunk_offset[mine].astype(np.int64)
@@ -165,13 +165,6 @@ class Repacker(Stage[Unpacked, Compressed[Moved]]):
         wanted = np.zeros_like(item.wanted)
         wanted[read] = self._claims.claim(ids[read], self._owner)
         return ids, order.ids[read], wanted
-
-
-def chunks_by_segment(order: Order) -> Iterator[slice]:
-    """Of each segment, its chunks."""
-    ends = np.searchsorted(order.chunk_segment, np.arange(len(order.segment_ordinal)), side="right").tolist()
-    for begin, end in zip([0, *ends], ends, strict=False):
-        yield slice(begin, end)
 
 
 def is_whole(order: Order, number: int, chunks: slice, wanted: Bool) -> bool:

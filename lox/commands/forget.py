@@ -202,10 +202,13 @@ def _finish(output: Output, catalogue: Catalogue, chosen: Chosen, dry_run: bool,
             record.step("forgetting snapshots", done)
             try:
                 forget(repository, snapshot.id, chosen.rule, now)
-                done += 1
+                done, action = done + 1, "forgotten"
             except (UsageError, Missing) as error:  # pinned, or forgotten by somebody else, since it was decided about
                 output.note(f"lox: {safe(str(error))}")
                 record.summary.problems += 1
+                action = "gone" if isinstance(error, Missing) else "kept"
+            output.event("snapshot", id=snapshot.id, action=action)
+            output.flush()  # whoever listens is to know it even if we are killed
             record.summary.snapshots = done
         record.step("forgetting snapshots", done)
     output.event("summary", forgotten=done, dry_run=False, exit_code=0)

@@ -10,9 +10,10 @@ from model.errors import Damaged, Interrupted, LoxError, Refused, UsageError
 from repository.check import CheckReport, check
 from repository.credentials import Credentials
 from repository.fetch import ChunkFetcher
-from repository.index import INDEX_PREFIX, ChunkIndex, ReadingIndex
+from repository.index import INDEX_PREFIX, ChunkIndex
 from repository.manifest_reader import ManifestReader
 from repository.pack import pack_name
+from repository.reading_index import ReadingIndex
 from repository.repository import Repository
 from repository.snapshot import Snapshot, load_all
 from repository.store import Store

@@ -13,9 +13,10 @@ from model.entries import U8
 from model.errors import Damaged
 from repository.codecs import Codec
 from repository.fetch import ChunkFetcher
-from repository.index import ChunkIndex, ReadingIndex, save_index
+from repository.index import ChunkIndex, save_index
 from repository.pack import PackKind, PackWriter, pack_name
 from repository.prune import prune
+from repository.reading_index import ReadingIndex
 from repository.repair import repair
 from repository.repository import Repository
 from repository.snapshot import Snapshot
@@ -24,6 +25,7 @@ from repository.verified import VerifiedLog
 from stages.access import RepositoryAccess
 from tests.repository.prunes import ALL, bytes_of, flipped
 from tests.repository.samples import CHUNK, back_up, chunks_of_content, new_repository
+from tests.repository.test_sessions import elsewhere
 
 
 @pytest.fixture
@@ -85,6 +87,25 @@ def test_rubbish_of_one_machine_does_not_take_the_place_of_what_another_stored(r
     assert read(repository, content) == content
 
 
+def test_who_reads_finds_the_true_chunk_among_rubbish(repository: Repository) -> None:
+    content = bytes_of(1, 5)
+    ours(machine(repository, "honest"), content)
+    for number in range(6):  # which of equals is found first is chance
+        store(machine(repository, str(number)), content, bytes_of(100 + number, 5))
+    assert read(repository, content) == content
+
+
+def test_a_wrong_chunk_does_not_take_its_neighbours_with_it(repository: Repository) -> None:
+    content = bytes_of(1, 5)
+    store(machine(repository), content, content[: 2 * CHUNK] + bytes(CHUNK) + content[3 * CHUNK :])
+    ids = [one.tobytes() for one in ids_of(repository, content)]
+    fetcher = ChunkFetcher(repository, ReadingIndex(repository, None, lambda error: None))
+    for _ in range(2):
+        with pytest.raises(Damaged, match="a chunk is not what its id says"):
+            fetcher.fetch(ids)
+    assert b"".join(fetcher.fetch([*ids[:2], *ids[3:]])) == content[: 2 * CHUNK] + content[3 * CHUNK :]
+
+
 def test_what_a_damaged_pack_still_has_is_salvaged_whoever_says_that_he_has_it_too(repository: Repository) -> None:
     content, fine = bytes_of(1, 30), bytes_of(1, 30)[: 10 * CHUNK]
     ours(repository, content)
@@ -141,3 +162,39 @@ def test_many_small_packs_of_a_machine_are_not_joined(repository: Repository) ->
     assert prune(repository, ALL).rewritten == 0
     index = RepositoryAccess(web).index
     assert all(index.contains(ids_of(web, content)).all() for content in contents)
+
+
+def test_what_was_copied_is_not_copied_again_while_somebody_keeps_the_old_pack_from_going(
+    repository: Repository,
+) -> None:
+    web, content, rest = machine(repository), bytes_of(1, 10), bytes_of(2, 90)
+    pack = store(web, content + rest, content + rest)
+    ours(repository, content)
+    forget(repository, ours(repository, rest).id, "policy", 0)
+    session = elsewhere(web)  # knows no marks, as all sessions of write-only machines
+    reports = [prune(repository, ALL) for _ in range(4)]
+    assert [report.rewritten for report in reports] == [1, 0, 0, 0]
+    copied, *later = [report.bytes_written for report in reports]
+    assert 0 < copied < 30 * CHUNK and later == [0, 0, 0]
+    assert [report.rescued for report in reports] == [0] * 4 and repository.store.exists(pack_name(pack))
+    session.close()
+    assert prune(repository, ALL).bytes_written == 0
+    assert not repository.store.exists(pack_name(pack)) and read(repository, content) == content
+
+
+def test_a_true_chunk_in_a_rewritten_pack_stays_where_only_another_machine_has_it_too(repository: Repository) -> None:
+    """What was copied out of it is safe; what is needed only since then may be rubbish in the other pack."""
+    web, content, later = machine(repository), bytes_of(1, 10), bytes_of(2, 90)
+    store(web, content + later, content + later)
+    ours(repository, content)
+    session = elsewhere(web)
+    assert prune(repository, ALL).rewritten == 1
+    ours(repository, later)
+    rubbish = [store(machine(repository, str(number)), later, bytes_of(100 + number, 90)) for number in range(6)]
+    prune(repository, ALL)
+    session.close()
+    for _ in range(2):
+        prune(repository, ALL)
+    for each in rubbish:
+        repository.store.delete(pack_name(each))
+    assert read(repository, later) == later

@@ -15,9 +15,10 @@ from repository.affected import Wound
 from repository.check import check
 from repository.condemned import CONDEMNED_PREFIX, Reason, condemn, condemned_packs
 from repository.fetch import ChunkFetcher
-from repository.index import INDEX_PREFIX, ChunkIndex, ReadingIndex
+from repository.index import INDEX_PREFIX, ChunkIndex
 from repository.manifest_reader import ManifestReader
 from repository.pack import pack_name
+from repository.reading_index import ReadingIndex
 from repository.repair import QUARANTINE, RepairReport, repair
 from repository.repository import Repository
 from repository.snapshot import Snapshot, load_all
