@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from model.chunking import KIB, MIB
-from model.errors import Interrupted, LoxError, NotFound, RunFailed, UsageError
+from model.errors import Interrupted, NotFound, RunFailed, UsageError
 from pipelines.backup import BackupReport, BackupRequest, backup
 from pipelines.options import EngineOptions, Progress, Watch
 from repository.host_parts import DEVICES

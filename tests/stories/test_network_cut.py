@@ -52,7 +52,7 @@ def _ip(command: str) -> None:
 
 
 def _free_addresses() -> tuple[str, str]:
-    """Those of a network of two that is not here yet: a run that was killed leaves its own, and with it the way there."""
+    """Those of a network of two that is not here yet: a killed run leaves its own, and with it the way there."""
     taken = subprocess.run(["ip", "-4", "address"], check=True, capture_output=True, text=True).stdout
     network = next(number for number in range(256) if f" 10.213.{number}.1/" not in taken)
     return f"10.213.{network}.1", f"10.213.{network}.2"
