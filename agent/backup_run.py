@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from agent import lines
@@ -42,7 +43,9 @@ class BackupRun(CancellableRun):
         self.teller.started()
         self._ping("start")
         outcome = await self._guarded()
+        self._remember_made(outcome)
         outcome = await self._after(outcome)
+        self._remember_made(outcome)
         retention = Retention(self.host, self.teller, self.place)
         if outcome.good and self.place.maintained:
             await self._retain(retention)
@@ -54,6 +57,13 @@ class BackupRun(CancellableRun):
         retention.told()
         self._ping(ending(outcome.good, outcome.code))
         self._log(outcome)
+
+    def _remember_made(self, outcome: Outcome) -> None:
+        """There is a backup, whatever happens to the agent until it has told of it."""
+        if outcome.good:
+            self.teller.row.body["made"] = [outcome.status, outcome.code, outcome.summary]
+            with suppress(StateUnwritable):  # the disk is full: then it counts as failed if the agent is killed now
+                self.host.state.put_run(self.teller.row)
 
     def _ping(self, what: str) -> None:
         ping(self.job.ping_url, what, self.teller.row.run, this_host=self.host.config.allow_ping_this_host)

@@ -248,7 +248,7 @@ class Runner:
     # ---- after a SIGKILL
 
     async def _recover(self) -> None:
-        """Runs that a killed agent left: backups have failed and are tried again, others go on."""
+        """Runs that a killed agent left: backups that were not made have failed and are tried again, others go on."""
         for row in self.host.state.runs("running"):
             outlived = await asyncio.to_thread(child.end_orphan, row.pid, row.pid_began)
             log().warning("the agent was stopped while this ran", run=str(row.run), kind=row.kind, outlived=outlived)
@@ -261,8 +261,23 @@ class Runner:
 
     async def _give_up(self, row: RunRow) -> None:
         teller = self.host.teller(row)
+        made: tuple[str, int, dict[str, Any]] | None = row.body.get("made")
+        status, code, summary = made or ("failed", 1, {})
         if row.body.get("post"):
-            await self._late_hook(row)
+            await self._late_hook(row, {"status": status, "snapshot": summary.get("snapshot") or "", "exit_code": code})
+        if made:
+            teller.log("the agent was stopped after the backup; retention goes on with the next run of the job", "warn")
+            teller.ended(status, code, summary)
+        else:
+            self._tell_interrupted(row, teller)
+        await _settled(teller)
+        if self.policy is not None and (job := _found(self.policy, row.job)) is not None:
+            failed = row.status == "failed"
+            if failed:
+                self.host.metrics.failed(lines.label(job, job.uuid))
+            ping(job.ping_url, "fail" * failed, row.run, this_host=self.host.config.allow_ping_this_host)
+
+    def _tell_interrupted(self, row: RunRow, teller: Teller) -> None:
         attempt = int(row.body.get("attempt", 1))
         again = attempt <= self.host.config.retry_count
         why = "the agent was killed, or stopped, while it ran"
@@ -271,20 +286,15 @@ class Runner:
         body |= {"trigger": "retry", "attempt": attempt + 1}
         after = RunRow(_named(row.run, "retry"), row.job, "backup", "waiting", body) if again else None
         teller.ended("failed", 1, error=error, after=after)
-        await _settled(teller)
-        if self.policy is not None and (job := _found(self.policy, row.job)) is not None:
-            self.host.metrics.failed(lines.label(job, job.uuid))
-            ping(job.ping_url, "fail", row.run, this_host=self.host.config.allow_ping_this_host)
 
-    async def _late_hook(self, row: RunRow) -> None:
+    async def _late_hook(self, row: RunRow, outcome: Mapping[str, object]) -> None:
         """The script after a backup that did not get to it."""
         name, seconds = row.body.pop("post")
         teller = self.host.teller(row)
         job = _found(self.policy, row.job) if self.policy is not None else None
         told: Mapping[str, object] = context(job, teller) if job is not None else {"run": str(row.run)}
         try:
-            told = dict(told) | {"status": "failed", "snapshot": "", "exit_code": 1}
-            tell_hook(teller, await hooks.run_hook(self.host.config.hooks_dir, name, told, seconds))
+            tell_hook(teller, await hooks.run_hook(self.host.config.hooks_dir, name, {**told, **outcome}, seconds))
         except (LoxError, OSError) as error:
             teller.log(f"script {name}: {error}", "error")
 

@@ -88,6 +88,25 @@ def test_killed_in_mid_run(host: AgentHost, server: SmallServer) -> None:
 
 
 @pytest.mark.slow
+def test_killed_after_the_backup_was_made(host: AgentHost, server: SmallServer) -> None:
+    """It was made, and that is what the server hears: nobody makes it again."""
+    wait = f"[ -e {host.folder}/quick ] || sleep 60"
+    hook(host, "after", f'echo "$LOX_STATUS $LOX_SNAPSHOT" >> {host.folder}/after; {wait}')
+    job = host.add_job(post_script="after")
+    host.start()
+    run = host.run_job(job)
+    eventually((host.folder / "after").exists)
+    host.kill()
+    (host.folder / "quick").touch()
+    host.start()
+    ended = host.ended(run)
+    (snapshot,) = [path.name for path in (host.folder / "repository" / "snapshots").iterdir()]
+    assert (ended.status, ended.exit_code, ended.summary.snapshot) == ("success", 0, snapshot)
+    assert (host.folder / "after").read_text().split() == ["success", snapshot] * 2
+    assert [one for one in server.events if one != run] == []
+
+
+@pytest.mark.slow
 def test_killed_while_the_server_is_away(host: AgentHost, server: SmallServer) -> None:
     """The schedule goes on without the server; all that happened is told when it is back, each thing once."""
     job = host.add_job(schedule_cron="* * * * *")
