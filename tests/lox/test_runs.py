@@ -146,7 +146,7 @@ def test_an_interrupted_run_is_recorded_as_such(shell: Shell, tree: Path, tmp_pa
             process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
     (row,) = shell.json("runs")
-    assert (row["outcome"], row["exit_code"]) == ("interrupted", 130)
+    assert (row["outcome"], row["exit_code"]) == ("interrupted", 130), row
     assert shell.json("top", "--once") == []
 
 
