@@ -51,9 +51,6 @@ def refuse_impossible(job: PolicyJob, encrypted: bool) -> None:
     """Raises ConfigError for what this agent cannot do, rather than doing something else."""
     if job.job_type != "file":
         raise ConfigError("this version backs up files", subject=job.name, why=f"the job is of type {job.job_type}")
-    if not job.deduplication_enabled:
-        why = "a repository names what it stores by its content: the same content is always stored once"
-        raise ConfigError("deduplication cannot be turned off", subject=job.name, why=why)
     if job.encryption_enabled and not encrypted:
         why = "the job asks for encryption, and its repository has none"
         raise ConfigError("the job would be stored unencrypted", subject=job.name, why=why,
@@ -72,6 +69,8 @@ def backup(job: PolicyJob, paths: Sequence[str], mode: str | None, limit: str) -
         line += ["--include", pattern]
     if not job.compression_enabled:
         line += ["--compression", "none"]
+    if not job.deduplication_enabled:
+        line.append("--no-deduplication")
     if job.profile is not None:
         line += ["--profile", job.profile]
     return [*line, "--", *paths]

@@ -136,6 +136,7 @@ def summary_of_backup(ended: Ended, missing: list[str]) -> Body:
     """The end of `lox backup` as the server shows it."""
     found = ended.summary
     total, new = found.get("bytes_total", 0), found.get("bytes_new", 0)
+    deduplicated = found.get("deduplicated", True)
     return {
         "snapshot": found.get("snapshot"),
         "files": found.get("files", 0),
@@ -143,7 +144,8 @@ def summary_of_backup(ended: Ended, missing: list[str]) -> Body:
         "files_new": found.get("files_new", 0),
         "bytes_new": new,
         "bytes_stored": found.get("bytes_stored", 0),
-        "dedup_ratio": round(total / new, 3) if new else None,
+        "deduplicated": deduplicated,
+        "dedup_ratio": round(total / new, 3) if new and deduplicated else None,
         "problems": found.get("problems", 0) + len(missing),
         "missing_paths": [clipped(path) for path in missing[:1_000]],
         "limited_by": clipped(found["bottleneck"]) if found.get("bottleneck") else None,

@@ -30,6 +30,7 @@ def finish_backup(
         "summary",
         snapshot=snapshot,
         dry_run=request.dry_run,
+        deduplicated=report.deduplicated,
         files=report.files,
         directories=report.directories,
         files_new=report.files_new,
@@ -75,9 +76,10 @@ def _backup_lines(output: Output, request: BackupRequest, report: BackupReport, 
     detail = f" ({', '.join(kinds)})" if kinds else ""
     verb = "would be stored" if request.dry_run else "stored"
     rate = format_rate(report.bytes_read / report.seconds) if report.seconds > 0 and report.bytes_read else ""
+    new = f"new {format_size(report.bytes_new)}" if report.deduplicated else "not deduplicated"
     lines = [
         f"{head}: {files}{detail}, {plural(report.directories, 'folder')}, {format_size(report.bytes_total)}",
-        f"read {format_size(report.bytes_read)}, new {format_size(report.bytes_new)}, "
+        f"read {format_size(report.bytes_read)}, {new}, "
         f"{verb} {format_size(report.bytes_stored)} in {format_seconds(report.seconds)}{f', {rate}' if rate else ''}",
     ]
     if _worth_telling(output, report):

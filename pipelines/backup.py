@@ -21,7 +21,7 @@ from pipelines.runs import unwrapped
 from pipelines.scanning import scanner_of
 from pipelines.strictness import CHANGED, UNREADABLE, Strictness
 from repository.cache_dir import default_cache_dir
-from repository.claims import ClaimTable
+from repository.claims import claims_of
 from repository.codecs import by_name
 from repository.fetch import ChunkFetcher
 from repository.host_parts import HOSTS_MAX
@@ -72,6 +72,7 @@ class BackupRequest:
     user: str = ""
     tags: tuple[str, ...] = ()
     dry_run: bool = False
+    deduplicate: bool = True  # or store again whatever is read
     codec: str = "zstd"
     level: int | None = None
     unreadable_file: str = "warn"
@@ -96,10 +97,12 @@ class BackupRequest:
 @dataclass(slots=True)
 class BackupReport:
     """What a backup did. `bytes_total` is the content of the snapshot, `bytes_read` what was read of it now,
-    `bytes_new` what was not known yet, `bytes_stored` what that takes in the store. `hosts`: the same numbers, and
-    `problems`, of each host that backed up files of its own; what is stored is theirs together."""
+    `bytes_new` what was not known yet (all that was read, if not `deduplicated`), `bytes_stored` what that takes in the
+    store. `hosts`: the same numbers, and `problems`, of each host that backed up files of its own; what is stored is
+    theirs together."""
 
     snapshot: Snapshot | None
+    deduplicated: bool
     files: int
     directories: int
     files_new: int
@@ -127,7 +130,7 @@ def backup_plan(access: RepositoryAccess, request: BackupRequest, engine: Engine
         .then("read", Reader(again=CHANGED[request.changed_while_reading]))
         .then("chunk", Chunker(access, in_order=in_order))
         .then("hash", Hasher(access))
-        .then("dedup", Deduplicator())
+        .then("dedup", Deduplicator(asks=request.deduplicate))
         .then("compress", Compressor(codec, level, engine.segment_bytes or SEGMENT_BYTES))
         .then("encrypt", Encryptor[Content](access, fitting.pack_bytes))
         .then("upload", Uploader[Content](access, request.dry_run, engine.packs_under_way, release))
@@ -166,7 +169,7 @@ def _backup(
         engine = engine.over(executor.cpus)
         access.secure(executor.keep)
         reliance = Reliance(access.index)
-        claims = ClaimTable(reliance)
+        claims = claims_of(reliance, request.deduplicate)
         executor.host({"claims": claims, "ledger": CutLedger(), "requests": REQUESTS})
         executor.host(common_ground(executor.cpus, request.paths, session))
         metadata = MetadataStore(repository, claims, request.dry_run, history)
@@ -204,7 +207,7 @@ def _backup(
         snapshot = commit_safely(session, reliance, repository, lambda: saved(made, repository))
         if history is not None:
             history.commit(snapshot)
-    return report_of(snapshot, scanner.stats, commit.counts, trace, time.monotonic() - begin)
+    return report_of(request, snapshot, scanner.stats, commit.counts, trace, time.monotonic() - begin)
 
 
 def note(receipt: Receipt, reliance: Reliance, session: Session | None) -> None:
@@ -265,6 +268,7 @@ def stats_of(scan: ScanStats, counts: CommitCounts) -> dict[str, int]:
 
 
 def report_of(
+    request: BackupRequest,
     snapshot: Snapshot | None,
     scan: ScanStats,
     counts: CommitCounts,
@@ -275,6 +279,7 @@ def report_of(
     """What the caller is told; `seconds` it took, `hosts` what each of several hosts did."""
     return BackupReport(
         snapshot=snapshot,
+        deduplicated=request.deduplicate,
         problems=problems_of(scan, counts),
         seconds=seconds,
         trace=trace,

@@ -29,7 +29,7 @@ from pipelines.backup import (
 from pipelines.options import EngineOptions, Progress, Watch
 from pipelines.shares import TELLING, Share, ShareMade, Told, below
 from repository.cache_dir import default_cache_dir
-from repository.claims import ClaimTable, HostClaims
+from repository.claims import HostClaims, claims_of
 from repository.fetch import ChunkFetcher
 from repository.host_parts import join
 from repository.intake import Intake
@@ -97,7 +97,7 @@ class ManyHosts:
         self._parent = find_parent(snapshots, request.host, request.paths, request.mode, self._started, many=True)
         self._access = RepositoryAccess(repository, session.condemned if session else None)
         self._reliance = Reliance(self._access.index)
-        self._claims = ClaimTable(self._reliance)
+        self._claims = claims_of(self._reliance, request.deduplicate)
         self._intake = Intake(repository, self._claims, request.dry_run, lambda one: note(one, self._reliance, session))
         self._telling = Telling(watch, self._parent)
 
@@ -165,7 +165,7 @@ class ManyHosts:
                 self._session, self._reliance, self._repository, lambda: saved(whole, self._repository)
             )
         hosts = {host: _numbers(made[host]) for host in self._request.hosts}
-        return report_of(snapshot, scan, counts, trace, time.monotonic() - self._begin, hosts)
+        return report_of(self._request, snapshot, scan, counts, trace, time.monotonic() - self._begin, hosts)
 
 
 class _Manifests:

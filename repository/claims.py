@@ -143,6 +143,11 @@ class ClaimTable:
             found |= self.resolved(ids)
         return found
 
+    def stored(self, ids: U8) -> Bool:
+        """Which of ``ids[m, 32]`` are in a pack of this run."""
+        with self._lock:
+            return self._stored.contains(ids)
+
     @property
     def broken(self) -> int:
         """Chunks that were promised and are not stored: in the end there must be none."""
@@ -155,6 +160,26 @@ class ClaimTable:
     def __len__(self) -> int:
         """Ids stored in this run."""
         return len(self._stored)
+
+
+class OwnCopies(ClaimTable):
+    """Of a run that stores all it reads: nobody claims anything, and rows wait for what the run itself has stored.
+
+    That the repository has a chunk already counts for manifests alone.
+    """
+
+    def settled(self, ids: U8) -> Bool:
+        """Which of ``ids[m, 32]`` are in a pack of this run, whatever else there is."""
+        return self.stored(ids)
+
+    def promised(self, ids: U8, mine: str) -> Bool:
+        """As `settled`, for all hosts of the run."""
+        return self.stored(ids)
+
+
+def claims_of(index: Known, deduplicates: bool) -> ClaimTable:
+    """The claims of a run that asks who stores a chunk, or of one that stores whatever it reads."""
+    return ClaimTable(index) if deduplicates else OwnCopies(index)
 
 
 class Asked(Protocol):

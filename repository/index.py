@@ -16,6 +16,7 @@ from model.entries import I64, U8, U32, Bool
 from model.errors import Damaged
 from repository.cache import list_packs, load_tables, remember_written
 from repository.cache_dir import default_cache_dir
+from repository.copies import best_copies
 from repository.index_table import (
     INDEX_PREFIX,
     PACK,
@@ -30,7 +31,6 @@ from repository.repository import Repository
 from repository.seal import ObjectKind
 
 OBJECT_CHUNKS = 1 << 20  # chunks one index object lists (46 MB), though a single pack may bring more
-COPIES_MAX = 64  # copies of one chunk in one table that are looked at for a better one
 NOT_FOUND = 255  # more doubtful than any copy that is there
 
 __all__ = [
@@ -201,7 +201,7 @@ class ChunkIndex:
             if ranks is None:
                 doubt[open_rows] = 0
             else:
-                rows, found = _best_copies(table, rows, ranks[base : base + len(table.segments)])
+                rows, found = best_copies(table, rows, ranks[base : base + len(table.segments)])
                 better = found < doubt[open_rows]
                 open_rows, rows = open_rows[better], rows[better]
                 doubt[open_rows] = found[better]
@@ -271,23 +271,3 @@ class ChunkIndex:
         """`doubting` of all that lies in packs of write-only machines, unless there is nothing else."""
         written = self.pack_table["written"] != 0
         return self if written.all() else self.doubting(written[self.segments.pack])
-
-
-def _best_copies(table: IndexTable, rows: I64, doubts: U8) -> tuple[I64, U8]:
-    """For each of `rows` of a table, which hold some copy of an id, the row of the best copy, and how much it is
-    doubted. Copies are neighbours: ids are sorted."""
-    best, least = rows.copy(), doubts[table.segment[rows]]
-    for step in (-1, 1):
-        active, at = np.flatnonzero(least), rows[least > 0]
-        for _ in range(COPIES_MAX):
-            at = at + step
-            inside = (at >= 0) & (at < len(table))
-            active, at = active[inside], at[inside]
-            same = np.all(table.ids[at] == table.ids[rows[active]], axis=1)
-            active, at = active[same], at[same]
-            if not len(active):
-                break
-            doubt = doubts[table.segment[at]]
-            better = doubt < least[active]
-            best[active[better]], least[active[better]] = at[better], doubt[better]
-    return best, least

@@ -18,9 +18,6 @@ def check_job(job: JobFields, repository: RepositoryRow | None) -> None:
     """Raise Invalid for the first thing that `job` cannot be. `repository` is where its data would go."""
     if job.job_type in LATER:
         raise Invalid("job_type", LATER[job.job_type], "use file")
-    if not job.deduplication_enabled:
-        why = "a repository names what it stores by its content, so that the same content is always stored once"
-        raise Invalid("deduplication_enabled", f"deduplication cannot be turned off: {why}")
     _check_repository(job, repository)
     _check_time(job)
     _check_paths(job)

@@ -65,7 +65,10 @@ async def _compare(
         await raise_alert(session, row.tenant_id, "size_anomaly", row.job_uuid, text, **about)
     else:
         await resolve_alerts(session, "size_anomaly", row.job_uuid)
-    new = [summary["bytes_new"] / summary["bytes"] for summary in earlier if summary["bytes"]]
+    if not event.summary.deduplicated:  # all that was read counts as new: it tells nothing, good or bad
+        return
+    known = [summary for summary in earlier if summary["bytes"] and summary.get("deduplicated", True)]
+    new = [summary["bytes_new"] / summary["bytes"] for summary in known]
     share = event.summary.bytes_new / now if now else 0.0
     if new and event.summary.bytes_new > SMALL and share > 0.5 and median(new) < 0.1:
         text = f"{name}: {share:.0%} of the data was new; before it was about {median(new):.0%}"

@@ -37,10 +37,11 @@ def command(
 ) -> ExitCode:  # fmt: skip
     """Forecast how many stored bytes the repository will have.
 
-    From what each snapshot that is left was the first to store; first backups of a source are left out. Between LOW and
-    HIGH lie nine of ten futures drawn from past days. With --policy it is told what snapshots a policy would leave
-    after these days, and how many stored bytes these would need; rules are those of 'lox forget': last, hourly, daily,
-    weekly, monthly, yearly, and within=30d.
+    From what each snapshot that is left was the first to store; first backups of a source are left out, and so is what
+    backups without deduplication stored again, which prune takes back. Between LOW and HIGH lie nine of ten futures
+    drawn from past days. With --policy it is told what snapshots a policy would leave after these days, and how many
+    stored bytes these would need; rules are those of 'lox forget': last, hourly, daily, weekly, monthly, yearly, and
+    within=30d.
     """
     wanted = [parse_policy(text) for text in policies]
     interval = parse_every(every, days)

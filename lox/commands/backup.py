@@ -51,6 +51,8 @@ UNCHANGED = frozenset({"unchanged", "carried"})
 @option("--tag", "tags", multiple=True, help="A tag of the snapshot; may be repeated.")
 @option("--compression", type=CompressionType(), metavar="CODEC[:LEVEL]",
         help="zstd, lz4, gzip or none. [default: zstd, or as the profile says]")  # fmt: skip
+@option("--no-deduplication", is_flag=True,
+        help="Store again whatever is read, even if the repository has it.")  # fmt: skip
 @option("--mirror", "mirrors", multiple=True, metavar="URL",
         help="Store everything there as well; may be repeated. [env: LOX_MIRROR]")  # fmt: skip
 @option("--dry-run", "-n", is_flag=True, help="Read and compare, but store nothing.")
@@ -120,12 +122,15 @@ def _fields(asked: dict[str, Any], output: Output) -> dict[str, Any]:
         "user": user_name(),
         "tags": tuple(checked_name("tag", tag) for tag in asked["tags"]),
         "dry_run": asked["dry_run"],
+        "deduplicate": not asked["no_deduplication"],
     }
 
 
 def _settings(request: BackupRequest) -> dict[str, object]:
     """What the record of the run tells of the request."""
     told = {name: getattr(request, name) for name in ("mode", "one_file_system", "exclude_larger_than", "dry_run")}
+    if not request.deduplicate:
+        told["deduplication"] = "off"
     return told | {"compression": request.codec if request.level is None else f"{request.codec}:{request.level}"}
 
 

@@ -96,7 +96,10 @@ class Trouble(Body):
 
 
 class Summary(Body):
-    """What a run came to. Bytes: of the source, new after deduplication, stored after compression."""
+    """What a run came to. Bytes: of the source, new after deduplication, stored after compression.
+
+    If it is not `deduplicated`, all that was read counts as new, and there is no ratio.
+    """
 
     snapshot: SnapshotId | None = None
     files: Count = 0
@@ -104,6 +107,7 @@ class Summary(Body):
     files_new: Count = 0
     bytes_new: Count = 0
     bytes_stored: Count = 0
+    deduplicated: bool = True
     dedup_ratio: Annotated[float, Field(ge=0)] | None = None
     problems: Tally = 0
     missing_paths: Annotated[list[Text], Field(max_length=1_000)] = []

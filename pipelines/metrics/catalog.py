@@ -59,6 +59,7 @@ CATALOG = (
     _gauge("backup_files", _JOB, "Files in the last snapshot."),
     _gauge("dedup_ratio", _JOB, "Content of all snapshots made, by what of it was new to the repository."),
     _gauge("backup_new_bytes", _JOB, "Content of the last snapshot that was new to the repository."),
+    _gauge("backup_deduplicated", _JOB, "0: the last backup stored all that it read, new to the repository or not."),
     _gauge("backup_problems", _JOB, "Items of the last backup that could not be read whole."),
     _gauge("backup_mirrors_behind", _JOB, "Mirrors that lack something of the last backup."),
     _gauge("backup_last_success_timestamp_seconds", _JOB, "When the last backup ended that made a snapshot."),

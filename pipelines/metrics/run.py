@@ -161,12 +161,14 @@ class RunMeter:
         values.put("backup_files_count", report.files, job)
         values.put("backup_files", report.files, job)
         values.put("backup_new_bytes", report.bytes_new, job)
+        values.put("backup_deduplicated", int(report.deduplicated), job)
         values.put("backup_problems", len(report.problems), job)
         values.put("backup_mirrors_behind", behind, job)
         values.add("backup_read_bytes_total", report.bytes_read, job)
         values.add("backup_stored_bytes_total", report.bytes_stored, job)
-        values.add("dedup_logical_bytes_total", report.bytes_total, job)
-        values.add("dedup_unique_bytes_total", report.bytes_new, job)
+        if report.deduplicated:  # a ratio of what nobody deduplicated would say nothing of the data
+            values.add("dedup_logical_bytes_total", report.bytes_total, job)
+            values.add("dedup_unique_bytes_total", report.bytes_new, job)
         self.problems(report.problems)
 
     def restored(self, report: RestoreReport) -> None:

@@ -54,7 +54,13 @@ SNAPSHOTS = _schema(
         "length bytes",
         nullable=True,
     ),
-    _field("new_bytes", pa.int64(), "content that no snapshot had before", "unique bytes", nullable=True),
+    _field(
+        "new_bytes",
+        pa.int64(),
+        "content that no snapshot had before; without deduplication all that was read",
+        "unique bytes",
+        nullable=True,
+    ),
     _field("stored_bytes", pa.int64(), "what the run added to the store", "stored bytes", nullable=True),
 )
 

@@ -248,6 +248,16 @@ def test_hostile_fields_stay_values(tmp_path: Path) -> None:
     assert line[line.index("--repo=/x") - 1] == "--exclude"
 
 
+def test_what_a_job_turns_off_is_asked_of_the_backup() -> None:
+    for fields, asked in (
+        ({}, []),
+        ({"compression_enabled": False}, ["--compression", "none"]),
+        ({"deduplication_enabled": False}, ["--no-deduplication"]),
+    ):
+        for line in (lines.backup(job(**fields), ["/data"], None, "1Mbit"), lines.estimate(job(**fields), ["/data"])):
+            assert line[line.index("--limit-upload") + 2 :] == [*asked, "--", "/data"]
+
+
 def test_rules_become_options() -> None:
     rule = lines.rule_of(job(retention_count=30, keep={"daily": 14, "within": "30d", "last": 40}))
     line = lines.forget(rule)
@@ -260,7 +270,6 @@ def test_rules_become_options() -> None:
     ("fields", "encrypted", "why"),
     [
         ({"job_type": "block"}, True, "backs up files"),
-        ({"deduplication_enabled": False}, True, "deduplication cannot be turned off"),
         ({"encryption_enabled": True}, False, "stored unencrypted"),
     ],
 )

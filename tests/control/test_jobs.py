@@ -55,7 +55,6 @@ def test_defaults_are_those_of_the_product_text(tenant: Tenant, host: Host) -> N
         ("source_paths", ["var/www"], "absolute"),
         ("source_paths", [], "at least 1"),
         ("retention_count", 0, "greater than or equal to 1"),
-        ("deduplication_enabled", False, "cannot be turned off"),
         ("pre_script", "/bin/sh -c x", "match pattern"),
         ("repository_uuid", NOBODY, "no such repository"),
         ("agent_uuid", NOBODY, "no such agent"),

@@ -175,6 +175,25 @@ def test_missing_paths_and_a_sudden_size_are_told(tenant: Tenant, host: Host) ->
     assert tenant.api.ok("GET", f"/api/v1/alerts?job={job['uuid']}&open=true")["items"] == []
 
 
+def test_a_job_without_deduplication_is_no_collapse(tenant: Tenant, host: Host) -> None:
+    """Turned off, all it reads counts as new; turned on again, it is compared with the runs that did deduplicate."""
+    job = add_job(tenant, host, name="twice")
+    path = f"/api/v1/alerts?job={job['uuid']}&kind=dedup_collapse&open=true"
+    usual, all_new = {"bytes": 1 << 30, "bytes_new": 1 << 20}, {"bytes": 1 << 30, "bytes_new": 1 << 30}
+    for number in range(4):
+        back_up(host, job, f"twice{number}", **usual)
+    for number in range(4, 9):
+        run = back_up(host, job, f"twice{number}", **all_new, deduplicated=False)
+        assert tenant.api.ok("GET", f"/api/v1/runs/{run}")["summary"]["deduplicated"] is False
+        assert tenant.api.ok("GET", path)["items"] == []
+    back_up(host, job, "twice9", **all_new)
+    assert len(tenant.api.ok("GET", path)["items"]) == 1
+    back_up(host, job, "twice10", **all_new, deduplicated=False)
+    assert len(tenant.api.ok("GET", path)["items"]) == 1, "it is not known to be as usual again"
+    back_up(host, job, "twice11", **usual)
+    assert tenant.api.ok("GET", path)["items"] == []
+
+
 def test_a_run_that_is_reported_finished_again_changes_nothing(tenant: Tenant, host: Host, job: dict[str, Any]) -> None:
     run = back_up(host, job, "once")
     assert host.tell(run, {**FINISHED, "summary": {"snapshot": "twice"}}).status == 200

@@ -64,6 +64,17 @@ def test_every_run_is_listed_with_how_it_ended(
     assert listed[0].split()[:4] == ["RUN", "STARTED", "KIND", "OUTCOME"] and len(listed) == 3
 
 
+def test_a_backup_without_deduplication_says_so_everywhere(shell: Shell, tree: Path) -> None:
+    again = ("backup", "--no-deduplication", "--mode", "full", tree)
+    shell("backup", tree).ok()
+    assert "read 977 KiB, not deduplicated, stored" in shell(*again).ok().out
+    summary = shell.json(*again)[-1]
+    assert (summary["deduplicated"], summary["bytes_new"]) == (False, 1_000_000) and summary["bytes_stored"] > 1_000_000
+    rows = shell.json("runs")
+    assert [row["settings"].get("deduplication") for row in rows] == [None, "off", "off"]
+    assert [row["bytes_stored"] > 1_000_000 for row in rows] == [True] * 3
+
+
 def test_what_has_no_stages_leaves_a_record_of_its_steps(shell: Shell, tree: Path, tmp_path: Path) -> None:
     shell("backup", tree).ok()
     (tree / "0").write_bytes(os.urandom(200_000))
@@ -135,7 +146,7 @@ def test_an_interrupted_run_is_recorded_as_such(shell: Shell, tree: Path, tmp_pa
             process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
     (row,) = shell.json("runs")
-    assert (row["outcome"], row["exit_code"]) == ("interrupted", 130)
+    assert (row["outcome"], row["exit_code"]) == ("interrupted", 130), row
     assert shell.json("top", "--once") == []
 
 

@@ -96,6 +96,15 @@ def test_two_hosts_have_a_folder_each(cluster: Nodes, tree: Path, tmp_path: Path
         place.restore(report.snapshot, tmp_path / "none", of_host="nas1")
 
 
+def test_without_deduplication_each_host_stores_what_it_reads(cluster: Nodes, tree: Path, tmp_path: Path) -> None:
+    place = Place(tmp_path / "repository")
+    report = many(place, cluster, tree, deduplicate=False)
+    once = sum(path.stat().st_size for path in tree.rglob("file*")) + 20 * MIB
+    assert (report.deduplicated, report.bytes_read, report.bytes_new) == (False, 2 * once, 2 * once)
+    assert report.bytes_stored > 1.9 * once
+    same_as_alone(place, report, tree)
+
+
 def test_the_next_run_reads_what_changed_and_only_hosts_it_knows(cluster: Nodes, tmp_path: Path) -> None:
     tree, place = tmp_path / "tree", Place(tmp_path / "repository")
     for number in range(20):

@@ -6,8 +6,9 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -59,10 +60,12 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
-def metered(place: Place, values: Values, tree: Path, **more: object) -> BackupReport:
-    """A backup with a meter, as the command makes it."""
+def metered(
+    place: Place, values: Values, tree: Path, request: Mapping[str, object] = MappingProxyType({}), **more: object
+) -> BackupReport:
+    """A backup with a meter, as the command makes it; `request` is what is asked of it."""
     meter = RunMeter(values, JOB, "backup", **more)  # type: ignore[arg-type]
-    report = place.backup(tree, watch=MeteredWatch(meter, Watch()))
+    report = place.backup(tree, watch=MeteredWatch(meter, Watch()), **request)
     meter.backed_up(report)
     meter.ended("partial" if report.problems else "success")
     return report
@@ -293,6 +296,20 @@ def test_counters_go_on_in_the_file_and_gauges_are_those_of_the_last_run(tmp_pat
     )
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert {each.name for each in tmp_path.iterdir()} == {"lox.prom", ".lox.prom.lock", "r", "tree"}
+
+
+def test_a_backup_without_deduplication_leaves_the_ratio_alone(tmp_path: Path, tree: Path) -> None:
+    """It tells nothing of the data that all of it was stored again; that it was is told."""
+    path, place, ratios = tmp_path / "lox.prom", Place(tmp_path / "r"), []
+    for deduplicate in (True, False):
+        values, request = Values(), {"mode": "full", "deduplicate": deduplicate}
+        file = TextFile(os.fspath(path), values)
+        metered(place, values, tree, request, on_beat=lambda last, file=file: file.write(1.0))
+        found = scrape(path.read_text())
+        ratios.append(one(found, "dedup_ratio", job=JOB))
+        assert one(found, "backup_deduplicated", job=JOB) == int(deduplicate)
+    assert ratios[0] == ratios[1] > 1
+    assert one(found, "backup_new_bytes", job=JOB) == one(found, "backup_size_bytes", job=JOB)
 
 
 def test_two_runs_write_one_file_and_lose_nothing(tmp_path: Path) -> None:

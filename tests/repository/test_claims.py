@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from model.entries import U8
-from repository.claims import LEVEL_ROWS, ClaimTable, StoredIds
+from repository.claims import LEVEL_ROWS, ClaimTable, HostClaims, StoredIds, claims_of
 from repository.index import ChunkIndex
 from repository.index_table import gather_receipts
 from tests.repository.samples import random_ids, receipt_of
@@ -88,6 +88,16 @@ def test_a_receipt_settles_what_a_dead_lane_had_stored() -> None:
     table.add(receipt_of(ids[:12]).ids)
     table.release("lane")
     assert table.claim(ids, "other").tolist() == [False] * 12 + [True] * 8
+
+
+def test_rows_of_a_run_without_deduplication_wait_for_its_own_copies() -> None:
+    """What the index has may be relied on for manifests, which such a run does not store again."""
+    table, ids = claims_of(INDEX, deduplicates=False), UNIVERSE[:4]
+    share = HostClaims(table, "a", 1)
+    table.add(ids[:2])
+    assert table.resolved(ids).all() and share.resolved(ids).all()
+    assert table.settled(ids).tolist() == share.settled(ids).tolist() == [True, True, False, False]
+    assert table.broken == 0
 
 
 def test_of_many_threads_one_stores_each_chunk() -> None:

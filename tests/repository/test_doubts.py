@@ -47,6 +47,22 @@ def test_of_several_copies_the_one_doubted_least_is_found(seed: int, merged: boo
         assert doubts[int(where.segment[row])] == min(doubts.values())
 
 
+@pytest.mark.parametrize("good", [0, 100, 199])
+def test_of_very_many_copies_the_only_one_that_is_there_is_found(good: int) -> None:
+    """Without deduplication a disk image has a block of zeros thousands of times; most of its packs are lost."""
+    alike, others = random_ids(1), random_ids(400, 1)
+    receipts = [
+        receipt_of(np.concatenate([alike.repeat(20, axis=0), others[at * 2 : at * 2 + 2]])) for at in range(200)
+    ]
+    index = ChunkIndex([gather_receipts(receipts)]).present({receipts[good].pack_id: receipts[good].pack_size})
+    wanted = np.concatenate([alike, others, alike])
+    where = index.lookup(wanted)
+    there = receipts[good].ids
+    assert where.found.tolist() == [bool((there == one).all(axis=1).any()) for one in wanted]
+    assert {index.packs[row] for row in index.segments.pack[where.segment[where.found]]} == {receipts[good].pack_id}
+    assert not index.present({}).contains(wanted).any()
+
+
 def test_after_healing_the_old_snapshot_is_restored_without_the_damaged_pack(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()

@@ -74,15 +74,17 @@ def test_from_login_to_files_that_are_back(site: Site, host: AgentProcess, tmp_p
     assert "not UTF-8" in lox("job", "create", "x", "--agent", "web-1", "--path", b"/\xff").ok(2).err
     lox("job", "create", "files", "--agent", "web-1", "--repository", "main", "--path", host.data, "--exclude", "*.log",
         "--schedule", "0 2 * * *", "--timezone", "Europe/Berlin", "--keep-daily", "14",
-        "--encryption").ok()  # fmt: skip
+        "--encryption", "--no-deduplication").ok()  # fmt: skip
     (job,) = lox.json("job", "show", "files")
     assert job["keep"]["daily"] == 14 and job["encryption_enabled"] and job["exclude_patterns"] == ["*.log"]
+    assert not job["deduplication_enabled"]
     lox("job", "edit", "files", "--schedule", "none", "--limit", "800").ok()
     (job,) = lox.json("job", "list")
     assert job["schedule_cron"] is None and job["bandwidth_limit_mbps"] == 800 and job["timezone"] == "Europe/Berlin"
     assert lox.json("job", "estimate", "files")[0]["files"] == 2
     lines = lox.json("job", "run", "files", "--wait")
     assert lines[-1]["type"] == "run_end" and lines[-1]["summary"]["files"] == 2
+    assert lines[-1]["summary"]["deduplicated"] is False
     run = lines[-1]["uuid"]
     assert run in lox("run", "list", "--job", "files").ok().out
     assert lox.json("run", "show", run)[0]["status"] == "success"

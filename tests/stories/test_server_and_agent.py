@@ -112,6 +112,26 @@ def test_from_registration_to_restore(site: Site, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("site", ["folder"], indirect=True)
+def test_a_job_without_deduplication_stores_its_data_each_time(site: Site, tmp_path: Path) -> None:
+    """And once it is turned on again, it finds what was stored meanwhile."""
+    (site.host.data / "big").write_bytes(os.urandom(8 << 20))
+    job = site.add_job(backup_mode="full", deduplication_enabled=False)
+    packs, held = tmp_path / "repository" / "packs", [0]
+    for _ in range(2):
+        run = site.ended(site.run(job))
+        assert run["status"] == "success", run
+        told = run["summary"]
+        assert (told["deduplicated"], told["dedup_ratio"]) == (False, None)
+        assert told["bytes_new"] == told["bytes"] > 8 << 20 and told["bytes_stored"] > 8 << 20
+        held.append(sum(pack.stat().st_size for pack in packs.rglob("*") if pack.is_file()))
+        assert held[-1] > held[-2] + (8 << 20)
+    assert site.api.ok("GET", f"/api/v1/alerts?job={job}&kind=dedup_collapse")["items"] == []
+    site.api.ok("PATCH", f"/api/v1/backup-jobs/{job}", {"deduplication_enabled": True})
+    told = site.ended(site.run(job))["summary"]
+    assert (told["deduplicated"], told["bytes_new"]) == (True, 0)
+
+
+@pytest.mark.parametrize("site", ["folder"], indirect=True)
 def test_both_are_killed_in_mid_run(site: Site) -> None:
     """The server first: the run goes on and is told later. Then the agent: the run has failed, and another follows."""
     (site.host.data / "big").write_bytes(os.urandom(12 << 20))
