@@ -207,6 +207,7 @@ async def start(services: Services) -> AsyncIterator[None]:
     finally:
         services.stopping.set()
         await task
+        await deletions.finish()
 
 
 @contextlib.asynccontextmanager
