@@ -105,6 +105,7 @@ def _spare_the_collector() -> None:
     """
     gc.collect()
     gc.freeze()
+    gc.collect()  # Python waits with the next full one until a quarter more is there than at the last: of what is left
     young, middle, _ = gc.get_threshold()
     gc.set_threshold(young, middle, FULL_COLLECTIONS_APART)
 

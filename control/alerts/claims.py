@@ -10,10 +10,10 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVarTuple
 from uuid import UUID
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import Select, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control.alerts.raising import raise_alert, resolve_alerts
@@ -26,6 +26,8 @@ FIRST, LONGEST, GROWTH = 30.0, 6 * 3600.0, 4.0  # seconds between attempts
 SPREAD = 0.2  # of a pause, so that what failed together does not come back together
 PER_TENANT = 2  # at a time: one whose targets are slow does not keep others waiting
 _LOOK = 100
+
+Columns = TypeVarTuple("Columns")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +55,20 @@ def _is_due(at: datetime) -> Any:
 
 async def is_due(db: AsyncSession, at: datetime) -> bool:
     """Whether a message waits to be sent."""
-    return await db.scalar(select(AlertDeliveryRow.uuid).where(_is_due(at)).limit(1)) is not None
+    return await db.scalar(_of_active(select(AlertDeliveryRow.uuid)).where(_is_due(at)).limit(1)) is not None
+
+
+def _of_active(messages: Select[*Columns]) -> Select[*Columns]:
+    """Those of tenants that are not suspended."""
+    return messages.join(TenantRow, TenantRow.uuid == AlertDeliveryRow.tenant_id).where(TenantRow.suspended.is_(False))
 
 
 async def claim(db: AsyncSession, at: datetime, most: int, busy: Counter[UUID]) -> list[Work]:
     """Up to `most` messages, for this process alone. `busy`: how many of each tenant it is at."""
+    full = [tenant for tenant, count in busy.items() if count >= PER_TENANT]  # however much they have waiting
     due = await db.execute(
-        select(AlertDeliveryRow.uuid, AlertDeliveryRow.tenant_id)
-        .join(TenantRow, TenantRow.uuid == AlertDeliveryRow.tenant_id)
-        .where(_is_due(at), TenantRow.suspended.is_(False))
+        _of_active(select(AlertDeliveryRow.uuid, AlertDeliveryRow.tenant_id))
+        .where(_is_due(at), AlertDeliveryRow.tenant_id.not_in(full))
         .order_by(AlertDeliveryRow.due_at)
         .limit(_LOOK)
     )

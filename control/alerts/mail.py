@@ -6,7 +6,9 @@ import asyncio
 import smtplib
 import socket
 import ssl
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
@@ -34,20 +36,62 @@ class _Client(smtplib.SMTP):
             raise smtplib.SMTPConnectError(code, message)
 
 
+class _Held:
+    """The connections of one thread, which wakes up and ends when they do: nobody holds it by answering slowly."""
+
+    def __init__(self) -> None:
+        self._connections: list[socket.socket] = []
+        self._ended = False
+        self._lock = threading.Lock()
+
+    def add(self, connection: socket.socket) -> None:
+        """One more. Raises TimeoutError if they have ended."""
+        with self._lock:
+            self._connections.append(connection)
+            ended = self._ended
+        if ended:
+            connection.close()
+            raise TimeoutError
+
+    def end(self) -> None:
+        """From another thread."""
+        with self._lock:
+            self._ended = True
+        for connection in self._connections:
+            with suppress(OSError):  # it has ended, or is within another one
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+class _HeldTls(ssl.SSLContext):
+    """The default context; a handshake can be ended, too: `wrap_socket` of others takes the socket away before it."""
+
+    def __new__(cls, held: _Held) -> _HeldTls:
+        return super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
+
+    def __init__(self, held: _Held) -> None:
+        self._held = held
+        self.load_default_certs()
+
+    def wrap_socket(self, sock: socket.socket, *, server_hostname: str) -> ssl.SSLSocket:  # type: ignore[override]
+        connection = super().wrap_socket(sock, server_hostname=server_hostname, do_handshake_on_connect=False)
+        self._held.add(connection)
+        connection.do_handshake()
+        return connection
+
+
 async def send(guard: Guard, fields: dict[str, Any], kept: dict[str, Any], uuid: UUID, content: dict[str, Any]) -> str:
     """Sends it to all recipients. Returns what the mail server said. Raises NotSent."""
     plain = fields["security"] == "none"
     addresses = await guard.addresses(fields["host"], fields["port"], plain=plain)
-    held: list[socket.socket] = []
+    held = _Held()
     mail = _mail(fields, uuid, content)
     work = asyncio.get_running_loop().run_in_executor(POOL, _deliver, held, addresses, fields, kept, mail)
     try:
         done, _ = await asyncio.wait([work], timeout=SECONDS)
     finally:
         if not work.done():
-            for connection in held:  # the thread wakes up and ends: nobody holds it by answering slowly
-                _shut(connection)
-            work.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+            held.end()
+            work.cancel()
     if not done:
         raise NotSent(f"{fields['host']} did not take the mail in {SECONDS:.0f} s")
     return work.result()
@@ -65,9 +109,8 @@ def _mail(fields: dict[str, Any], uuid: UUID, content: dict[str, Any]) -> EmailM
 
 
 def _deliver(
-    held: list[socket.socket], addresses: Sequence[Address], fields: dict[str, Any], kept: dict[str, Any],
-    mail: EmailMessage,
-) -> str:  # fmt: skip
+    held: _Held, addresses: Sequence[Address], fields: dict[str, Any], kept: dict[str, Any], mail: EmailMessage
+) -> str:
     host = fields["host"]
     try:
         connection = _connected(held, addresses, fields)
@@ -75,8 +118,7 @@ def _deliver(
         try:
             client.ehlo()
             if fields["security"] == "starttls":
-                client.starttls(context=ssl.create_default_context())
-                held.append(client.sock)  # type: ignore[arg-type]
+                client.starttls(context=_HeldTls(held))
                 client.ehlo()
             if fields["username"] is not None:
                 client.login(fields["username"], kept["password"])
@@ -100,7 +142,7 @@ def _deliver(
     return f"{host} took the mail{left}"
 
 
-def _connected(held: list[socket.socket], addresses: Sequence[Address], fields: dict[str, Any]) -> socket.socket:
+def _connected(held: _Held, addresses: Sequence[Address], fields: dict[str, Any]) -> socket.socket:
     last: OSError | None = None
     for one in addresses[:4]:
         try:
@@ -109,20 +151,12 @@ def _connected(held: list[socket.socket], addresses: Sequence[Address], fields: 
         except OSError as error:
             last = error
             continue
-        held.append(connection)
+        held.add(connection)
         if fields["security"] == "tls":
-            connection = ssl.create_default_context().wrap_socket(connection, server_hostname=fields["host"])
-            held.append(connection)
+            return _HeldTls(held).wrap_socket(connection, server_hostname=fields["host"])
         return connection
     assert last is not None
     raise last
-
-
-def _shut(connection: socket.socket) -> None:
-    try:
-        connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
 
 
 def _said(text: bytes | str) -> str:

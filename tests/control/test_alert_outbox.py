@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 from uuid import UUID
@@ -220,6 +220,29 @@ def test_two_processes_do_not_send_the_same(database: str) -> None:
         assert sorted(taken) == sorted(uuids) and len(uuids) == 6
 
     run(database, both)
+
+
+def _waiting(tenant: UUID, target: UUID, at: datetime) -> AlertDeliveryRow:
+    return AlertDeliveryRow(uuid=new_id(), tenant_id=tenant, target_uuid=target, kind="events", content={}, due_at=at)
+
+
+def test_a_tenant_with_many_messages_keeps_nobody_waiting(database: str) -> None:
+    async def crowd(box: Outbox) -> None:
+        at = now()
+        async with box.sessions.begin() as db:
+            other = await db.scalar(select(AlertTargetRow.tenant_id).where(AlertTargetRow.uuid == box.foreign))
+            assert other is not None
+            db.add_all(_waiting(box.tenant, box.target, at) for _ in range(150))
+            db.add(_waiting(other, box.foreign, at + timedelta(seconds=1)))
+        async with box.sessions.begin() as db:
+            found = await claims.claim(db, at + timedelta(seconds=2), 8, Counter({box.tenant: claims.PER_TENANT}))
+        assert [work.target for work in found] == [box.foreign]
+        async with box.sessions.begin() as db:
+            assert await claims.is_due(db, at)
+            await db.execute(update(TenantRow).values(suspended=True))
+            assert not await claims.is_due(db, at), "nobody looks each second for what is not sent"
+
+    run(database, crowd)
 
 
 def test_who_died_lets_go_and_who_comes_late_changes_nothing(database: str) -> None:

@@ -21,7 +21,6 @@ from tests.agent.processes import AgentProcess, eventually
 from tests.control.servers import Client, make_tenant, running
 
 SECONDS = float(os.environ.get("LOX_CUT_SECONDS", "75"))
-SERVER, HOST = "10.213.78.1", "10.213.78.2"
 OFFLINE_SECONDS = 300
 
 pytestmark = [
@@ -36,6 +35,8 @@ class Cable:
 
     space: str
     near: str
+    server: str
+    """The address of the near end."""
 
     def pull(self) -> None:
         """Nothing comes through any more; nobody is told."""
@@ -50,15 +51,23 @@ def _ip(command: str) -> None:
     subprocess.run(["ip", *command.split()], check=True)
 
 
+def _free_addresses() -> tuple[str, str]:
+    """Those of a network of two that is not here yet: a run that was killed leaves its own, and with it the way there."""
+    taken = subprocess.run(["ip", "-4", "address"], check=True, capture_output=True, text=True).stdout
+    network = next(number for number in range(256) if f" 10.213.{number}.1/" not in taken)
+    return f"10.213.{network}.1", f"10.213.{network}.2"
+
+
 @pytest.fixture
 def cable() -> Iterator[Cable]:
-    made = Cable(f"lxc{os.getpid()}", f"lxn{os.getpid()}")
+    server, host = _free_addresses()
+    made = Cable(f"lxc{os.getpid()}", f"lxn{os.getpid()}", server)
     _ip(f"netns add {made.space}")
     try:
         _ip(f"link add {made.near} type veth peer name far netns {made.space}")
-        _ip(f"address add {SERVER}/24 dev {made.near}")
+        _ip(f"address add {server}/30 dev {made.near}")
         _ip(f"link set {made.near} up")
-        for command in (f"address add {HOST}/24 dev far", "link set far up", "link set lo up"):
+        for command in (f"address add {host}/30 dev far", "link set far up", "link set lo up"):
             _ip(f"-n {made.space} {command}")
         yield made
     finally:
@@ -67,7 +76,7 @@ def cable() -> Iterator[Cable]:
 
 def test_the_cable_is_pulled(tmp_path: Path, cable: Cable) -> None:
     (tmp_path / "host").mkdir()
-    with running(tmp_path / "server", address=SERVER) as server:
+    with running(tmp_path / "server", address=cable.server) as server:
         api = make_tenant(server, "Alpha").api
         made = api.ok("POST", "/api/v1/agents", {"hostname": "web-1", "os": "linux"})
         host = AgentProcess(
