@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+from aiohttp import StreamReader
+
 FIRST_SECONDS = 60.0  # until an agent begins to answer
 IDLE_SECONDS = 120.0  # between two pieces
 PIECE = 256 << 10  # bytes of one frame, and of what waits in a buffer
@@ -173,6 +175,16 @@ async def sending(folder: Path, uuid: UUID, head: Head) -> AsyncIterator[Sending
         raise ExchangeGone from error
     finally:
         writer.close()
+
+
+async def pieces_of(content: StreamReader) -> AsyncIterator[bytes]:
+    """What an agent sends. Raises TimeoutError if it says nothing for so long that who waited has left."""
+    while True:
+        async with asyncio.timeout(IDLE_SECONDS):
+            piece = await content.readany()
+        if not piece:
+            return
+        yield piece
 
 
 class _address:

@@ -11,6 +11,7 @@ from control.alerts import chat
 from control.alerts.guard import Guard
 from control.api.problems import Problem
 from control.api.turns import Turns
+from control.auth.passwords import AT_ONCE, Passwords
 
 
 def test_who_gets_no_turn_in_time_is_told_when_to_come_again() -> None:
@@ -41,3 +42,17 @@ def test_the_address_of_a_chat_is_not_checked_without_an_end(monkeypatch: pytest
     with pytest.raises(Problem, match="as much of this as it can") as refused:
         asyncio.run(behind_a_slow_one())
     assert refused.value.status == 503 and refused.value.headers["Retry-After"]
+
+
+def test_a_flood_of_passwords_is_refused_and_not_queued() -> None:
+    passwords = Passwords(seconds=0.02)
+
+    async def flood() -> None:
+        answers = await asyncio.gather(
+            *(passwords.hash(f"password {number}") for number in range(100)), return_exceptions=True
+        )
+        refused = [one for one in answers if isinstance(one, Problem)]
+        assert {one.status for one in refused} == {503} and len(answers) - len(refused) >= AT_ONCE
+        assert await passwords.verify("correct horse", await passwords.hash("correct horse"))
+
+    asyncio.run(flood())

@@ -1,0 +1,86 @@
+"""Who is slow, or says nothing, holds no request for ever: agents, and the disk of the vault."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from threading import Event
+from uuid import uuid4
+
+import pytest
+from aiohttp import web
+
+from control.api.problems import Problem
+from control.fleet import exchanges
+from control.fleet.exchanges import ExchangeGone, Head, sending, waiting
+from control.vault import streams
+
+PATIENCE = 60.0
+
+
+@asynccontextmanager
+async def served(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[int]:
+    """A web server whose every POST goes to `handler`; gives its port."""
+    app = web.Application()
+    app.router.add_post("/", handler)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+def test_an_agent_that_stops_sending_holds_no_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uuid, agent = uuid4(), uuid4()
+
+    async def silent() -> None:
+        ended: asyncio.Future[type] = asyncio.get_running_loop().create_future()
+
+        async def pass_on(request: web.Request) -> web.Response:
+            try:
+                async with sending(tmp_path, uuid, Head(agent, "application/x-tar")) as sender:
+                    async for piece in exchanges.pieces_of(request.content):
+                        await sender.send(piece)
+                    await sender.end()
+            except ExchangeGone as error:
+                ended.set_result(type(error))
+            return web.Response()
+
+        async with asyncio.timeout(PATIENCE), waiting(tmp_path, uuid, agent) as caller, served(pass_on) as port:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nbegun")
+            pieces = (await caller.reply()).pieces()
+            assert await anext(pieces) == b"begun"
+            monkeypatch.setattr(exchanges, "IDLE_SECONDS", 0.5)  # from the next piece on
+            writer.write(b"more")
+            assert await ended is ExchangeGone
+            writer.close()
+
+    asyncio.run(silent())
+
+
+def test_a_disk_that_does_not_answer_lets_nobody_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "ROOM_SECONDS", 0.5)
+    answers = Event()
+
+    async def stuck() -> None:
+        async with asyncio.timeout(PATIENCE):
+            held = [asyncio.ensure_future(streams.threaded(answers.wait)) for _ in range(streams.THREADS)]
+            await asyncio.sleep(0)  # each has a thread now
+            try:
+                for _ in range(2):
+                    with pytest.raises(Problem) as refused:
+                        await streams.soon(len, "four")
+                    assert (refused.value.status, refused.value.headers["Retry-After"]) == (503, "10")
+            finally:
+                answers.set()
+            await asyncio.gather(*held)
+            monkeypatch.setattr(streams, "ROOM_SECONDS", PATIENCE)
+            assert await streams.soon(len, "four") == 4
+
+    asyncio.run(stuck())
