@@ -225,10 +225,9 @@ async def _tidy(services: Services) -> None:
     vault, recount = Vault(folder_of(services)), True
     while True:
         try:
-            await streams.threaded(vault.tidy, recount)
+            recount = not await streams.threaded(vault.tidy, recount)
         except StoreError as error:
             services.log.warning("cannot tidy the vault", error=str(error))
-        recount = False
         await asyncio.sleep(_TIDY_SECONDS)
 
 
