@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import cache
 from typing import Annotated
 
 from aiohttp import web
@@ -55,10 +57,16 @@ async def readyz(call: Call) -> Health:
 @routes.add("GET", "/api/v1/openapi.json", principals=NOBODY, returns={200: None})
 async def openapi(call: Call) -> web.Response:
     """This document: OpenAPI 3.1"""
+    return web.Response(text=_document(call.services.settings.url), content_type="application/json")
+
+
+@cache
+def _document(url: str) -> str:
+    """It takes long to make, and anybody may ask for it."""
     from control.api.openapi import document
     from control.app import all_routes
 
-    return web.json_response(document(all_routes(), call.services.settings.url))
+    return json.dumps(document(all_routes(), url))
 
 
 @routes.add("GET", "/api/v1/audit", scope="audit:read", query=AuditQuery, returns={200: Page[AuditEntry]})

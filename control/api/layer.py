@@ -15,6 +15,7 @@ from sqlalchemy.exc import DatabaseError, DataError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from control.api import idempotency
+from control.api.bodies import in_pieces
 from control.api.call import Call
 from control.api.limits import caller_of
 from control.api.problems import Forbidden, Problem, Unauthenticated, invalid, response_of
@@ -165,6 +166,7 @@ async def outermost(request: web.Request, handler: Any) -> web.StreamResponse:
         log.exception("request failed", method=request.method, path=request.path)
         detail = "something went wrong at the server; its log has more under the id of this request"
         response = response_of(Problem(detail, status=500, kind="server-error"), request_id)
+    in_pieces(response)
     seconds = time.monotonic() - begin
     resource = request.match_info.route.resource
     request.app[REQUESTS].count(request.method, resource.canonical if resource else "", response.status, seconds)

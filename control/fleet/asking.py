@@ -9,6 +9,7 @@ from uuid import UUID
 
 from aiohttp import web
 
+from control.api.bodies import write
 from control.api.call import Call
 from control.api.problems import CONTENT_TYPE, Conflict, Problem
 from control.db.base import new_id
@@ -66,7 +67,7 @@ async def relay(call: Call, reply: Reply, headers: dict[str, str]) -> web.Stream
     await response.prepare(call.request)
     try:
         async for piece in reply.pieces():
-            await response.write(piece)
+            await write(response, piece)
     except ExchangeFailed as error:
         call.services.log.warning("stream from an agent broke off", why=error.why)
         if call.request.transport is not None:

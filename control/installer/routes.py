@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from control.api.bodies import PIECE
 from control.api.call import Call
 from control.api.problems import Problem, Unknown
 from control.api.routes import NOBODY, Routes
@@ -52,4 +53,5 @@ async def file(call: Call) -> web.StreamResponse:
         raise Unknown("file")
     if not (installer.folder / name).is_file():
         raise Unknown("file")
-    return web.FileResponse(installer.folder / name, headers={"Content-Type": "application/octet-stream"})
+    headers = {"Content-Type": "application/octet-stream"}
+    return web.FileResponse(installer.folder / name, PIECE, headers=headers)

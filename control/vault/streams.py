@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from aiohttp import web
 
+from control.api.bodies import write
 from control.api.problems import Problem
 from control.vault.shelf import Shelf
 from control.vault.uploads import Upload, Wanted
@@ -192,8 +193,8 @@ async def sent(request: web.Request, shelf: Shelf, name: str, written: int, part
         return web.Response(status=status, headers=headers, body=first)
     response = web.StreamResponse(status=status, headers=headers)
     await response.prepare(request)
-    await response.write(first)
+    await write(response, first)
     for at in range(part.begin + len(first), part.end, BLOCK):
-        await response.write(await threaded(shelf.objects.get, name, at, min(BLOCK, part.end - at)))
+        await write(response, await threaded(shelf.objects.get, name, at, min(BLOCK, part.end - at)))
     await response.write_eof()
     return response

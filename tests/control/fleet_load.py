@@ -54,18 +54,20 @@ class Tally:
 
 
 class Fleet:
-    """Agents of one tenant, as far as the server can tell."""
+    """Agents of one tenant, as far as the server can tell. `desk`: connections of the operator, not those of agents."""
 
-    def __init__(self, tenant: Tenant, session: aiohttp.ClientSession, *, beat: float, ramp: float) -> None:
-        self.ramp_seconds, self.over = ramp, asyncio.Event()
+    def __init__(
+        self, tenant: Tenant, session: aiohttp.ClientSession, desk: aiohttp.ClientSession, *, beat: float, ramp: float
+    ) -> None:
+        self.ramp_seconds, self.over, self.desk = ramp, asyncio.Event(), desk
         self.server, self.session, self.tally, self.beat_seconds = tenant.api.server, session, Tally(), beat
         self.operator = {"Authorization": f"Bearer {tenant.api.token}"}
 
     async def call(self, kind: str, method: str, path: str, headers: dict[str, str], body: Any = None) -> Any:
         """One request, measured."""
-        begin = time.monotonic()
+        begin, session = time.monotonic(), self.desk if headers is self.operator else self.session
         try:
-            async with self.session.request(method, self.server.url + path, headers=headers, json=body) as answer:
+            async with session.request(method, self.server.url + path, headers=headers, json=body) as answer:
                 text = await answer.text()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self.tally.failures.append(f"{kind}: {error!r}")
@@ -183,10 +185,13 @@ async def drive(
     ramp: float = RAMP_SECONDS,
 ) -> Fleet:
     """Have `agents` live for `seconds` after all have enrolled."""
-    connector = aiohttp.TCPConnector(limit=0, ssl=tenant.api.server.context(), keepalive_timeout=70)
-    timeout = aiohttp.ClientTimeout(total=POLL_SECONDS + 30)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-        fleet = Fleet(tenant, session, beat=beat, ramp=ramp)
+
+    def connections() -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(limit=0, ssl=tenant.api.server.context(), keepalive_timeout=70)
+        return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=POLL_SECONDS + 30))
+
+    async with connections() as session, connections() as desk:
+        fleet = Fleet(tenant, session, desk, beat=beat, ramp=ramp)
         known: list[dict[str, str]] = []
         for first in range(0, agents, 20):
             some = await asyncio.gather(*(fleet.enrol(number) for number in range(first, min(first + 20, agents))))
