@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 from aiohttp import web
 
+from control.api import bodies
 from control.api.problems import Problem
 from control.fleet import exchanges
 from control.fleet.exchanges import ExchangeGone, Head, sending, waiting
@@ -25,6 +26,7 @@ async def served(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     """A web server whose every POST goes to `handler`; gives its port."""
     app = web.Application()
     app.router.add_post("/", handler)
+    app.on_response_prepare.append(bodies.end_untaken)
     runner = web.AppRunner(app)
     await runner.setup()
     try:
@@ -62,6 +64,32 @@ def test_an_agent_that_stops_sending_holds_no_request(tmp_path: Path, monkeypatc
             writer.close()
 
     asyncio.run(silent())
+
+
+def test_who_does_not_read_an_answer_holds_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "TAKE_SECONDS", 1.0)
+    size = 64 << 20  # more than the system takes in
+
+    async def unread() -> None:
+        ended: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse(headers={"Content-Length": str(size)})
+            try:
+                await response.prepare(request)
+                await bodies.write(response, bytes(size))
+            except ConnectionError as error:
+                ended.set_result(error)
+                raise
+            return response
+
+        async with asyncio.timeout(PATIENCE), served(answer) as port:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+            assert isinstance(await ended, ConnectionError)
+            writer.transport.abort()
+
+    asyncio.run(unread())
 
 
 def test_a_disk_that_does_not_answer_lets_nobody_in(monkeypatch: pytest.MonkeyPatch) -> None:
