@@ -40,14 +40,19 @@ class Batch:
     size: int = 0
     names: list[str] = field(default_factory=list)
     digest: Any = field(default_factory=hashlib.sha256)
-    noted: bool = False  # the audit log has its beginning
-    beginning: asyncio.Lock = field(default_factory=asyncio.Lock)
+    beginning: asyncio.Future[None] | None = None  # that the audit log has it
 
     @property
     def is_over(self) -> bool:
         """Whether it is time to sum it up."""
         moment = time.monotonic()
         return moment > self.begun + LONGEST_SECONDS or (not self.busy and moment > self.last + QUIET_SECONDS)
+
+    @property
+    def is_noted(self) -> bool:
+        """Whether the audit log has its beginning."""
+        begun = self.beginning
+        return begun is not None and begun.done() and not begun.cancelled() and begun.exception() is None
 
     def add(self, name: str, size: int) -> None:
         """An object went."""
@@ -78,10 +83,9 @@ class Deletions:
         found = self._batches.setdefault((repository, who.uuid), made)
         found.busy += 1
         try:
-            async with found.beginning:  # whoever comes first writes it; who deletes elsewhere does not wait
-                if not found.noted:
-                    await self._record(found, BEGUN, {})
-                    found.noted = True
+            if found.beginning is None or (found.beginning.done() and not found.is_noted):
+                found.beginning = asyncio.ensure_future(self._record(found, BEGUN, {}))
+            await asyncio.shield(found.beginning)  # all who wait for it fail together: none waits for the next attempt
             yield found
         finally:
             found.busy, found.last = found.busy - 1, time.monotonic()
@@ -104,7 +108,7 @@ class Deletions:
                 self._over.append(self._batches.pop(key))
         for one in [one for one in self._over if not one.busy]:
             try:
-                if one.noted:
+                if one.is_noted:
                     await self._record(one, SUMMED, one.told)
             except Exception:  # the database cannot be written to now
                 self._log.exception("deletions could not be written to the audit log")

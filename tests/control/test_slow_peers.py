@@ -15,7 +15,7 @@ from aiohttp import web
 from control.api import bodies
 from control.api.problems import Problem
 from control.fleet import exchanges
-from control.fleet.exchanges import ExchangeGone, Head, sending, waiting
+from control.fleet.exchanges import ExchangeFailed, ExchangeGone, Head, sending, waiting
 from control.vault import streams
 
 PATIENCE = 60.0
@@ -64,6 +64,28 @@ def test_an_agent_that_stops_sending_holds_no_request(tmp_path: Path, monkeypatc
             writer.close()
 
     asyncio.run(silent())
+
+
+def test_an_answer_that_never_ends_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchanges, "ALL_SECONDS", 1.0)
+    uuid, agent = uuid4(), uuid4()
+
+    async def drip() -> None:
+        async with sending(tmp_path, uuid, Head(agent, "application/json")) as sender:
+            while True:
+                await sender.send(b" ")
+                await asyncio.sleep(0.1)
+
+    async def asked() -> None:
+        async with asyncio.timeout(PATIENCE):
+            async with waiting(tmp_path, uuid, agent) as caller:
+                agent_side = asyncio.create_task(drip())
+                with pytest.raises(ExchangeFailed, match="did not end"):
+                    await (await caller.reply()).everything(1 << 20)
+            with pytest.raises(ExchangeGone):
+                await agent_side
+
+    asyncio.run(asked())
 
 
 def test_who_does_not_read_an_answer_holds_no_request(monkeypatch: pytest.MonkeyPatch) -> None:

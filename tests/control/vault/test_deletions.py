@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
 import structlog
 from sqlalchemy import select
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from control.audit import AuditRow
 from control.auth.roles import Principal
+from control.db import engine
 from control.db.engine import Sessions, make_engine, make_sessions
 from control.db.migrate import migrate
 from control.vault.deletions import LONGEST_SECONDS, Deletions
@@ -24,13 +27,13 @@ WHO = Principal("agent", uuid4(), "web-1", TENANT, frozenset())
 
 @asynccontextmanager
 async def audited(folder: Path) -> AsyncIterator[tuple[Deletions, Sessions]]:
-    engine = make_engine(f"sqlite:///{folder / 'database.sqlite3'}")
-    await migrate(engine)
-    sessions = make_sessions(engine)
+    made = make_engine(f"sqlite:///{folder / 'database.sqlite3'}")
+    await migrate(made)
+    sessions = make_sessions(made)
     try:
         yield Deletions(sessions, structlog.get_logger("test")), sessions
     finally:
-        await engine.dispose()
+        await made.dispose()
 
 
 async def delete(deletions: Deletions, repository: UUID, name: str) -> None:
@@ -83,5 +86,26 @@ def test_what_is_deleted_while_the_server_stops_is_summed_up(tmp_path: Path) -> 
             begin, (action, names) = await log(sessions, repository)
             assert begin == ("vault.delete.begin", None)
             assert (action, sorted(names)) == ("vault.delete", ["packs/1", "packs/2", "packs/3"])
+
+    asyncio.run(everything())
+
+
+def test_who_waits_for_the_same_beginning_fails_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not one after the other, each after waiting for the database as long as one may."""
+    repository = uuid4()
+
+    async def everything() -> None:
+        async with audited(tmp_path) as (deletions, sessions), asyncio.timeout(PATIENCE):
+            monkeypatch.setattr(engine, "LOCK_SECONDS", 2.0)
+            async with sessions.begin():  # the database cannot be written to
+                names = [f"packs/{number}" for number in range(60)]
+                found = await asyncio.gather(
+                    *(delete(deletions, repository, name) for name in names), return_exceptions=True
+                )
+            assert {type(one) for one in found} == {PoolTimeout}
+            monkeypatch.setattr(engine, "LOCK_SECONDS", PATIENCE)
+            await delete(deletions, repository, "packs/1")
+            await deletions.finish()
+            assert await log(sessions, repository) == [("vault.delete.begin", None), ("vault.delete", ["packs/1"])]
 
     asyncio.run(everything())
