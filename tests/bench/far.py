@@ -6,8 +6,9 @@ import os
 import sys
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from repository.store import open_store
@@ -52,18 +53,38 @@ class BarePuts(tools.Tool):
 
 
 def s3(bench: Bench) -> list[Row]:
-    """2 GB of random bytes, on a line of 1 Gbit/s and on none. The server is in this process, and starts empty each
-    time: it keeps all in memory. Without a line in between it takes most of two cores."""
-    return [*_to_s3(bench, "1 Gbit/s and 20 ms away", LINE), *_to_s3(bench, "20 ms away, on the same cores", 0)]
+    """2 GB of random bytes: on a line of 1 Gbit/s; into a server that has half of the cores to itself; and into one
+    on the same cores, of which it takes most. The server is in this process, and starts empty each time: it keeps all
+    in memory."""
+    cores = sorted(os.sched_getaffinity(0))
+    half = len(cores) // 2
+    rows = _to_s3(bench, "1 Gbit/s and 20 ms away", LINE, cores, cores)
+    if half:
+        rows += _to_s3(bench, "20 ms away, on cores of its own", 0, cores[:half], cores[half:])
+    return [*rows, *_to_s3(bench, "20 ms away, on the same cores", 0, cores, cores)]
 
 
-def _to_s3(bench: Bench, where: str, line: float) -> list[Row]:
+@contextmanager
+def _on(cores: Iterable[int]) -> Iterator[None]:
+    """Threads and processes that this thread starts run on these cores."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _to_s3(bench: Bench, where: str, line: float, servers: Iterable[int], clients: Iterable[int]) -> list[Row]:
     source = bench.inputs.random_files()
     rivals: list[tools.Tool] = [LoxToS3(tools.lox().executable), *map(BarePuts, LANES)]
 
     def measure(tool: tools.Tool, number: int) -> Outcome:
-        with s3_server(delay=LATENCY, line=line) as reach:
+        with ExitStack() as stack:
+            with _on(servers):
+                reach = stack.enter_context(s3_server(delay=LATENCY, line=line))
             _empty(reach)
+            stack.enter_context(_on(clients))
             if isinstance(tool, BarePuts):
                 command = Command([tool.executable, *tool.puts(source.size)], reach, tools.ROOT)
                 return _timed_inside(run(command, bench.log("puts"), sample=number == 0), bench.log("puts"))
