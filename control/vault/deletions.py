@@ -49,6 +49,11 @@ class Batch:
         return moment > self.begun + LONGEST_SECONDS or (not self.busy and moment > self.last + QUIET_SECONDS)
 
     @property
+    def is_under_way(self) -> bool:
+        """Whether more may come of it, or its beginning is just being written."""
+        return self.busy > 0 or (self.beginning is not None and not self.beginning.done())
+
+    @property
     def is_noted(self) -> bool:
         """Whether the audit log has its beginning."""
         begun = self.beginning
@@ -106,7 +111,7 @@ class Deletions:
         for key, one in list(self._batches.items()):
             if everything or one.is_over:
                 self._over.append(self._batches.pop(key))
-        for one in [one for one in self._over if not one.busy]:
+        for one in [one for one in self._over if not one.is_under_way]:
             try:
                 if one.is_noted:
                     await self._record(one, SUMMED, one.told)

@@ -102,7 +102,7 @@ def test_who_waits_too_long_for_another_transaction_is_told(database: str, monke
 @pytest.mark.slow
 def test_a_transaction_that_does_nothing_lets_its_rows_go(postgres: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """As that of a process that was stopped, or whose machine is gone."""
-    monkeypatch.setattr(engines, "IDLE_SECONDS", 1.0)
+    monkeypatch.setattr(engines, "IDLE_SECONDS", 5.0)
 
     async def stuck(sessions: Sessions) -> None:
         holder = Holder(sessions)
