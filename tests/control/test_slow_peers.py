@@ -27,7 +27,7 @@ async def served(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     app = web.Application()
     app.router.add_post("/", handler)
     app.on_response_prepare.append(bodies.end_untaken)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, lingering_time=0)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -61,7 +61,7 @@ def test_an_agent_that_stops_sending_holds_no_request(tmp_path: Path, monkeypatc
             monkeypatch.setattr(exchanges, "IDLE_SECONDS", 0.5)  # from the next piece on
             writer.write(b"more")
             assert await ended is ExchangeGone
-            writer.close()
+            writer.transport.abort()
 
     asyncio.run(silent())
 
