@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from aiohttp import web
 
 from control import service_routes
+from control.api.bodies import end_untaken
 from control.api.layer import REQUESTS, SERVICES, add_headers, add_routes, outermost
 from control.api.limits import Limits
 from control.api.routes import Route
@@ -68,7 +69,7 @@ def make_installer_app(services: Services) -> web.Application:
 
 def _fill(app: web.Application, services: Services, routes: list[Route]) -> None:
     app[SERVICES], app[REQUESTS] = services, services.part(Requests)
-    app.on_response_prepare.append(add_headers)
+    app.on_response_prepare.extend((add_headers, end_untaken))
     add_routes(app, routes)
 
 

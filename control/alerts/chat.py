@@ -15,6 +15,7 @@ from typing import Any
 
 from control.alerts.content import headline, text_of
 from control.alerts.guard import Guard, NotSent, own_addresses
+from control.api.turns import Turns
 
 SECONDS = 30.0
 ANSWER_MAX = 64 << 10
@@ -32,7 +33,7 @@ SCHEMES = frozenset(
 )  # fmt: skip
 # Of these, what goes over HTTP and not HTTPS.
 PLAIN = frozenset({"bark", "goalert", "gotify", "matrix", "mmost", "nctalk", "ntfy", "rocket"})
-_TURNS = asyncio.Semaphore(2)  # each takes a second of a processor, and 60 MiB
+CHECKS = Turns(1)  # each takes a second of a processor, and 60 MiB; who sends sees to that too
 
 
 def is_there() -> bool:
@@ -41,8 +42,9 @@ def is_there() -> bool:
 
 
 async def check(guard: Guard, url: str) -> None:
-    """Raises NotSent unless apprise understands `url`."""
-    await _child(guard, {"url": url})
+    """Raises NotSent unless apprise understands `url`, and Problem if others are checked for too long."""
+    async with CHECKS.take():
+        await _child(guard, {"url": url})
 
 
 async def send(guard: Guard, kept: dict[str, Any], content: dict[str, Any]) -> str:
@@ -62,22 +64,21 @@ async def _child(guard: Guard, asked: dict[str, Any]) -> None:
     question = json.dumps(
         {**asked, "allowed": allowed, "own": own, "server": guard.server, "plain": scheme in PLAIN}
     ).encode()
-    async with _TURNS:
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-B", "-m", "control.alerts.apprise_child",
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-            env={name: value for name, value in os.environ.items() if name in _ENVIRONMENT}, cwd="/",
-            limit=ANSWER_MAX,
-        )  # fmt: skip
-        try:
-            async with asyncio.timeout(SECONDS):
-                answer, _ = await child.communicate(question)
-        except TimeoutError:
-            raise NotSent(f"it was not sent in {SECONDS:.0f} s") from None
-        finally:
-            if child.returncode is None:
-                child.kill()
-                await child.wait()
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-B", "-m", "control.alerts.apprise_child",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+        env={name: value for name, value in os.environ.items() if name in _ENVIRONMENT}, cwd="/",
+        limit=ANSWER_MAX,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(SECONDS):
+            answer, _ = await child.communicate(question)
+    except TimeoutError:
+        raise NotSent(f"it was not sent in {SECONDS:.0f} s") from None
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
     _understood(answer, child.returncode)
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVarTuple
 from uuid import UUID
 
-from sqlalchemy import Select, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control.alerts.raising import raise_alert, resolve_alerts
@@ -25,6 +26,7 @@ ATTEMPTS = 8  # over about fifteen hours
 FIRST, LONGEST, GROWTH = 30.0, 6 * 3600.0, 4.0  # seconds between attempts
 SPREAD = 0.2  # of a pause, so that what failed together does not come back together
 PER_TENANT = 2  # at a time: one whose targets are slow does not keep others waiting
+CHAT, CHATS, CHATS_PER_TENANT = "apprise", 2, 1  # each is a process, which takes 60 MiB
 _LOOK = 100
 
 Columns = TypeVarTuple("Columns")
@@ -39,6 +41,7 @@ class Work:
     target: UUID
     attempt: int
     content: dict[str, Any]
+    kind: str  # of the target
 
 
 def pause(attempt: int, chance: float | None = None) -> timedelta:
@@ -63,21 +66,53 @@ def _of_active(messages: Select[*Columns]) -> Select[*Columns]:
     return messages.join(TenantRow, TenantRow.uuid == AlertDeliveryRow.tenant_id).where(TenantRow.suspended.is_(False))
 
 
-async def claim(db: AsyncSession, at: datetime, most: int, busy: Counter[UUID]) -> list[Work]:
-    """Up to `most` messages, for this process alone. `busy`: how many of each tenant it is at."""
-    full = [tenant for tenant, count in busy.items() if count >= PER_TENANT]  # however much they have waiting
+class _Room:
+    """What can be begun beside what is under way. What there is no room for is not claimed: it does not wait for its
+    turn within the time of an attempt.
+    """
+
+    def __init__(self, under_way: Iterable[Work]) -> None:
+        self._all, self._chats = Counter[UUID](), Counter[UUID]()
+        for work in under_way:
+            self.take(work.tenant, work.kind)
+
+    def take(self, tenant: UUID, kind: str) -> None:
+        """One more is under way."""
+        self._all[tenant] += 1
+        self._chats[tenant] += kind == CHAT
+
+    def has(self, tenant: UUID, kind: str) -> bool:
+        """Whether one more may be."""
+        if kind == CHAT and (self._chats.total() >= CHATS or self._chats[tenant] >= CHATS_PER_TENANT):
+            return False
+        return self._all[tenant] < PER_TENANT
+
+    @property
+    def condition(self) -> ColumnElement[bool]:
+        """Leaves out what there is no room for, however much of it waits."""
+        no_chat = [tenant for tenant, count in self._chats.items() if count >= CHATS_PER_TENANT]
+        chat = AlertTargetRow.kind == CHAT
+        if self._chats.total() < CHATS:
+            chat = and_(chat, AlertDeliveryRow.tenant_id.in_(no_chat))
+        full = [tenant for tenant, count in self._all.items() if count >= PER_TENANT]
+        return AlertDeliveryRow.tenant_id.not_in(full) & ~chat
+
+
+async def claim(db: AsyncSession, at: datetime, most: int, under_way: Iterable[Work]) -> list[Work]:
+    """Up to `most` messages, for this process alone, which is at those `under_way`."""
+    room = _Room(under_way)
     due = await db.execute(
-        _of_active(select(AlertDeliveryRow.uuid, AlertDeliveryRow.tenant_id))
-        .where(_is_due(at), AlertDeliveryRow.tenant_id.not_in(full))
+        _of_active(select(AlertDeliveryRow.uuid, AlertDeliveryRow.tenant_id, AlertTargetRow.kind))
+        .join(AlertTargetRow, AlertTargetRow.uuid == AlertDeliveryRow.target_uuid)
+        .where(_is_due(at), room.condition)
         .order_by(AlertDeliveryRow.due_at)
         .limit(_LOOK)
     )
     taken: list[Work] = []
-    busy = Counter(busy)
-    for uuid, tenant in due.all():
+    for uuid, tenant, kind in due.all():
         if len(taken) >= most:
             break
-        if busy[tenant] >= PER_TENANT:
+        if not room.has(tenant, kind):
             continue
         found = await db.execute(
             update(AlertDeliveryRow)
@@ -87,8 +122,8 @@ async def claim(db: AsyncSession, at: datetime, most: int, busy: Counter[UUID]) 
             .execution_options(synchronize_session=False)
         )
         for target, attempts, content in found:
-            taken.append(Work(uuid, tenant, target, attempts, content))
-            busy[tenant] += 1
+            taken.append(Work(uuid, tenant, target, attempts, content, kind))
+            room.take(tenant, kind)
     return taken
 
 

@@ -20,7 +20,8 @@ from control.settings import ServerSettings
 from model.addresses import Address, Network, address, is_public, is_within
 
 RESOLVE_SECONDS = 10.0
-POOL = ThreadPoolExecutor(8, "alerts")  # of our own: who answers slowly holds nothing else up
+POOL = ThreadPoolExecutor(12, "mail")  # of our own, as many as are sent and tried at a time
+_NAMES = ThreadPoolExecutor(32, "names")  # a name server that does not answer holds a thread on after its time is over
 
 
 class NotSent(Exception):
@@ -68,7 +69,7 @@ async def _resolved(host: str, port: int) -> list[Address]:
     try:
         async with asyncio.timeout(RESOLVE_SECONDS):
             ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-            found = await asyncio.get_running_loop().run_in_executor(POOL, ask)
+            found = await asyncio.get_running_loop().run_in_executor(_NAMES, ask)
     except TimeoutError:
         raise NotSent(f"{host}: its address was not found in {RESOLVE_SECONDS:.0f} s") from None
     except (OSError, UnicodeError) as error:

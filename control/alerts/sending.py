@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -15,14 +14,16 @@ from control.alerts.claims import Work
 from control.alerts.guard import Guard, NotSent
 from control.alerts.tables import AlertTargetRow
 from control.alerts.targets import secrets_of
+from control.api.turns import Turns
 from control.db.base import now
 from control.services import Services
 from model.errors import ConfigError
 
 LOOK_SECONDS = 1.0
 AT_ONCE = 8
-LIMIT = claims.CLAIM.total_seconds() - 10.0  # seconds of one attempt, with waiting for its turn
+LIMIT = claims.CLAIM.total_seconds() - 10.0  # seconds of one attempt
 FORGET_SECONDS = 3600.0
+_TRIES, _CHAT_TRIES = Turns(4), Turns(1)  # of requests, beside what is sent
 
 
 async def deliver(services: Services, target: AlertTargetRow, uuid: UUID, content: dict[str, Any]) -> str:
@@ -47,12 +48,18 @@ async def _deliver(services: Services, target: AlertTargetRow, uuid: UUID, conte
     return await chat.send(guard, kept, content)
 
 
+async def try_out(services: Services, target: AlertTargetRow, uuid: UUID, content: dict[str, Any]) -> str:
+    """As `deliver`, for a request that waits for it. Raises Problem if too many others do."""
+    async with (_CHAT_TRIES if target.kind == claims.CHAT else _TRIES).take():
+        return await deliver(services, target, uuid, content)
+
+
 class Sender:
     """`step` looks for work once; what it begins goes on beside it."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._tasks: dict[asyncio.Task[None], UUID] = {}
+        self._tasks: dict[asyncio.Task[None], Work] = {}
         self._forgot = 0.0
 
     async def run(self) -> None:
@@ -79,10 +86,10 @@ class Sender:
         room = AT_ONCE - len(self._tasks)
         if due and room > 0:
             async with sessions.begin() as db:
-                works = await claims.claim(db, at, room, Counter(self._tasks.values()))
+                works = await claims.claim(db, at, room, self._tasks.values())
             for work in works:
                 task = asyncio.create_task(self._send(work))
-                self._tasks[task] = work.tenant
+                self._tasks[task] = work
                 task.add_done_callback(self._tasks.pop)
         if time.monotonic() - self._forgot > FORGET_SECONDS:
             async with sessions.begin() as db:

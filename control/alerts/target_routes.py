@@ -11,7 +11,7 @@ from control.alerts import claims, outbox, webhook
 from control.alerts.content import content_of, headline
 from control.alerts.guard import NotSent
 from control.alerts.raising import resolve_alerts, resolve_all
-from control.alerts.sending import deliver
+from control.alerts.sending import try_out
 from control.alerts.tables import AlertDeliveryRow, AlertTargetRow
 from control.alerts.targets import (
     TARGETS_MAX,
@@ -160,7 +160,7 @@ async def test(call: Call) -> AlertTest:
     uuid, begin = new_id(), time.monotonic()
     content = content_of("test", (tenant.uuid, tenant.name), call.services.settings.url, [], now())
     try:
-        detail, sent = await deliver(call.services, row, uuid, content), True
+        detail, sent = await try_out(call.services, row, uuid, content), True
     except NotSent as error:
         detail, sent = str(error), False
     seconds = round(time.monotonic() - begin, 3)

@@ -6,6 +6,7 @@ it at once, and aiohttp the last answer until the next request.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 from aiohttp import web
@@ -14,6 +15,7 @@ from aiohttp.payload import BytesPayload
 
 PIECE = 15 << 10  # bytes: with the head of the answer one record of TLS
 SMALL = 2 << 10  # bytes that may stay
+TAKE_SECONDS = 300.0  # that a connection stays whose other side takes nothing of what is sent
 
 
 class _Pieces(BytesPayload):
@@ -38,6 +40,17 @@ async def write(response: web.StreamResponse, data: bytes) -> None:
     """Write `data` to a stream that has begun."""
     for piece in _pieces(memoryview(data)):
         await response.write(piece)
+
+
+async def end_untaken(request: web.Request, response: web.StreamResponse) -> None:
+    """The signal ``on_response_prepare``: who asks and does not read the answer does not hold it for ever.
+
+    The system sees to that, where it can (Linux): it alone knows what was taken. Who is slow goes on.
+    """
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    connection = request.get_extra_info("socket")
+    if option is not None and connection is not None and connection.family != socket.AF_UNIX:
+        connection.setsockopt(socket.IPPROTO_TCP, option, round(TAKE_SECONDS * 1000))
 
 
 def _pieces(view: memoryview) -> Iterator[memoryview]:

@@ -162,7 +162,9 @@ async def outermost(request: web.Request, handler: Any) -> web.StreamResponse:
         response = response_of(_of_database(error, log), request_id)
     except (asyncio.CancelledError, ConnectionResetError):
         raise
-    except Exception:
+    except Exception as error:
+        if isinstance(error, ConnectionError) and request.transport is None:  # who asked is gone
+            raise
         log.exception("request failed", method=request.method, path=request.path)
         detail = "something went wrong at the server; its log has more under the id of this request"
         response = response_of(Problem(detail, status=500, kind="server-error"), request_id)

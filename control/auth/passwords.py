@@ -17,6 +17,7 @@ from cryptography.exceptions import InvalidKey
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from control.api.problems import Invalid
+from control.api.turns import SECONDS, Turns
 
 MEMORY_KIB, PASSES, LANES = 64 << 10, 3, 1
 AT_ONCE = 4  # so at most 256 MiB
@@ -26,10 +27,13 @@ _ALONE = threading.Lock()
 
 
 class Passwords:
-    """Makes and verifies hashes. `tries` of unknown people take as long as those of known ones."""
+    """Makes and verifies hashes. `tries` of unknown people take as long as those of known ones.
 
-    def __init__(self) -> None:
-        self._room = asyncio.Semaphore(AT_ONCE)
+    Raises Problem (503) when so many come at once that one would wait for more than `seconds`.
+    """
+
+    def __init__(self, seconds: float = SECONDS) -> None:
+        self._turns = Turns(AT_ONCE, seconds)
         self._nobody: str | None = None
 
     async def hash(self, password: str) -> str:
@@ -50,7 +54,7 @@ class Passwords:
         return await self._threaded(_same, password, kept)
 
     async def _threaded(self, work: Callable[..., T], *given: str) -> T:
-        async with self._room:
+        async with self._turns.take():
             return await asyncio.to_thread(work, *given)
 
 

@@ -82,6 +82,8 @@ def _found(connection: Connection) -> str | None:
 
 def _upgrade(connection: Connection) -> None:
     begin_writing(connection)
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")  # a large table takes its time
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")

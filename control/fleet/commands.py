@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import delete, func, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control.db.base import new_id, now
@@ -73,7 +75,7 @@ class Wakes:
         if not waiting:
             self._waiting.pop(agent, None)
 
-    async def look(self, sessions: Sessions) -> None:
+    async def look(self, sessions: Sessions, log: Any) -> None:
         """For ever: wake those for whom another process left a command. One small query for all agents."""
         seen = now()
         while True:
@@ -81,10 +83,17 @@ class Wakes:
             if not self._waiting:
                 continue
             begun = now()
-            async with sessions() as session:
-                fresh = select(CommandRow.agent_uuid).where(CommandRow.created_at > seen - timedelta(seconds=5))
-                for agent in (await session.scalars(fresh.distinct())).all():
-                    self.wake(agent)
+            try:
+                async with sessions() as session:
+                    fresh = select(CommandRow.agent_uuid).where(CommandRow.created_at > seen - timedelta(seconds=5))
+                    for agent in (await session.scalars(fresh.distinct())).all():
+                        self.wake(agent)
+            except (
+                SQLAlchemyError,
+                OSError,
+            ) as error:  # the database may be away: what was left meanwhile is seen then
+                log.warning("looking for commands failed", error=str(error).splitlines()[0])
+                continue
             seen = begun
 
 

@@ -17,8 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+from aiohttp import StreamReader
+
 FIRST_SECONDS = 60.0  # until an agent begins to answer
 IDLE_SECONDS = 120.0  # between two pieces
+ALL_SECONDS = 600.0  # of an answer that is looked at only as a whole
 PIECE = 256 << 10  # bytes of one frame, and of what waits in a buffer
 HEAD_MAX = 4096
 _LENGTH = struct.Struct(">I")
@@ -58,12 +61,16 @@ class Reply:
             yield piece
 
     async def everything(self, most: int) -> bytes:
-        """All bytes. Raises ExchangeFailed if the stream breaks off or is longer than `most`."""
+        """All bytes. Raises ExchangeFailed if the stream breaks off, is longer than `most`, or does not end."""
         data = bytearray()
-        async for piece in self.pieces():
-            data += piece
-            if len(data) > most:
-                raise ExchangeFailed("the agent's answer is too long")
+        try:
+            async with asyncio.timeout(ALL_SECONDS):
+                async for piece in self.pieces():
+                    data += piece
+                    if len(data) > most:
+                        raise ExchangeFailed("the agent's answer is too long")
+        except TimeoutError as error:
+            raise ExchangeFailed(f"the agent's answer did not end within {ALL_SECONDS:.0f} s") from error
         return bytes(data)
 
 
@@ -173,6 +180,16 @@ async def sending(folder: Path, uuid: UUID, head: Head) -> AsyncIterator[Sending
         raise ExchangeGone from error
     finally:
         writer.close()
+
+
+async def pieces_of(content: StreamReader) -> AsyncIterator[bytes]:
+    """What an agent sends. Raises TimeoutError if it says nothing for so long that who waited has left."""
+    while True:
+        async with asyncio.timeout(IDLE_SECONDS):
+            piece = await content.readany()
+        if not piece:
+            return
+        yield piece
 
 
 class _address:

@@ -92,7 +92,7 @@ class Heartbeats:
                 )
             )
         }
-        written = [_values(agent, beat) for agent, beat in beats.items() if agent in known]
+        written = [_values(agent, beats[agent]) for agent in sorted(known)]  # in the order in which others lock them
         if written:
             connection = await session.connection()
             await connection.execute(_UPDATE, written)

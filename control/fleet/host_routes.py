@@ -20,7 +20,7 @@ from control.fleet.agents import agent_row, rotating
 from control.fleet.commands import Wakes, commands_after, taken
 from control.fleet.credentials import Stolen, ask_rotation, known_agent, next_credential
 from control.fleet.enrolment import Enrolled, enrol, registration_of
-from control.fleet.exchanges import ExchangeGone, Head, sending
+from control.fleet.exchanges import ExchangeGone, Head, pieces_of, sending
 from control.fleet.heartbeats import Heartbeats
 from control.fleet.known import KnownAgent, KnownAgents
 from control.fleet.tables import AgentRow
@@ -246,7 +246,7 @@ async def exchange(call: Call) -> None:
     head = Head(call.principal.uuid, kind)
     try:
         async with sending(folder, call.uuid("exchange_uuid"), head) as sender:
-            async for piece in call.request.content.iter_any():
+            async for piece in pieces_of(call.request.content):
                 await sender.send(piece)
             await sender.end()
     except ExchangeGone:

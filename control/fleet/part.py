@@ -50,7 +50,7 @@ async def start(services: Services) -> AsyncIterator[None]:
     services.authenticators[CREDENTIAL] = host_routes.of_credential
     work = [beats.run(), _let_go(services, wakes)]
     if services.settings.processes > 1:
-        work.append(wakes.look(services.sessions))
+        work.append(wakes.look(services.sessions, services.log))
     async with _beside(*work):
         yield
     await beats.flush()

@@ -21,9 +21,12 @@ COLUMNS = ("name", "repository_uuid")
 TIMES = ("schedule_cron", "timezone", "jitter_seconds", "enabled")
 
 
-async def job_row(session: AsyncSession, tenant: UUID, uuid: UUID) -> JobRow:
-    """The job. Raises Unknown, also for one of another tenant."""
-    row = await session.scalar(select(JobRow).where(JobRow.tenant_id == tenant, JobRow.uuid == uuid))
+async def job_row(session: AsyncSession, tenant: UUID, uuid: UUID, *, lock: bool = False) -> JobRow:
+    """The job; with `lock` as it stays to the end of the transaction. Raises Unknown, also for another tenant's."""
+    wanted = select(JobRow).where(JobRow.tenant_id == tenant, JobRow.uuid == uuid)
+    if lock:
+        wanted = wanted.with_for_update().execution_options(populate_existing=True)
+    row = await session.scalar(wanted)
     if row is None:
         raise Unknown("job")
     return row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from aiohttp import web
@@ -75,17 +76,13 @@ async def create(call: Call) -> Job:
             await agent_row(session, call.tenant, body.agent_uuid)
         except Unknown:
             raise Invalid("agent_uuid", "there is no such agent") from None
-        await _check(session, call.tenant, body)
+        check_job(body, await chosen_repository(session, call.tenant, body.repository_uuid, "use"))
         put_fields(row, JobFields.model_validate(body.model_dump(include=set(JobFields.model_fields))))
         session.add(row)
         await session.flush()
         await policy_changed(session, row.agent_uuid)
     call.services.part(Wakes).wake(row.agent_uuid)
     return job_of(row)
-
-
-async def _check(session: AsyncSession, tenant: UUID, fields: JobFields) -> None:
-    check_job(fields, await chosen_repository(session, tenant, fields.repository_uuid))
 
 
 @routes.add("GET", "/api/v1/backup-jobs", scope="jobs:read", query=JobQuery, returns={200: Page[Job]})
@@ -115,12 +112,7 @@ async def change(call: Call) -> Job:
     given = call.body(JobChange).model_dump(exclude_unset=True, mode="json")
     call.details = {"changed": sorted(given)}
     async with call.transaction() as session:
-        row = await job_row(session, call.tenant, call.uuid("job_uuid"))
-        try:
-            fields = JobFields.model_validate({**fields_of(row), **given})
-        except ValidationError as error:
-            raise invalid(JobFields, error) from None
-        await _check(session, call.tenant, fields)
+        row, fields = await _changed(session, call.tenant, call.uuid("job_uuid"), given)
         if put_fields(row, fields):
             await resolve_alerts(session, "overdue", row.uuid)
         await session.flush()
@@ -130,6 +122,21 @@ async def change(call: Call) -> Job:
             await enqueue(session, row.agent_uuid, limit, RUN)
     call.services.part(Wakes).wake(row.agent_uuid)
     return job_of(row)
+
+
+async def _changed(session: AsyncSession, tenant: UUID, uuid: UUID, given: dict[str, Any]) -> tuple[JobRow, JobFields]:
+    """The job, and what it is to be. Its repository is held first, then the job: as who removes the repository does."""
+    named = {**fields_of(await job_row(session, tenant, uuid)), **given}["repository_uuid"]
+    place = await chosen_repository(session, tenant, None if named is None else UUID(str(named)), "use")
+    row = await job_row(session, tenant, uuid, lock=True)
+    try:
+        fields = JobFields.model_validate({**fields_of(row), **given})
+    except ValidationError as error:
+        raise invalid(JobFields, error) from None
+    if str(fields.repository_uuid) != str(named):
+        raise Conflict("the job was given another repository just now", headers={"Retry-After": "1"})
+    check_job(fields, place)
+    return row, fields
 
 
 @routes.add("DELETE", "/api/v1/backup-jobs/{job_uuid}", scope="jobs:write", audit="job.delete")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Literal
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control.api.problems import Invalid, Unknown
@@ -14,6 +15,9 @@ from control.repositories.tables import RepositoryRow
 from control.services import Services
 from model.wire.policy import PolicyRepository
 from model.wire.repositories import Repository
+
+Hold = Literal["use", "change"]
+"""To keep a repository as it is to the end of the transaction, because something goes there, or to change it."""
 
 
 def vault_url(services: Services, uuid: UUID) -> str:
@@ -26,31 +30,39 @@ def in_use() -> ColumnElement[bool]:
     return RepositoryRow.removed_at.is_(None)
 
 
-async def repository_row(session: AsyncSession, tenant: UUID, uuid: UUID) -> RepositoryRow:
+async def repository_row(session: AsyncSession, tenant: UUID, uuid: UUID, hold: Hold | None = None) -> RepositoryRow:
     """The repository. Raises Unknown, also for one of another tenant."""
-    row = await session.scalar(
-        select(RepositoryRow).where(RepositoryRow.tenant_id == tenant, RepositoryRow.uuid == uuid, in_use())
-    )
+    wanted = select(RepositoryRow).where(RepositoryRow.tenant_id == tenant, RepositoryRow.uuid == uuid, in_use())
+    row = await session.scalar(_held(wanted, hold))
     if row is None:
         raise Unknown("repository")
     return row
 
 
-async def chosen_repository(session: AsyncSession, tenant: UUID, uuid: UUID | None) -> RepositoryRow | None:
+def _held(wanted: Select[RepositoryRow], hold: Hold | None) -> Select[RepositoryRow]:
+    return wanted if hold is None else wanted.with_for_update(read=hold == "use")
+
+
+async def chosen_repository(
+    session: AsyncSession, tenant: UUID, uuid: UUID | None, hold: Hold | None = None
+) -> RepositoryRow | None:
     """That of a job: the one it names, or the tenant's default, None if there is none. Raises Invalid."""
     if uuid is None:
-        return await default_repository(session, tenant)
+        return await default_repository(session, tenant, hold)
     try:
-        return await repository_row(session, tenant, uuid)
+        return await repository_row(session, tenant, uuid, hold)
     except Unknown:
         raise Invalid("repository_uuid", "there is no such repository") from None
 
 
-async def default_repository(session: AsyncSession, tenant: UUID) -> RepositoryRow | None:
+async def default_repository(session: AsyncSession, tenant: UUID, hold: Hold | None = None) -> RepositoryRow | None:
     """The tenant's default."""
-    return await session.scalar(
-        select(RepositoryRow).where(RepositoryRow.tenant_id == tenant, RepositoryRow.default.is_(True), in_use())
-    )
+    mine = (RepositoryRow.tenant_id == tenant) & RepositoryRow.default.is_(True) & in_use()
+    wanted = _held(select(RepositoryRow).where(mine), hold)
+    found = await session.scalar(wanted)
+    if found is None and hold is not None:  # another may have become it while this waited for the one before
+        found = await session.scalar(wanted)
+    return found
 
 
 def url_of(services: Services, row: RepositoryRow) -> str:

@@ -57,13 +57,14 @@ async def remove(call: Call) -> None:
     """Remove a repository; some days later its objects in the vault are deleted. Elsewhere what is stored stays."""
     force = call.query(RemoveQuery).force
     async with call.transaction() as session:
-        row = await repository_row(session, call.tenant, call.uuid("repository_uuid"))
-        jobs = list((await session.scalars(select(JobRow).where(jobs_into(row)))).all())
+        row = await repository_row(session, call.tenant, call.uuid("repository_uuid"), "change")  # no job comes now
+        found = select(JobRow).where(jobs_into(row)).order_by(JobRow.uuid).with_for_update()
+        jobs = list((await session.scalars(found)).all())
         backups = await _count_backups(session, row.uuid)
         if not force:
             _refuse_if_used(jobs, backups)
         call.details = {"name": row.name, "backups": backups, "jobs": [str(job.uuid) for job in jobs]}
-        agents = set(await agents_using(session, row))
+        agents = sorted(set(await agents_using(session, row)))
         for job in jobs:
             put_fields(job, job_fields(job).model_copy(update={"enabled": False}))
         row.removed_at, row.default, row.maintenance_due_at = now(), False, None

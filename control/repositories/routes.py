@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control.api.call import Call
 from control.api.problems import Invalid, Unknown
 from control.api.routes import Routes
+from control.auth.tables import TenantRow
 from control.db.base import new_id
 from control.fleet.agents import agent_row
 from control.fleet.commands import Wakes, policy_changed
@@ -49,6 +50,7 @@ async def add(call: Call) -> Repository:
     set_due(row)
     call.subject = row.uuid
     async with call.transaction() as session:
+        await _settle_default(session, call.tenant)
         await _check_agent(session, call.tenant, body.maintenance_agent_uuid)
         session.add(row)
         await session.flush()
@@ -56,7 +58,7 @@ async def add(call: Call) -> Repository:
         first = await session.scalar(select(RepositoryRow.uuid).where(others).limit(1)) is None
         agents = await _make_default(session, row) if body.default or first else []
         agents += [body.maintenance_agent_uuid] if body.maintenance_agent_uuid else []
-        for agent in set(agents):
+        for agent in sorted(set(agents)):
             await policy_changed(session, agent)
     wake(call, agents)
     return repository_of(call.services, row)
@@ -97,7 +99,9 @@ async def change(call: Call) -> Repository:
             raise Invalid(name, "this cannot be null")
     call.details = {"changed": sorted(given)}
     async with call.transaction() as session:
-        row = await repository_row(session, call.tenant, call.uuid("repository_uuid"))
+        if body.default is not None:
+            await _settle_default(session, call.tenant)
+        row = await repository_row(session, call.tenant, call.uuid("repository_uuid"), "change")
         await _check_agent(session, call.tenant, body.maintenance_agent_uuid)
         if body.quota_bytes is not None and not row.vault:
             raise Invalid("quota_bytes", "only the vault keeps a quota")
@@ -114,7 +118,7 @@ async def change(call: Call) -> Repository:
         elif default is False and row.default:
             row.default = False
             agents += await _on_default(session, call.tenant)
-        for agent in set(agents):
+        for agent in sorted(set(agents)):
             await policy_changed(session, agent)
     wake(call, agents)
     return repository_of(call.services, row)
@@ -127,6 +131,11 @@ async def _check_agent(session: AsyncSession, tenant: UUID, uuid: UUID | None) -
         await agent_row(session, tenant, uuid)
     except Unknown:
         raise Invalid("maintenance_agent_uuid", "there is no such agent") from None
+
+
+async def _settle_default(session: AsyncSession, tenant: UUID) -> None:
+    """Which repository is the default is changed by one at a time: there is never a second one."""
+    await session.execute(select(TenantRow.uuid).where(TenantRow.uuid == tenant).with_for_update(key_share=True))
 
 
 async def _make_default(session: AsyncSession, row: RepositoryRow) -> list[UUID]:

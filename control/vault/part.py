@@ -100,7 +100,7 @@ async def look(call: Call) -> web.StreamResponse:
     row, name = await _asked(call)
     with _told():
         shelf = await _shelf(call, row)
-        size, written = await streams.threaded(shelf.told, name)
+        size, written = await streams.soon(shelf.told, name)
     return web.Response(headers=streams.headers_of(size, written))
 
 
@@ -110,7 +110,7 @@ async def get_object(call: Call) -> web.StreamResponse:
     row, name = await _asked(call)
     with _told():
         shelf = await _shelf(call, row)
-        size, written = await streams.threaded(shelf.told, name)
+        size, written = await streams.soon(shelf.told, name)
         return await streams.sent(call.request, shelf, name, written, streams.span(call.request, size))
 
 
@@ -147,12 +147,12 @@ async def look_at_upload(call: Call) -> UploadState:
     wanted = Wanted(name, query.size, bytes.fromhex(query.blake3))
     with _told():
         shelf = await _shelf(call, row)
-        return UploadState(received=await streams.threaded(shelf.received, wanted))
+        return UploadState(received=await streams.soon(shelf.received, wanted))
 
 
 async def _shelf(call: Call, row: RepositoryRow) -> Shelf:
     vault = call.services.part(Vault)
-    return await streams.threaded(vault.shelf, row.tenant_id, row.uuid, row.quota_bytes)
+    return await streams.soon(vault.shelf, row.tenant_id, row.uuid, row.quota_bytes)
 
 
 async def _repository(call: Call) -> RepositoryRow:
@@ -207,6 +207,7 @@ async def start(services: Services) -> AsyncIterator[None]:
     finally:
         services.stopping.set()
         await task
+        await deletions.finish()
 
 
 @contextlib.asynccontextmanager
@@ -224,16 +225,15 @@ async def _tidy(services: Services) -> None:
     vault, recount = Vault(folder_of(services)), True
     while True:
         try:
-            await streams.threaded(vault.tidy, recount)
+            recount = not await streams.threaded(vault.tidy, recount)
         except StoreError as error:
             services.log.warning("cannot tidy the vault", error=str(error))
-        recount = False
         await asyncio.sleep(_TIDY_SECONDS)
 
 
 async def used(services: Services, row: RepositoryRow) -> int:
     """Bytes that a repository takes in the vault. Raises StoreError."""
-    return await streams.threaded(services.part(Vault).used, row.tenant_id, row.uuid)
+    return await streams.soon(services.part(Vault).used, row.tenant_id, row.uuid)
 
 
 part = Part("vault", routes, start, lead)

@@ -14,6 +14,7 @@ from repository.store import LocalStore
 from repository.store.local import translated
 
 UPLOADS, USAGE = ".uploads", ".usage"  # no names of objects
+RECOUNTS = 3
 ROOM_LEFT = 256 << 20  # bytes of the file system that the vault leaves to the server's database
 
 
@@ -43,12 +44,13 @@ class Shelf:
         """Where the bytes of an object go. Raises Exists, StoreFull, and Transient if what should be there is not."""
         if self.objects.exists(wanted.name):
             raise Exists("object exists already", subject=wanted.name)
-        with translated(wanted.name, writing=True), self._usage.locked() as counter:
-            self._check_room(wanted, counter)
-            fd, path = uploads.opened(wanted.path_in(self._uploads))
-            os.utime(fd)
-            there = os.fstat(fd).st_size
-            upload = uploads.Upload(fd, path, wanted.size, min(wanted.begin, there))
+        with translated(wanted.name, writing=True):
+            with self._usage.locked() as counter:
+                self._check_room(wanted, counter)
+                fd, path = uploads.opened(wanted.path_in(self._uploads))
+                os.utime(fd)
+                there = os.fstat(fd).st_size
+            upload = uploads.Upload(fd, path, wanted.size, min(wanted.begin, there))  # may read gigabytes
         if there < wanted.begin:
             upload.close(keep=True)
             raise Transient("the beginning of the upload is not here any more", subject=wanted.name)
@@ -103,14 +105,26 @@ class Shelf:
         with translated(self.folder):
             return self._usage.bytes()
 
-    def tidy(self, recount: bool = False) -> None:
-        """Give up uploads that nobody goes on with, and count what a killed process did not come to count."""
-        with translated(self.folder), self._usage.locked() as counter:
-            for kept in list(self._kept()):
-                if kept.finished or kept.old:
-                    self._give_up(kept, counter)
-            if recount:
-                counter.set(self._counted())
+    def tidy(self, recount: bool = False) -> bool:
+        """Give up uploads that nobody goes on with, and count what a killed process did not come to count.
+
+        Returns False if what is stored and deleted meanwhile kept it from counting.
+        """
+        with translated(self.folder):
+            with self._usage.locked() as counter:
+                for kept in list(self._kept()):
+                    if kept.finished or kept.old:
+                        self._give_up(kept, counter)
+            return not recount or any(self._recount() for _ in range(RECOUNTS))
+
+    def _recount(self) -> bool:
+        """Whether nothing changed: nobody waits for the walk through all objects."""
+        before, counted = self._usage.bytes(), self._counted()
+        with self._usage.locked() as counter:
+            if counter.bytes != before or any(kept.finished for kept in self._kept()):
+                return False  # something came or went, or is an object already and not counted yet
+            counter.set(counted)
+            return True
 
     def _give_up(self, kept: uploads.Kept, counter: Counter) -> None:
         with contextlib.suppress(FileNotFoundError):

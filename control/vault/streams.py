@@ -28,6 +28,7 @@ BLOCK = 1 << 20  # bytes read, written and hashed at once
 OBJECT_MAX = 4 << 30  # bytes
 SILENCE = 60.0  # seconds without a byte from a client that is sending; less than clients wait for us
 THREADS = 16
+ROOM_SECONDS = 30.0  # that a request waits for a disk before it is let in
 _DIGEST = re.compile(r"blake3=:([A-Za-z0-9+/]{43}=):")
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,16})-(\d{1,16})/(\d{1,16})")
 _RANGE = re.compile(r"bytes=(\d{1,16})-(\d{0,16})")
@@ -38,6 +39,16 @@ _pool = ThreadPoolExecutor(THREADS, "vault")
 async def threaded(work: Callable[..., T], *arguments: object) -> T:
     """The result of `work`, which blocks."""
     return await asyncio.get_running_loop().run_in_executor(_pool, lambda: work(*arguments))
+
+
+async def soon(work: Callable[..., T], *arguments: object) -> T:
+    """As `threaded`, for what nothing depends on yet. Raises Problem (503) if the disk, or who is before, is slow."""
+    try:
+        async with asyncio.timeout(ROOM_SECONDS):
+            return await threaded(work, *arguments)
+    except TimeoutError:
+        raise Problem("the disk of the vault does not answer", status=503, kind="unavailable",
+                      headers={"Retry-After": "10"}) from None  # fmt: skip
 
 
 def wanted(request: web.Request, name: str) -> Wanted:

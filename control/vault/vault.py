@@ -48,16 +48,18 @@ class Vault:
         path = self._path(tenant, repository)
         return Shelf(path, None).used() if os.path.isdir(path) else 0
 
-    def tidy(self, recount: bool = False) -> None:
+    def tidy(self, recount: bool = False) -> bool:
         """See `Shelf.tidy`; of all repositories, whatever is wrong with one. Raises the first StoreError at the end."""
         trouble: StoreError | None = None
+        counted = True
         for path in self._paths():
             try:
-                Shelf(path, None).tidy(recount)
+                counted &= Shelf(path, None).tidy(recount)
             except StoreError as error:
                 trouble = trouble or error
         if trouble is not None:
             raise trouble
+        return counted
 
     def give_up(self, tenant: UUID, repository: UUID, most: int = 1_000) -> tuple[int, bool]:
         """Delete up to `most` objects of a repository for good: the bytes they took, and whether there are more.

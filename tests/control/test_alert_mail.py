@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from control.alerts import mail
-from control.alerts.guard import Guard, NotSent
+from control.alerts.guard import POOL, Guard, NotSent
 
 CONTENT = {
     "type": "test", "tenant": {"name": "T"}, "server": "https://lox.example.org", "alerts": [], "total": 0,
@@ -52,3 +52,19 @@ def test_one_that_answers_a_letter_at_a_time_holds_nobody(
         with pytest.raises(NotSent, match="did not take the mail"):
             asyncio.run(mail.send(guard, fields, {}, uuid4(), CONTENT))
         assert ended.wait(30), "its connection is closed"
+
+
+def test_slow_mail_servers_keep_no_name_from_being_found() -> None:
+    """One that is not found in time is an attempt that failed, although nothing is wrong with it."""
+    answered, guard = threading.Event(), Guard([ipaddress.ip_network("127.0.0.0/8")], "lox.example.org")
+
+    async def crowd() -> None:
+        loop = asyncio.get_running_loop()
+        slow = [loop.run_in_executor(POOL, answered.wait) for _ in range(20)]
+        try:
+            assert await guard.addresses("127.0.0.1", 443) == [ipaddress.ip_address("127.0.0.1")]
+        finally:
+            answered.set()
+            await asyncio.gather(*slow)
+
+    asyncio.run(crowd())

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -36,6 +35,7 @@ class Outbox:
     tenant: UUID
     target: UUID
     foreign: UUID
+    under_way: list[claims.Work] = field(default_factory=list)
 
     async def step(self, at: Any) -> None:
         """What the server does every second."""
@@ -54,7 +54,7 @@ class Outbox:
 
     async def claim(self, at: Any, most: int = 8) -> list[claims.Work]:
         async with self.sessions.begin() as db:
-            return await claims.claim(db, at, most, Counter())
+            return await claims.claim(db, at, most, self.under_way)
 
     async def contents(self, target: UUID | None = None) -> list[dict[str, Any]]:
         """Of all messages to a target."""
@@ -222,6 +222,37 @@ def test_two_processes_do_not_send_the_same(database: str) -> None:
     run(database, both)
 
 
+def test_who_waits_behind_slow_chats_has_not_been_tried(database: str) -> None:
+    """At most so many are sent at a time, of which a tenant has one; what has no turn keeps its attempts."""
+
+    async def slow(box: Outbox) -> None:
+        at = now()
+        async with box.sessions.begin() as db:
+            tenants = [TenantRow(uuid=new_id(), name=str(new_id())) for _ in range(3)]
+            db.add_all(tenants)
+            await db.flush()
+            chats = [_target(tenant.uuid) for tenant in tenants for _ in range(2)]
+            for chat in chats:
+                chat.kind = "apprise"
+            db.add_all(chats)
+            await db.flush()
+            db.add_all(_waiting(chat.tenant_id, chat.uuid, at) for chat in chats for _ in range(20))
+            db.add(_waiting(box.tenant, box.target, at + timedelta(seconds=1)))
+        box.under_way = await box.claim(at)
+        assert len({work.tenant for work in box.under_way}) == len(box.under_way) == claims.CHATS
+        later = at + timedelta(seconds=2)
+        hook = await box.claim(later)
+        assert [work.target for work in hook] == [box.target], "others are sent beside them"
+        ended, box.under_way = box.under_way[0], [*box.under_way[1:], *hook]
+        (next_one,) = await box.claim(later)
+        assert next_one.tenant not in [work.tenant for work in box.under_way] and next_one.kind == "apprise"
+        async with box.sessions() as db:
+            tried = list(await db.scalars(select(AlertDeliveryRow.attempts).where(AlertDeliveryRow.attempts > 0)))
+        assert tried == [1] * 4 and ended.uuid != next_one.uuid
+
+    run(database, slow)
+
+
 def _waiting(tenant: UUID, target: UUID, at: datetime) -> AlertDeliveryRow:
     return AlertDeliveryRow(uuid=new_id(), tenant_id=tenant, target_uuid=target, kind="events", content={}, due_at=at)
 
@@ -234,9 +265,10 @@ def test_a_tenant_with_many_messages_keeps_nobody_waiting(database: str) -> None
             assert other is not None
             db.add_all(_waiting(box.tenant, box.target, at) for _ in range(150))
             db.add(_waiting(other, box.foreign, at + timedelta(seconds=1)))
-        async with box.sessions.begin() as db:
-            found = await claims.claim(db, at + timedelta(seconds=2), 8, Counter({box.tenant: claims.PER_TENANT}))
-        assert [work.target for work in found] == [box.foreign]
+        mine = [work for work in await box.claim(at) if work.tenant == box.tenant]
+        assert len(mine) == claims.PER_TENANT
+        box.under_way = mine
+        assert [work.target for work in await box.claim(at + timedelta(seconds=2))] == [box.foreign]
         async with box.sessions.begin() as db:
             assert await claims.is_due(db, at)
             await db.execute(update(TenantRow).values(suspended=True))
