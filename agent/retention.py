@@ -89,7 +89,7 @@ class Retention:
 
         try:
             ended = await lox(["--json", *arguments], self.host.environment(self.place), LIST_SECONDS, hear)
-        except TimeoutError:
+        except OSError:  # it took too long, or could not begin
             return None
         return found if ended.good else None
 

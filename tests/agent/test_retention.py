@@ -164,6 +164,16 @@ def test_a_prune_that_fails_after_a_backup_says_when_it_is_tried_again(desk: Des
     assert forgotten(desk.end(run)) == set(desk.made[0][:2])
 
 
+def test_a_backup_was_made_also_if_retention_cannot_begin(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system starts no process of such a line, as it starts none while it has no memory for one."""
+    monkeypatch.setattr(retention.lines, "forget", lambda rule: ["forget", "x" * (1 << 18)])
+    run = desk.backup()
+    asyncio.run(run.run())
+    (said,) = [one["text"] for one in desk.told(run) if one["kind"] == "log" and one["level"] == "error"]
+    assert said.endswith("the next run of the job, or the next maintenance, lets the rest go")
+    assert (desk.end(run)["status"], forgotten(desk.end(run))) == ("success", set())
+
+
 @pytest.mark.slow
 def test_an_agent_that_is_killed_in_the_middle(host: AgentHost, server: SmallServer) -> None:
     """The run goes on, and tells what went before the kill; also what lay in no event that the killed one sent."""
