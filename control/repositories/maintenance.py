@@ -79,7 +79,7 @@ async def _ask_if_due(services: Services, uuid: UUID) -> None:
     services.part(Wakes).wake(agent)
 
 
-def _due(wanted: Select[Columns]) -> Select[Columns]:
+def _due(wanted: Select[*Columns]) -> Select[*Columns]:
     """Those whose time has come, and whose agent can be asked."""
     return (
         wanted.join(AgentRow, AgentRow.uuid == RepositoryRow.maintenance_agent_uuid)

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from agent import retention
+from agent import lines, retention
 from agent.backup_run import BackupRun
 from agent.config import load
 from agent.host import Host, place_of
@@ -166,7 +166,7 @@ def test_a_prune_that_fails_after_a_backup_says_when_it_is_tried_again(desk: Des
 
 def test_a_backup_was_made_also_if_retention_cannot_begin(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """The system starts no process of such a line, as it starts none while it has no memory for one."""
-    monkeypatch.setattr(retention.lines, "forget", lambda rule: ["forget", "x" * (1 << 18)])
+    monkeypatch.setattr(lines, "forget", lambda rule: ["forget", "x" * (1 << 18)])
     run = desk.backup()
     asyncio.run(run.run())
     (said,) = [one["text"] for one in desk.told(run) if one["kind"] == "log" and one["level"] == "error"]
