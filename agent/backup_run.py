@@ -17,7 +17,7 @@ from agent.host import Host, Outcome
 from agent.logs import log
 from agent.pings import ending, ping
 from agent.repositories import Place, trouble_of
-from agent.retention import Retention, pruned
+from agent.retention import GOES_ON, Retention, pruned
 from agent.state import StateUnwritable
 from agent.telling import Teller, summary_of_backup
 from model.errors import ConfigError, LoxError, RunFailed
@@ -164,8 +164,8 @@ class BackupRun(CancellableRun):
         """
         try:
             await retention.apply(lines.rule_of(self.job))
-        except RunFailed as error:
-            self.teller.log(f"{error}; {error.hint}", "error")
+        except (LoxError, OSError) as error:
+            self.teller.log(f"{error}; {getattr(error, 'hint', '') or GOES_ON}", "error")
             return
         name = f"pruned/{self.place.uuid}"
         if self.place.scheduled or time.time() - (self.host.state.note(name) or 0.0) < PRUNE_EVERY:
@@ -175,7 +175,7 @@ class BackupRun(CancellableRun):
             await pruned(self.host, self.teller, self.place)
         except StateUnwritable as error:
             self.teller.log(f"not pruned: {error}", "error")
-        except RunFailed as error:
+        except (LoxError, OSError) as error:
             self.teller.log(f"{error}; the first run of a job after {PRUNE_HOURS} hours tries again", "error")
 
 

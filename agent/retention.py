@@ -24,7 +24,8 @@ class Retention:
     """Retention of `place` in one run.
 
     Of a retention that was cut short nobody knows how far it came: by its own run, if it was stopped, or by a later
-    one, if the agent was killed, which finds the note that it left. Then what lies in the trash counts as gone.
+    one, if the agent was killed, which finds the note that it left: of runs that did not tell yet, of which several may
+    be at work in one repository. Then what lies in the trash counts as gone.
     """
 
     host: Host
@@ -33,6 +34,7 @@ class Retention:
     _gone: list[str] = field(default_factory=list, init=False)
     _begun: bool = field(default=False, init=False)
     _unsure: bool = field(default=False, init=False)
+    _owed: set[str] = field(default_factory=set, init=False)  # runs for which this one tells, itself among them
 
     async def apply(self, rule: RetentionRule) -> None:
         """Let snapshots of a job go that its rules do not keep. Raises RunFailed."""
@@ -69,12 +71,16 @@ class Retention:
     def told(self) -> None:
         """The server will hear what `gone` gave: that stands on disk."""
         if self._begun and not self._unsure and not self.teller.owing:
-            self._remember(None)
+            self._remember(self._noted() - self._owed)
 
     def _begin(self) -> None:
         if not self._begun:
-            self._begun, self._unsure = True, self.host.state.note(self._note) is not None
-            self._remember(str(self.teller.row.run))
+            own, noted = str(self.teller.row.run), self._noted()
+            at_work = {str(row.run) for row in self.host.state.runs("running")} - {own}
+            self._owed = noted - at_work
+            self._begun, self._unsure = True, bool(self._owed)
+            self._owed.add(own)
+            self._remember(noted | {own})
 
     def _hear(self, event: Event) -> None:
         if event["type"] == "snapshot" and event.get("action") in ("forgotten", "gone"):
@@ -89,7 +95,7 @@ class Retention:
 
         try:
             ended = await lox(["--json", *arguments], self.host.environment(self.place), LIST_SECONDS, hear)
-        except TimeoutError:
+        except OSError:  # it took too long, or could not begin
             return None
         return found if ended.good else None
 
@@ -97,9 +103,12 @@ class Retention:
     def _note(self) -> str:
         return f"retention/{self.place.uuid}"
 
-    def _remember(self, run: str | None) -> None:
+    def _noted(self) -> set[str]:
+        return set(self.host.state.note(self._note) or ())
+
+    def _remember(self, runs: set[str]) -> None:
         with suppress(StateUnwritable):  # the disk is full: what a kill would lose then is not worth to keep backups
-            self.host.state.put_note(self._note, run)
+            self.host.state.put_note(self._note, sorted(runs))
 
 
 GOES_ON = "the next run of the job, or the next maintenance, lets the rest go"

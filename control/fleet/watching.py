@@ -38,10 +38,10 @@ async def watch(services: Services, begin: float = OFFLINE_SECONDS) -> None:
 
 
 async def look(session: AsyncSession) -> None:
-    """Look once."""
-    await note_offline(session)
-    await note_overdue(session)
+    """Look once. Runs are held before jobs, and these before agents: as who reports a run, or changes a job, does."""
     await note_lost(session)
+    await note_overdue(session)
+    await note_offline(session)
     await expire(session, now())
 
 

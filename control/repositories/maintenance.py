@@ -6,9 +6,10 @@ lies in the repository, whichever agents they are of: only the maintenance agent
 
 from __future__ import annotations
 
+from typing import TypeVarTuple
 from uuid import UUID
 
-from sqlalchemy import exists, select
+from sqlalchemy import Select, exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control.alerts.raising import raise_alert, resolve_alerts
@@ -33,6 +34,7 @@ from model.wire.runs import Finished, Run
 
 routes = Routes()
 KIND = "maintenance"
+Columns = TypeVarTuple("Columns")
 
 
 @routes.add(
@@ -57,21 +59,33 @@ async def maintain(call: Call) -> Run:
 
 async def ask_due(services: Services) -> None:
     """Queue the maintenance of repositories whose time has come. What was missed while no server ran is done once."""
+    async with services.sessions() as session:
+        late = list((await session.scalars(_due(select(RepositoryRow.uuid)))).all())
+    for uuid in late:  # one at a time: who holds a repository waits for its agent, and no agent is held meanwhile
+        await _ask_if_due(services, uuid)
+
+
+async def _ask_if_due(services: Services, uuid: UUID) -> None:
     async with services.sessions.begin() as session:
-        late = await session.scalars(
-            select(RepositoryRow)
-            .join(AgentRow, AgentRow.uuid == RepositoryRow.maintenance_agent_uuid)
-            .where(RepositoryRow.maintenance_due_at <= now(), in_use())
-            .where(AgentRow.registered_at.is_not(None), AgentRow.revoked.is_(False), AgentRow.paused.is_(False))
-        )
-        asked = set[UUID]()
-        for row in late.all():
-            set_due(row)
-            if row.maintenance_agent_uuid is not None and not await _under_way(session, row.uuid):
-                await _ask(services, session, row, row.maintenance_agent_uuid, "schedule")
-                asked.add(row.maintenance_agent_uuid)
-    for agent in asked:
-        services.part(Wakes).wake(agent)
+        mine = _due(select(RepositoryRow)).where(RepositoryRow.uuid == uuid)
+        row = await session.scalar(mine.with_for_update(of=RepositoryRow))
+        if row is None:
+            return  # changed, or removed, just now
+        set_due(row)
+        agent = row.maintenance_agent_uuid
+        if agent is None or await _under_way(session, row.uuid):
+            return
+        await _ask(services, session, row, agent, "schedule")
+    services.part(Wakes).wake(agent)
+
+
+def _due(wanted: Select[*Columns]) -> Select[*Columns]:
+    """Those whose time has come, and whose agent can be asked."""
+    return (
+        wanted.join(AgentRow, AgentRow.uuid == RepositoryRow.maintenance_agent_uuid)
+        .where(RepositoryRow.maintenance_due_at <= now(), in_use())
+        .where(AgentRow.registered_at.is_not(None), AgentRow.revoked.is_(False), AgentRow.paused.is_(False))
+    )
 
 
 async def _under_way(session: AsyncSession, repository: UUID) -> bool:

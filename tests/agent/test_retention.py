@@ -10,11 +10,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from agent import retention
+from agent import lines, retention
 from agent.backup_run import BackupRun
 from agent.config import load
 from agent.host import Host, place_of
 from agent.maintenance_run import MaintenanceRun
+from agent.retention import Retention
 from agent.state import RunRow
 from model.wire.commands import MaintainCommand
 from model.wire.jobs import Keep, RetentionRule
@@ -162,6 +163,35 @@ def test_a_prune_that_fails_after_a_backup_says_when_it_is_tried_again(desk: Des
     (said,) = [one["text"] for one in desk.told(run) if one["kind"] == "log" and one["level"] == "error"]
     assert said.startswith("prune failed") and "the first run of a job after 24 hours tries again" in said
     assert forgotten(desk.end(run)) == set(desk.made[0][:2])
+
+
+@pytest.mark.slow
+def test_a_backup_was_made_also_if_retention_cannot_begin(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system starts no process of such a line, as it starts none while it has no memory for one."""
+    monkeypatch.setattr(lines, "forget", lambda rule: ["forget", "x" * (1 << 18)])
+    run = desk.backup()
+    asyncio.run(run.run())
+    (said,) = [one["text"] for one in desk.told(run) if one["kind"] == "log" and one["level"] == "error"]
+    assert said.endswith("the next run of the job, or the next maintenance, lets the rest go")
+    assert (desk.end(run)["status"], forgotten(desk.end(run))) == ("success", set())
+
+
+@pytest.mark.slow
+def test_each_of_two_runs_in_a_repository_tells_what_it_let_go(desk: Desk) -> None:
+    """And what one did that was killed is told by the next, though another came to its end meanwhile."""
+    rules, row = desk.rules(), RunRow(uuid4(), desk.jobs[1], "backup", "running", {})
+    desk.host.state.put_run(row)
+    other = Retention(desk.host, desk.host.teller(row), place_of(desk.policy))
+    asyncio.run(other.apply(rules[1]))
+    desk.host.state.put_note(f"pruned/{desk.policy.uuid}", time.time())  # that is not what this is about
+    run = desk.backup()
+    asyncio.run(run.run())
+    assert forgotten(desk.end(run)) == set(desk.made[0][:2])
+    row.state = "ended"  # as that of a run whose agent was killed
+    desk.host.state.put_run(row)
+    run = desk.backup()
+    asyncio.run(run.run())
+    assert forgotten(desk.end(run)) >= set(desk.made[1][:2])
 
 
 @pytest.mark.slow

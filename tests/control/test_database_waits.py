@@ -43,6 +43,7 @@ async def _sessions(database: str) -> AsyncIterator[Sessions]:
     sessions = make_sessions(engine)
     async with sessions.begin() as db:
         db.add(TenantRow(uuid=FIRST.uuid, name="first"))
+    await engine.dispose()  # bounds are those of a connection when it is made: what a test makes tight begins here
     try:
         yield sessions
     finally:
@@ -82,9 +83,8 @@ async def name_of(sessions: Sessions) -> str | None:
 
 
 def test_who_waits_too_long_for_another_transaction_is_told(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "LOCK_SECONDS", 0.5)
-
     async def queued(sessions: Sessions) -> None:
+        monkeypatch.setattr(engines, "LOCK_SECONDS", 0.5)
         holder = Holder(sessions)
         await holder.begin()
         for _ in range(3):
@@ -102,9 +102,9 @@ def test_who_waits_too_long_for_another_transaction_is_told(database: str, monke
 @pytest.mark.slow
 def test_a_transaction_that_does_nothing_lets_its_rows_go(postgres: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """As that of a process that was stopped, or whose machine is gone."""
-    monkeypatch.setattr(engines, "IDLE_SECONDS", 5.0)
 
     async def stuck(sessions: Sessions) -> None:
+        monkeypatch.setattr(engines, "IDLE_SECONDS", 5.0)
         holder = Holder(sessions)
         await holder.begin()
         await rename(sessions, "waited")
