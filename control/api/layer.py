@@ -11,7 +11,7 @@ from uuid import uuid4
 import structlog
 from aiohttp import hdrs, web
 from pydantic import BaseModel, ValidationError
-from sqlalchemy.exc import DatabaseError, DataError, IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from control.api import idempotency
@@ -158,7 +158,7 @@ async def outermost(request: web.Request, handler: Any) -> web.StreamResponse:
     except PoolTimeout:
         log.error("no connection to the database was free", path=request.path)
         response = response_of(_busy("the server is busy"), request_id)
-    except DatabaseError as error:
+    except DBAPIError as error:
         response = response_of(_of_database(error, log), request_id)
     except (asyncio.CancelledError, ConnectionResetError):
         raise
@@ -182,7 +182,7 @@ def _of_aiohttp(error: web.HTTPException) -> Problem:
     return Problem(error.reason, status=error.status, kind=kind, headers=headers)
 
 
-def _of_database(error: DatabaseError, log: Any) -> Problem:
+def _of_database(error: DBAPIError, log: Any) -> Problem:
     if isinstance(error, IntegrityError):
         log.info("conflict in the database", error=str(error.orig))
         return Problem("this conflicts with what is there", status=409, kind="conflict")

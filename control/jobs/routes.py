@@ -143,7 +143,7 @@ async def _changed(session: AsyncSession, tenant: UUID, uuid: UUID, given: dict[
 async def remove(call: Call) -> None:
     """Remove a job. Its backups stay."""
     async with call.transaction() as session:
-        row = await job_row(session, call.tenant, call.uuid("job_uuid"))
+        row = await job_row(session, call.tenant, call.uuid("job_uuid"), lock=True)
         await resolve_all(session, row.uuid)
         await session.delete(row)
         await session.flush()

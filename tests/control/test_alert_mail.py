@@ -40,7 +40,7 @@ def _drip(listener: socket.socket, begin: bytes, ended: threading.Event) -> None
 def test_one_that_answers_a_letter_at_a_time_holds_nobody(
     security: str, begin: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mail, "SECONDS", 1.0)
+    monkeypatch.setattr(mail, "SECONDS", 3.0)
     monkeypatch.setattr(mail, "STEP_SECONDS", 120.0)  # it is not this that ends it
     guard, ended = Guard([ipaddress.ip_network("127.0.0.1/32")], "lox.example.org"), threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
