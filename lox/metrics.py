@@ -21,6 +21,7 @@ import click
 from lox.escape import safe
 from lox.output import Output, output_of
 from lox.settings import option, stacked
+from lox.signals import STOPPER
 from lox.types import SpanType
 from model.errors import Interrupted, LoxError, UsageError
 from model.exits import ExitCode
@@ -207,7 +208,7 @@ class Metering:
 
 def status_of(code: ExitCode | None, error: BaseException | None) -> str:
     """How a run ended, in the words of the metrics."""
-    if isinstance(error, Interrupted | KeyboardInterrupt | click.Abort):
+    if isinstance(error, Interrupted | KeyboardInterrupt | click.Abort) or (error is not None and STOPPER.aborted):
         return "cancelled"
     if error is not None or code not in (ExitCode.OK, ExitCode.PARTIAL):
         return "failed"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lox.escape import safe
+from lox.signals import STOPPER
 from model.errors import Interrupted, LoxError
 from model.exits import ExitCode
 
@@ -41,12 +42,12 @@ def trouble_of(error: BaseException) -> Trouble:
     """What to tell about any exception that ended a command."""
     if isinstance(error, Interrupted):
         return _of_interrupt(error.hint)
+    if isinstance(error, KeyboardInterrupt | click.Abort) or STOPPER.aborted:  # which breaks whatever it meets
+        return _of_interrupt("")
     if isinstance(error, LoxError):
         return _trouble(error.what, error.subject, error.why, error.hint, error.exit_code)
     if isinstance(error, click.ClickException):
         return _of_usage(error)
-    if isinstance(error, KeyboardInterrupt | click.Abort):
-        return _of_interrupt("")
     if isinstance(error, MemoryError):
         hint = "use a smaller --memory or fewer --lanes"
         return _trouble("out of memory", "", "", hint, ExitCode.FAILURE)

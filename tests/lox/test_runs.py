@@ -125,12 +125,16 @@ def test_a_run_that_fails_is_recorded_with_why(shell: Shell, tree: Path) -> None
     assert second["exit_code"] == 1 and "packs" in second["error"]
 
 
-def test_an_interrupted_run_is_recorded_as_such(shell: Shell, tree: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "after", ["raise", "raise RuntimeError('cannot release un-acquired lock')"], ids=["plain", "broken"]
+)
+def test_an_interrupted_run_is_recorded_as_such(shell: Shell, tree: Path, tmp_path: Path, after: str) -> None:
+    """Also if being broken off at some point makes something else go wrong there."""
     scanning = tmp_path / "scanning"
     slow = (
         "import pathlib, threading, time, sources.files.scan as scan\ndef slowly(self):\n"
         f" if threading.current_thread() is threading.main_thread(): pathlib.Path({str(scanning)!r}).touch()\n"
-        " time.sleep(120)\n yield\nscan.Scanner.__iter__ = slowly\n"
+        f" try: time.sleep(120)\n except KeyboardInterrupt: {after}\n yield\nscan.Scanner.__iter__ = slowly\n"
     )
     code = f"{slow}import sys; from lox.__main__ import main; sys.exit(main(sys.argv[1:]))"
     env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
