@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from model.chunking import ChunkerParams
+from model.chunking import MIB, ChunkerParams
 from pipelines.backup import BackupReport, BackupRequest, backup
 from pipelines.options import EngineOptions, Watch
 from pipelines.restore import RestoreReport, RestoreRequest, restore
@@ -78,3 +79,12 @@ def as_nobody() -> Iterator[None]:
     finally:
         os.seteuid(0)
         os.setegid(0)
+
+
+def noise(root: Path, files: int, size: int = 2 * MIB) -> Path:
+    """A folder with so many files of random bytes."""
+    root.mkdir()
+    rng = random.Random(11)
+    for number in range(files):
+        (root / f"file{number}").write_bytes(rng.randbytes(size))
+    return root

@@ -31,7 +31,7 @@ from repository.store import Bytes, LocalStore, Store
 from repository.store.wrapped import WrappedStore
 from repository.trash import forget
 from stages.repack import Unpacker
-from tests.pipelines.helpers import CHEAP, Place, differences
+from tests.pipelines.helpers import CHEAP, Place, differences, noise
 from tests.pipelines.test_round_trip import build_tree
 
 SMALL = ChunkerParams(minimum=4 * KIB, average=16 * KIB, maximum=256 * KIB)
@@ -237,14 +237,6 @@ class StopAfter(Watch):
     def progress(self, progress: Progress) -> None:
         if progress.phase == "copy" and progress.bytes_done >= self.size:
             self.stop.set()
-
-
-def noise(root: Path, files: int, size: int = 2 * MIB) -> Path:
-    root.mkdir()
-    rng = random.Random(11)
-    for number in range(files):
-        (root / f"file{number}").write_bytes(rng.randbytes(size))
-    return root
 
 
 def stored_ids(place: Place) -> np.ndarray:

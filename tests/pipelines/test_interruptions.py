@@ -20,7 +20,7 @@ from pipelines.options import Progress, Watch
 from repository.index import ChunkIndex
 from repository.snapshot import load_all
 from repository.store.wrappers import Fault, FaultyStore
-from tests.pipelines.helpers import Place, differences
+from tests.pipelines.helpers import Place, differences, noise
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,14 +35,6 @@ class StopAfter(Watch):
     def progress(self, progress: Progress) -> None:
         if progress.bytes_done >= self.size:
             self.stop.set()
-
-
-def noise(root: Path, files: int, size: int) -> Path:
-    root.mkdir()
-    rng = random.Random(11)
-    for number in range(files):
-        (root / f"file{number}").write_bytes(rng.randbytes(size))
-    return root
 
 
 def stored_ids(place: Place) -> np.ndarray:

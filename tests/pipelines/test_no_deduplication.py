@@ -21,7 +21,7 @@ from repository.index import ChunkIndex
 from repository.pack import PackKind, pack_name
 from repository.prune import PrunePolicy, prune
 from repository.snapshot import Snapshot, load_all
-from tests.pipelines.helpers import Place, differences
+from tests.pipelines.helpers import Place, differences, noise
 
 AT_ONCE = PrunePolicy(max_unused=0.0, trash=0, unfinished=0)
 
@@ -48,14 +48,6 @@ class StopAtFirst(Watch):
 
     def item(self, path: bytes, action: str, size: int) -> None:
         self.stop.set()
-
-
-def noise(root: Path, files: int, size: int) -> Path:
-    root.mkdir()
-    rng = random.Random(11)
-    for number in range(files):
-        (root / f"file{number}").write_bytes(rng.randbytes(size))
-    return root
 
 
 def copies(place: Place) -> Counter[bytes]:
